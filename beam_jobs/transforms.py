@@ -1,0 +1,86 @@
+"""The steps of the job as PTransforms, for this pipeline and for yours.
+
+    import apache_beam as beam
+    from beam_jobs import job_folder, plan, transforms
+
+    with beam.Pipeline() as pipeline:
+      results = (
+        pipeline
+        | beam.Create(plan.make_plan(luna_dir, config).shards)
+        | transforms.WriteShards(config.spec, config.seed, folder)
+      )
+
+No patch crosses from one step to another: a shard goes in, one small row comes out. The
+local runner loses elements when it has to materialise many of them, and a shuffle of
+patches would need memory for all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import apache_beam as beam
+
+from beam_jobs import job_folder
+from beam_jobs import plan
+from beam_jobs import shard_writer
+from luna_tfds import patches
+
+
+class WriteShards(beam.PTransform):
+  """Cuts and writes shards: PCollection[plan.Shard] -> PCollection[ShardResult].
+
+  Counters, in the namespace `WriteShards`: scans-read, scans-failed, bytes-read,
+  patches-written, patches-padded.
+  """
+
+  def __init__(self, spec: patches.PatchSpec, seed: int, folder: job_folder.JobFolder):
+    """Checks the arguments, on the launcher.
+
+    Args:
+      spec: what a patch is.
+      seed: seed of the hash that orders the records of a shard.
+      folder: where the shards go; every worker must see it under the same path.
+    """
+    super().__init__()
+    if not isinstance(spec, patches.PatchSpec):
+      raise TypeError(f'spec must be a PatchSpec. Received: {spec!r}')
+    if not isinstance(folder, job_folder.JobFolder):
+      raise TypeError(f'folder must be a JobFolder. Received: {folder!r}')
+    self._spec = spec
+    self._seed = seed
+    self._folder = folder
+
+  def expand(
+    self, shards: beam.PCollection[plan.Shard]
+  ) -> beam.PCollection[shard_writer.ShardResult]:
+    """Spreads the shards over the workers and writes each."""
+    return (
+      shards
+      # Without it a runner may fuse the writing with the creation of the shards, and
+      # one worker would write them all.
+      | 'Spread' >> beam.Reshuffle()
+      | 'Write' >> beam.ParDo(_WriteShard(self._spec, self._seed, self._folder))
+    )
+
+
+class _WriteShard(beam.DoFn):
+  """Thin: `shard_writer.write_shard` does the work."""
+
+  def __init__(self, spec: patches.PatchSpec, seed: int, folder: job_folder.JobFolder):
+    self._spec = spec
+    self._seed = seed
+    self._folder = folder
+
+  def process(self, shard: plan.Shard) -> Iterator[shard_writer.ShardResult]:
+    result = shard_writer.write_shard(shard, self._spec, self._seed, self._folder)
+    counts = {
+      'scans-read': result.stats.scans_read,
+      'scans-failed': len(result.stats.failed),
+      'bytes-read': result.stats.bytes_read,
+      'patches-written': result.num_records,
+      'patches-padded': result.stats.patches_padded,
+    }
+    for name, value in counts.items():
+      beam.metrics.Metrics.counter(WriteShards, name).inc(value)
+    yield result

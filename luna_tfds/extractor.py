@@ -1,0 +1,133 @@
+"""Cuts the patches of one scan: the one extractor of training and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+
+import numpy as np
+
+from luna_tfds import geometry
+from luna_tfds import patches
+from luna_tfds.scan import Scan
+
+# The operating system fetches at least a page for each row of a region.
+_PAGE_BYTES = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Patch:
+  """A patch and where it lies.
+
+  Attributes:
+    image: int16 HU, `PatchSpec.image_shape`.
+    center_zyx: [3] float64, fractional voxel index of the centre in the scan.
+    spacing_xyz_mm: spacing of `image`.
+  """
+
+  image: np.ndarray
+  center_zyx: np.ndarray
+  spacing_xyz_mm: tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadPlan:
+  """How the voxels of a scan are read.
+
+  Attributes:
+    mode: 'regions' reads each patch's region alone, 'whole' the scan once.
+    num_bytes: voxel bytes that are read.
+  """
+
+  mode: str
+  num_bytes: int
+
+
+def plan_reading(
+  grid: geometry.Grid,
+  centers_zyx: np.ndarray,
+  spec: patches.PatchSpec,
+  reads_regions: bool,
+  bytes_per_voxel: int = 2,
+) -> ReadPlan:
+  """Chooses between reading regions and reading the whole scan, by bytes.
+
+  Args:
+    grid: grid of the scan, identity direction.
+    centers_zyx: [n, 3] fractional indices of the centres.
+    spec: what to cut.
+    reads_regions: whether the file allows it: it is not compressed.
+    bytes_per_voxel: as stored.
+
+  Returns:
+    The cheaper way. A region costs a page for each of its rows at least.
+  """
+  whole = grid.num_voxels * bytes_per_voxel
+  if not reads_regions:
+    return ReadPlan('whole', whole)
+  wanted = fetched = 0
+  for center in centers_zyx:
+    inside = patches.source_box(center, grid, spec).intersection(grid.shape_zyx)
+    depth, height, width = inside.size_zyx
+    wanted += inside.num_voxels * bytes_per_voxel
+    fetched += depth * height * max(width * bytes_per_voxel, _PAGE_BYTES)
+  return ReadPlan('whole', whole) if fetched > whole else ReadPlan('regions', wanted)
+
+
+class Extraction:
+  """The patches around some points of a scan.
+
+  Iterate over it for a `Patch` of each centre, in their order. Voxels are read on the
+  way: the whole scan at the start, or the region of each patch.
+
+  Attributes:
+    reading: how the voxels are read.
+    num_padded: patches so far of which a part lies outside the scan.
+    num_outside: patches so far whose very centre does.
+  """
+
+  def __init__(self, scan: Scan, centers_xyz_mm: np.ndarray, spec: patches.PatchSpec):
+    """Plans the reading.
+
+    Args:
+      scan: an open scan.
+      centers_xyz_mm: [n, 3] world points in mm.
+      spec: what to cut.
+    """
+    self._scan = scan
+    self._spec = spec
+    self._centers_zyx = geometry.world_to_voxel(
+      np.reshape(centers_xyz_mm, (-1, 3)), scan.grid
+    )
+    self.reading = plan_reading(
+      scan.grid, self._centers_zyx, spec, scan.reads_regions, scan.bytes_per_voxel
+    )
+    self.num_padded = 0
+    self.num_outside = 0
+
+  def __len__(self) -> int:
+    return len(self._centers_zyx)
+
+  def __iter__(self) -> Iterator[Patch]:
+    """Yields the patches.
+
+    Raises:
+      ScanError: the voxels cannot be read.
+    """
+    grid, spec = self._scan.grid, self._spec
+    voxels = self._scan.read() if self.reading.mode == 'whole' else None
+    spacing_xyz_mm = spec.image_spacing_xyz_mm(grid)
+    nearest = geometry.nearest_voxel(self._centers_zyx)
+    outside = ((nearest < 0) | (nearest >= grid.shape_zyx)).any(axis=1)
+    for center, is_outside in zip(self._centers_zyx, outside):
+      inside = patches.source_box(center, grid, spec).intersection(grid.shape_zyx)
+      if inside.num_voxels == 0:
+        block = np.empty(inside.size_zyx, np.int16)
+      elif voxels is None:
+        block = self._scan.read_region(inside)
+      else:
+        block = voxels[inside.slices()]
+      image, padded = patches.make_patch(block, inside, center, grid, spec)
+      self.num_padded += padded
+      self.num_outside += bool(is_outside)
+      yield Patch(image, center, spacing_xyz_mm)

@@ -1,0 +1,208 @@
+"""The sampling grid of a scan: world millimetres (x, y, z) <-> voxels (z, y, x).
+
+This is the only module in which the order of axes changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+
+import numpy as np
+
+# Largest difference between an entry of a direction matrix and the nearest of
+# -1, 0, 1 that still counts as axis-aligned. At 500 mm from the origin it moves a
+# point by 0.05 mm.
+_DIRECTION_TOLERANCE = 1e-4
+
+# Indices are compared at this many decimals before they are rounded to voxels: a
+# candidate half-way between two slices is common (coordinates are decimals, and so
+# is the spacing), and the last bit of a division must not decide its slice.
+_INDEX_DECIMALS = 9
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """Where the voxels of a scan lie.
+
+  Attributes:
+    shape_zyx: number of slices, rows and columns.
+    spacing_xyz_mm: distance between voxel centres along columns, rows, slices.
+    origin_xyz_mm: world position of the centre of voxel (0, 0, 0).
+    direction: 3x3, row-major; column k is the world direction of axis k (x, y, z).
+  """
+
+  shape_zyx: tuple[int, int, int]
+  spacing_xyz_mm: tuple[float, float, float]
+  origin_xyz_mm: tuple[float, float, float]
+  direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+  def __post_init__(self):
+    if min(self.shape_zyx) < 1:
+      raise ValueError(f'the scan has no voxels: shape (z, y, x) {self.shape_zyx}')
+    if not all(np.isfinite(s) and s > 0 for s in self.spacing_xyz_mm):
+      raise ValueError(
+        f'spacing must be positive on every axis; received {self.spacing_xyz_mm} mm'
+      )
+    if not np.isfinite(self.origin_xyz_mm).all():
+      raise ValueError(f'the origin must be finite; received {self.origin_xyz_mm} mm')
+    if not np.isfinite(self.direction).all():
+      raise ValueError(f'the direction must be finite; received {self.direction}')
+
+  @property
+  def spacing_zyx_mm(self) -> tuple[float, float, float]:
+    """The spacing in array order."""
+    return self.spacing_xyz_mm[::-1]
+
+  @property
+  def num_voxels(self) -> int:
+    """Voxels in the whole scan."""
+    return int(np.prod(self.shape_zyx, dtype=np.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Orientation:
+  """How an array as stored becomes one whose axes point along world x, y, z.
+
+  Attributes:
+    axes: `array.transpose(axes)` puts the axes in world order (z, y, x).
+    flipped: axes (after the transposition) that run against the world's.
+  """
+
+  axes: tuple[int, int, int]
+  flipped: tuple[bool, bool, bool]
+
+  def apply(self, array: np.ndarray) -> np.ndarray:
+    """Returns a view of `array` [z, y, x as stored] in world orientation."""
+    steps = tuple(slice(None, None, -1 if f else 1) for f in self.flipped)
+    return array.transpose(self.axes)[steps]
+
+  def region_as_stored(
+    self,
+    start_zyx: Sequence[int],
+    size_zyx: Sequence[int],
+    shape_zyx: Sequence[int],
+  ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Maps a region of the world-oriented array to the stored array.
+
+    Args:
+      start_zyx: first voxel of the region, world orientation.
+      size_zyx: its size.
+      shape_zyx: shape of the whole scan in world orientation.
+
+    Returns:
+      (start, size) of the same voxels in the stored array, (z, y, x) as stored.
+    """
+    start, size = [0, 0, 0], [0, 0, 0]
+    for world_axis, stored_axis in enumerate(self.axes):
+      first, extent = start_zyx[world_axis], size_zyx[world_axis]
+      if self.flipped[world_axis]:
+        first = shape_zyx[world_axis] - first - extent
+      start[stored_axis], size[stored_axis] = first, extent
+    return tuple(start), tuple(size)
+
+
+def orient(grid: Grid) -> tuple[Grid, Orientation]:
+  """Brings a grid to identity direction.
+
+  Args:
+    grid: grid of the scan as stored. Its direction may flip or swap axes.
+
+  Returns:
+    The grid of the same voxels with identity direction, and how to turn an array.
+
+  Raises:
+    ValueError: the direction is oblique: the axes of the scan do not lie along the
+      axes of the world.
+  """
+  direction = np.reshape(grid.direction, (3, 3))
+  signs = np.rint(direction)
+  axis_aligned = (
+    np.abs(direction - signs).max() <= _DIRECTION_TOLERANCE
+    and (np.abs(signs).sum(axis=0) == 1).all()
+    and (np.abs(signs).sum(axis=1) == 1).all()
+  )
+  if not axis_aligned:
+    raise ValueError(
+      f'the direction {np.round(direction, 4).tolist()} is oblique: the axes of the '
+      'scan do not lie along x, y and z; resample the scan to an axis-aligned grid'
+    )
+  # Row i of `signs` has its one entry in the column of the stored axis (x, y, z
+  # order) that runs along world axis i.
+  stored_xyz = np.abs(signs).argmax(axis=1)
+  flipped_xyz = signs[np.arange(3), stored_xyz] < 0
+  shape_stored_xyz = np.array(grid.shape_zyx[::-1])
+  last_voxel_xyz_mm = voxel_to_world(np.array(grid.shape_zyx) - 1, grid)
+  oriented = Grid(
+    shape_zyx=tuple(int(n) for n in shape_stored_xyz[stored_xyz][::-1]),
+    spacing_xyz_mm=tuple(grid.spacing_xyz_mm[a] for a in stored_xyz),
+    origin_xyz_mm=tuple(
+      float(last_voxel_xyz_mm[i] if flipped_xyz[i] else grid.origin_xyz_mm[i])
+      for i in range(3)
+    ),
+  )
+  orientation = Orientation(
+    axes=tuple(int(2 - a) for a in stored_xyz[::-1]),
+    flipped=tuple(bool(f) for f in flipped_xyz[::-1]),
+  )
+  return oriented, orientation
+
+
+def world_to_voxel(points_xyz_mm: np.ndarray, grid: Grid) -> np.ndarray:
+  """Maps world points to fractional voxel indices: `D^-1 (p - origin) / spacing`.
+
+  Args:
+    points_xyz_mm: [..., 3] float, mm, as in LUNA16's CSVs.
+    grid: sampling grid of the scan.
+
+  Returns:
+    [..., 3] float64 indices (z, y, x); whole numbers are voxel centres.
+
+  Raises:
+    ValueError: the last axis of `points_xyz_mm` is not 3.
+  """
+  points = _points(points_xyz_mm, 'points_xyz_mm')
+  direction = np.reshape(grid.direction, (3, 3))
+  offsets = points - np.asarray(grid.origin_xyz_mm)
+  if not np.array_equal(direction, np.eye(3)):
+    offsets = offsets @ np.linalg.inv(direction).T
+  return (offsets / np.asarray(grid.spacing_xyz_mm))[..., ::-1]
+
+
+def voxel_to_world(indices_zyx: np.ndarray, grid: Grid) -> np.ndarray:
+  """Maps fractional voxel indices to world points; inverse of `world_to_voxel`.
+
+  Args:
+    indices_zyx: [..., 3] float; whole numbers are voxel centres.
+    grid: sampling grid of the scan.
+
+  Returns:
+    [..., 3] float64 points (x, y, z) in mm.
+
+  Raises:
+    ValueError: the last axis of `indices_zyx` is not 3.
+  """
+  indices = _points(indices_zyx, 'indices_zyx')
+  offsets = indices[..., ::-1] * np.asarray(grid.spacing_xyz_mm)
+  direction = np.reshape(grid.direction, (3, 3))
+  return offsets @ direction.T + np.asarray(grid.origin_xyz_mm)
+
+
+def nearest_voxel(indices_zyx: np.ndarray) -> np.ndarray:
+  """Rounds fractional indices to voxels, halves upwards: `floor(index + 0.5)`.
+
+  Args:
+    indices_zyx: [..., 3] float.
+
+  Returns:
+    [..., 3] int64.
+  """
+  settled = np.round(np.asarray(indices_zyx, np.float64), _INDEX_DECIMALS)
+  return np.floor(settled + 0.5).astype(np.int64)
+
+
+def _points(values: np.ndarray, name: str) -> np.ndarray:
+  values = np.asarray(values, np.float64)
+  if values.ndim < 1 or values.shape[-1] != 3:
+    raise ValueError(f'the last axis of {name} must be 3. Received: {values.shape}')
+  return values

@@ -1,0 +1,184 @@
+"""The configs of `luna16_patches`, and how to make one of your own."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from luna_tfds import candidates
+from luna_tfds import patches
+
+_RATIO = 5
+
+
+@dataclasses.dataclass(eq=False)
+class Luna16PatchesConfig(tfds.core.BuilderConfig):
+  """What goes into a dataset. Name and description follow from the other fields.
+
+  Attributes:
+    spec: shape, spacing and layout of a patch.
+    candidate_list: LUNA16's list of candidates, 'V1' or 'V2'.
+    negatives_per_positive: negatives kept for each positive, in each subset; None
+      keeps all.
+    subsets: the subsets used; None uses all there are.
+    seed: seed of every hash: which negatives, and the order in a shard.
+    source: 'scans', or 'article' for the article's published JPEG patches.
+  """
+
+  name: str = ''
+  spec: patches.PatchSpec = dataclasses.field(default_factory=patches.PatchSpec)
+  candidate_list: str = 'V1'
+  negatives_per_positive: int | None = _RATIO
+  subsets: tuple[int, ...] | None = None
+  seed: int = 0
+  source: str = 'scans'
+
+  def __post_init__(self):
+    if self.candidate_list not in candidates.CANDIDATE_LISTS:
+      raise ValueError(
+        f'the candidate list must be one of {sorted(candidates.CANDIDATE_LISTS)}. '
+        f'Received: {self.candidate_list!r}'
+      )
+    ratio = self.negatives_per_positive
+    if ratio is not None and ratio < 0:
+      raise ValueError(f'negatives_per_positive must be 0 or more. Received: {ratio}')
+    if self.subsets is not None:
+      self.subsets = tuple(sorted(set(self.subsets)))
+      if not self.subsets or not set(self.subsets) <= set(
+        range(candidates.NUM_SUBSETS)
+      ):
+        raise ValueError(f'subsets must be among 0..9. Received: {self.subsets}')
+    if self.source not in ('scans', 'article'):
+      raise ValueError(f'unknown source. Received: {self.source!r}')
+    self.name = self.name or _name(self)
+    self.description = self.description or _description(self)
+
+  def fingerprint_fields(self) -> dict[str, Any]:
+    """The fields that decide the bytes of a record."""
+    return {
+      'spec': dataclasses.asdict(self.spec),
+      'seed': self.seed,
+      'source': self.source,
+    }
+
+
+def _name(config: Luna16PatchesConfig) -> str:
+  """E.g. `axial_50px`, `cube_48mm_all`, `stack_5x64px_neg10_seed3`."""
+  if config.source == 'article':
+    return 'article'
+  depth, height, width = config.spec.shape_zyx
+  size = str(width) if height == width else f'{height}x{width}'
+  if config.spec.layout == 'stack' and depth != 3:
+    size = f'{depth}x{size}'
+  if config.spec.layout == 'cube' and not depth == height == width:
+    size = f'{depth}x{height}x{width}'
+  spacing = config.spec.spacing_mm
+  unit = 'px' if spacing is None else 'mm' if spacing == 1 else f'at{spacing:g}mm'
+  parts = [config.spec.layout, size + unit]
+  if config.candidate_list != 'V1':
+    parts.append(config.candidate_list.lower())
+  if config.negatives_per_positive is None:
+    parts.append('all')
+  elif config.negatives_per_positive != _RATIO:
+    parts.append(f'neg{config.negatives_per_positive}')
+  if config.subsets is not None:
+    parts.append('subsets' + ''.join(map(str, config.subsets)))
+  if config.seed:
+    parts.append(f'seed{config.seed}')
+  return '_'.join(parts)
+
+
+def _description(config: Luna16PatchesConfig) -> str:
+  if config.source == 'article':
+    return (
+      "The article's published 50x50 JPEG patches in its own split by candidate, "
+      'grey levels undone to HU -1000..400.'
+    )
+  spec = config.spec
+  shape = 'x'.join(
+    map(str, spec.shape_zyx[1:] if spec.layout == 'axial' else spec.shape_zyx)
+  )
+  what = {
+    'axial': f'{shape} samples of the axial slice',
+    'stack': f'{shape} samples, the neighbouring slices as channels',
+    'cube': f'{shape} samples',
+  }[spec.layout]
+  spacing = (
+    "at the scan's own spacing"
+    if spec.spacing_mm is None
+    else f'{spec.spacing_mm:g} mm apart'
+  )
+  ratio = config.negatives_per_positive
+  which = 'all candidates' if ratio is None else f'{ratio} negatives a positive'
+  subsets = '' if config.subsets is None else f', subsets {config.subsets}'
+  return (
+    f'{what}, {spacing}; {which} of the {config.candidate_list} list{subsets}; '
+    f'seed {config.seed}.'
+  )
+
+
+def _configs() -> tuple[Luna16PatchesConfig, ...]:
+  cube = patches.PatchSpec((48, 48, 48), 1.0, 'cube')
+  return (
+    Luna16PatchesConfig(),
+    Luna16PatchesConfig(negatives_per_positive=None),
+    Luna16PatchesConfig(spec=patches.PatchSpec((1, 50, 50), 1.0)),
+    Luna16PatchesConfig(spec=patches.PatchSpec((3, 50, 50), None, 'stack')),
+    Luna16PatchesConfig(spec=cube),
+    Luna16PatchesConfig(spec=cube, negatives_per_positive=None),
+    Luna16PatchesConfig(source='article', negatives_per_positive=None),
+  )
+
+
+# By name; the first is the default.
+CONFIGS = {config.name: config for config in _configs()}
+
+
+def custom_config(
+  base: Luna16PatchesConfig,
+  *,
+  patch_shape: tuple[int, ...] | None = None,
+  spacing_mm: float | None = None,
+  **changes: Any,
+) -> Luna16PatchesConfig:
+  """Makes a config of your own from another one; it gets its own name.
+
+  Args:
+    base: where to start, e.g. `CONFIGS['axial_50px']`.
+    patch_shape: (height, width) or (depth, height, width). A depth makes a cube, or a
+      stack if `base` is one.
+    spacing_mm: distance of samples; 0 keeps the scan's own voxels.
+    **changes: other fields of the config.
+
+  Returns:
+    The config.
+
+  Raises:
+    ValueError: a field is out of range.
+  """
+  spec = base.spec
+  if patch_shape is not None:
+    if len(patch_shape) not in (2, 3):
+      raise ValueError(
+        'patch_shape is height,width or depth,height,width. '
+        f'Received: {",".join(map(str, patch_shape))}'
+      )
+    flat = len(patch_shape) == 2
+    layout = 'axial' if flat else 'stack' if spec.layout == 'stack' else 'cube'
+    shape = (1, *patch_shape) if flat else tuple(patch_shape)
+    spec = dataclasses.replace(spec, shape_zyx=shape, layout=layout)
+  if spacing_mm is not None:
+    spec = dataclasses.replace(spec, spacing_mm=spacing_mm or None)
+  kept = {
+    name: getattr(base, name)
+    for name in (
+      'candidate_list',
+      'negatives_per_positive',
+      'subsets',
+      'seed',
+      'source',
+    )
+  }
+  return Luna16PatchesConfig(**{**kept, **changes, 'spec': spec})

@@ -1,0 +1,99 @@
+"""The TFDS builder of `luna16_patches`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pathlib
+from typing import Any
+
+from absl import logging
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import dataset_builder
+
+from luna_tfds import records
+from luna_tfds.errors import UsageError
+from luna_tfds.luna16_patches import configs
+
+_PREPARER_GROUP = 'luna16_patches.preparer'
+
+
+class Builder(dataset_builder.FileReaderBuilder):
+  """Patches around LUNA16's candidates.
+
+  Reading needs neither Beam nor SimpleITK. Preparing is `luna16-extract`;
+  `download_and_prepare` is another door to the same code.
+  """
+
+  VERSION = tfds.core.Version('1.0.0')
+  RELEASE_NOTES = {'1.0.0': 'Initial release.'}
+  BUILDER_CONFIGS = list(configs.CONFIGS.values())
+  MANUAL_DOWNLOAD_INSTRUCTIONS = (
+    "Put LUNA16's download, unpacked, into `manual_dir`: subset0..subset9, "
+    'candidates.csv, annotations.csv, annotations_excluded.csv.'
+  )
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return self.dataset_info_from_configs(
+      features=records.features(self.builder_config.spec.image_shape),
+      supervised_keys=('image', 'label'),
+      homepage='https://luna16.grand-challenge.org/',
+      metadata=tfds.core.MetadataDict(),
+    )
+
+  def download_and_prepare(
+    self,
+    *,
+    download_dir: str | None = None,
+    download_config: tfds.download.DownloadConfig | None = None,
+    **unused: Any,
+  ) -> None:
+    """Extracts the dataset, or reuses it if it is there.
+
+    Not TFDS's own way, which writes to a folder of random name and so could not go on
+    after a crash.
+
+    Args:
+      download_dir: its subfolder `manual` is the LUNA16 download, if
+        `download_config.manual_dir` does not name it.
+      download_config: `manual_dir`, `beam_runner`, `beam_options` and `download_mode`
+        are heeded.
+      **unused: accepted for TFDS's sake.
+
+    Raises:
+      UsageError: an input is missing or wrong.
+      JobError: the job failed.
+    """
+    del unused
+    config = download_config or tfds.download.DownloadConfig()
+    if self.data_path.exists() and not config.download_mode.overwrite_dataset:
+      logging.info('Reusing dataset %s (%s)', self.name, self.data_path)
+      return
+    root = pathlib.Path(download_dir or self.data_dir_root / 'downloads')
+    luna_dir = pathlib.Path(config.manual_dir or root / 'manual')
+    if not luna_dir.is_dir():
+      raise UsageError(
+        f'{self.info.full_name} is not in {self.data_dir_root}; make it with '
+        f'luna16-extract --luna_dir=LUNA16_DOWNLOAD --data_dir={self.data_dir_root} '
+        f'--config={self.builder_config.name}'
+      )
+    self._download_and_prepare(luna_dir, config)
+    self.info.read_from_directory(self.data_path)
+
+  def _download_and_prepare(
+    self, luna_dir: pathlib.Path, download_config: tfds.download.DownloadConfig
+  ) -> None:
+    """Runs the preparer that is installed: the Beam job."""
+    preparers = importlib.metadata.entry_points(group=_PREPARER_GROUP)
+    if not preparers:
+      raise UsageError(
+        'the job that extracts the dataset is not installed; install this project '
+        "with 'pip install -e .' and try again"
+      )
+    prepare = next(iter(preparers)).load()
+    prepare(
+      self,
+      luna_dir,
+      beam_runner=download_config.beam_runner,
+      beam_options=download_config.beam_options,
+      overwrite=download_config.download_mode.overwrite_dataset,
+    )

@@ -1,0 +1,215 @@
+"""The record: its features, how one is encoded, how a batch is parsed.
+
+The only module that knows the features. Encoding and writing need no TensorFlow,
+which keeps the extraction workers small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import dataclasses
+import os
+import struct
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import tensorflow_datasets as tfds
+
+from luna_tfds import sampling
+
+LABELS = ('non_nodule', 'nodule')
+
+# Added to a record's bytes by the TFRecord format: its length and two checksums.
+TFRECORD_OVERHEAD_BYTES = 16
+
+# All features but the image take about this much in a serialised record.
+METADATA_BYTES = 320
+
+_CRC_MASK_DELTA = 0xA282EAD8
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """One candidate. The features of the same names hold its fields.
+
+  Attributes:
+    image: int16 HU [height, width, channels] or [depth, height, width, 1].
+    label: 1 for a nodule, 0 for anything else.
+    seriesuid: the scan; empty if unknown.
+    candidate_id: row in the candidates file, from 0.
+    subset: LUNA16's subset 0..9 of the scan, -1 if unknown.
+    center_xyz_mm: the centre as in the CSV; NaN if unknown.
+    center_zyx: fractional voxel index of the centre in the scan, its axes along
+      world z, y, x; NaN if unknown.
+    spacing_xyz_mm: of the image as stored; NaN if unknown.
+    nodule_id: row of annotations.csv the candidate hits, -1 for none.
+    diameter_mm: of that nodule, 0 for none.
+    excluded: hits an excluded finding and no nodule.
+  """
+
+  image: np.ndarray
+  label: int
+  seriesuid: str = ''
+  candidate_id: int = -1
+  subset: int = -1
+  center_xyz_mm: np.ndarray | tuple[float, ...] = (np.nan,) * 3
+  center_zyx: np.ndarray | tuple[float, ...] = (np.nan,) * 3
+  spacing_xyz_mm: tuple[float, ...] = (np.nan,) * 3
+  nodule_id: int = -1
+  diameter_mm: float = 0.0
+  excluded: bool = False
+
+  @property
+  def key(self) -> str:
+    """`seriesuid/candidate_id`."""
+    return sampling.record_key(self.seriesuid, self.candidate_id)
+
+
+def features(image_shape: tuple[int, ...]) -> tfds.features.FeaturesDict:
+  """Returns the features of a dataset whose images have shape `image_shape`."""
+  raw = tfds.features.Encoding.BYTES
+  return tfds.features.FeaturesDict(
+    {
+      # Raw bytes: as an int64 list a negative HU would take ten bytes.
+      'image': tfds.features.Tensor(
+        shape=image_shape,
+        dtype=np.int16,
+        encoding=raw,
+        doc=tfds.features.Documentation(
+          desc='Hounsfield units as read; -1000 outside the scan',
+          value_range='[-1000, 32767]',
+        ),
+      ),
+      'label': tfds.features.ClassLabel(names=list(LABELS)),
+      'seriesuid': tfds.features.Text(doc='Scan; empty if unknown'),
+      'candidate_id': tfds.features.Scalar(
+        np.int64, doc='Row in the candidates file, from 0'
+      ),
+      'subset': tfds.features.Scalar(
+        np.int64, doc="LUNA16's subset 0..9, -1 if unknown"
+      ),
+      # Raw bytes: a tf.Example's float list holds 32 bits only.
+      'center_xyz_mm': tfds.features.Tensor(
+        shape=(3,), dtype=np.float64, encoding=raw, doc='Centre in mm, as in the CSV'
+      ),
+      'center_zyx': tfds.features.Tensor(
+        shape=(3,), dtype=np.float32, doc='Fractional voxel index of the centre'
+      ),
+      'spacing_xyz_mm': tfds.features.Tensor(
+        shape=(3,), dtype=np.float32, doc='Spacing of the image as stored'
+      ),
+      'nodule_id': tfds.features.Scalar(
+        np.int64, doc='Row of annotations.csv that the candidate hits, -1 for none'
+      ),
+      'diameter_mm': tfds.features.Scalar(
+        np.float32, doc='Diameter of that nodule, 0 for none'
+      ),
+      'excluded': tfds.features.Scalar(
+        np.bool_, doc='Hits an excluded finding and no nodule'
+      ),
+    }
+  )
+
+
+class RecordEncoder:
+  """Serialises records to the bytes of a tf.Example, the same in every process."""
+
+  def __init__(self, image_shape: tuple[int, ...]):
+    self._features = features(image_shape)
+    self._serializer = tfds.core.example_serializer.ExampleSerializer(
+      self._features.get_serialized_info()
+    )
+
+  def encode(self, record: Record) -> bytes:
+    """Returns the serialised record.
+
+    Raises:
+      ValueError: the image has another shape or dtype than the features.
+    """
+    fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    for name in ('center_zyx', 'spacing_xyz_mm'):
+      fields[name] = np.asarray(fields[name], np.float32)
+    fields['center_xyz_mm'] = np.asarray(fields['center_xyz_mm'], np.float64)
+    example = self._serializer.get_tf_example(self._features.encode_example(fields))
+    # Without `deterministic` the order of the features differs between processes.
+    return example.SerializeToString(deterministic=True)
+
+
+def record_bytes(image_shape: tuple[int, ...]) -> int:
+  """Returns about how many bytes a record takes in a shard."""
+  image = int(np.prod(image_shape, dtype=np.int64)) * np.dtype(np.int16).itemsize
+  return image + METADATA_BYTES + TFRECORD_OVERHEAD_BYTES
+
+
+def write_tfrecords(path: str | os.PathLike[str], serialized: Iterable[bytes]) -> int:
+  """Writes a TFRecord file and makes sure that it is on disk.
+
+  Args:
+    path: the file; replaced if it is there.
+    serialized: the records.
+
+  Returns:
+    Bytes written.
+  """
+  with open(path, 'wb') as file:
+    for record in serialized:
+      length = struct.pack('<Q', len(record))
+      file.write(length + _masked_crc(length) + record + _masked_crc(record))
+    file.flush()
+    os.fsync(file.fileno())
+    return file.tell()
+
+
+def _masked_crc(data: bytes) -> bytes:
+  """The checksum of the TFRecord format: CRC-32C, rotated and offset."""
+  crc = google_crc32c.value(data)
+  return struct.pack('<I', (((crc >> 15) | (crc << 17)) + _CRC_MASK_DELTA) & 0xFFFFFFFF)
+
+
+# How a feature lies in the tf.Example: dtype there, shape there, dtype in memory.
+_STORED = {
+  'image': ('string', (), 'int16'),
+  'label': ('int64', (), 'int64'),
+  'seriesuid': ('string', (), 'string'),
+  'candidate_id': ('int64', (), 'int64'),
+  'subset': ('int64', (), 'int64'),
+  'center_xyz_mm': ('string', (), 'float64'),
+  'center_zyx': ('float32', (3,), 'float32'),
+  'spacing_xyz_mm': ('float32', (3,), 'float32'),
+  'nodule_id': ('int64', (), 'int64'),
+  'diameter_mm': ('float32', (), 'float32'),
+  'excluded': ('int64', (), 'bool'),
+}
+
+
+def parse_batch(
+  serialized: Any, image_shape: tuple[int, ...], names: Iterable[str] | None = None
+) -> dict[str, Any]:
+  """Parses a batch of serialised records at once, in a tf.data graph or eagerly.
+
+  Args:
+    serialized: [n] string tensor.
+    image_shape: shape of an image.
+    names: the features wanted; all by default. Those not named cost nothing.
+
+  Returns:
+    Tensors by name, [n, ...], in the dtypes of the record.
+  """
+  import tensorflow as tf
+
+  names = tuple(_STORED) if names is None else tuple(names)
+  spec = {
+    name: tf.io.FixedLenFeature(_STORED[name][1], getattr(tf, _STORED[name][0]))
+    for name in names
+  }
+  parsed = tf.io.parse_example(serialized, spec)
+  shapes = {'image': image_shape, 'center_xyz_mm': (3,)}
+  for name in names:
+    stored, _, dtype = _STORED[name]
+    if name in shapes:
+      flat = tf.io.decode_raw(parsed[name], getattr(tf, dtype))
+      parsed[name] = tf.reshape(flat, (-1, *shapes[name]))
+    elif stored != dtype:
+      parsed[name] = tf.cast(parsed[name], getattr(tf, dtype))
+  return parsed

@@ -1,0 +1,221 @@
+"""Opens a CT scan: the header first, then only the voxels that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from luna_tfds import geometry
+from luna_tfds.errors import ScanError
+from luna_tfds.patches import Box
+
+_HU_RANGE = np.iinfo(np.int16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+  """A scan on disk; its voxels are not read yet.
+
+  Attributes:
+    path: the `.mhd` (or other image) file, or a folder of DICOM slices.
+    grid: its grid in world orientation (identity direction).
+    orientation: how the stored array becomes world-oriented.
+    reads_regions: whether a region can be read without the rest of the file.
+    bytes_per_voxel: as stored on disk.
+  """
+
+  path: pathlib.Path
+  grid: geometry.Grid
+  orientation: geometry.Orientation
+  reads_regions: bool
+  bytes_per_voxel: int
+
+  def read(self) -> np.ndarray:
+    """Reads all voxels.
+
+    Returns:
+      int16 HU [z, y, x] in world orientation.
+
+    Raises:
+      ScanError: the voxels cannot be read.
+    """
+    return self.orientation.apply(_to_int16(_read_voxels(self.path), self.path))
+
+  def read_region(self, box: Box) -> np.ndarray:
+    """Reads the voxels of `box` alone.
+
+    Args:
+      box: a region inside the scan, world orientation, no side empty.
+
+    Returns:
+      int16 HU [z, y, x] in world orientation.
+
+    Raises:
+      ScanError: the voxels cannot be read.
+    """
+    start, size = self.orientation.region_as_stored(
+      box.start_zyx, box.size_zyx, self.grid.shape_zyx
+    )
+    voxels = _read_voxels(self.path, start, size)
+    return self.orientation.apply(_to_int16(voxels, self.path))
+
+
+def open_scan(path: str | pathlib.Path) -> Scan:
+  """Reads the header of a scan and checks it against its data file.
+
+  Args:
+    path: `.mhd`, `.nii`, `.nii.gz` or another file SimpleITK reads, or a folder that
+      holds the slices of one DICOM series.
+
+  Returns:
+    The scan.
+
+  Raises:
+    ScanError: there is no such scan, or its header is not one of a CT volume that
+      lies along the world's axes, or the data file does not fit the header.
+  """
+  import SimpleITK as sitk
+
+  path = pathlib.Path(path)
+  if not path.exists():
+    raise ScanError(f'{path}: no such file')
+  try:
+    reader = _dicom_reader(path) if path.is_dir() else sitk.ImageFileReader()
+    if path.is_dir():
+      image = reader.Execute()
+      size, spacing, origin = image.GetSize(), image.GetSpacing(), image.GetOrigin()
+      direction, pixel_id = image.GetDirection(), image.GetPixelID()
+      components = image.GetNumberOfComponentsPerPixel()
+    else:
+      reader.SetFileName(str(path))
+      reader.ReadImageInformation()
+      size, spacing, origin = reader.GetSize(), reader.GetSpacing(), reader.GetOrigin()
+      direction, pixel_id = reader.GetDirection(), reader.GetPixelID()
+      components = reader.GetNumberOfComponents()
+  except RuntimeError as error:
+    raise ScanError(f'{path}: {_last_line(error)}') from error
+  if len(size) != 3 or components != 1:
+    raise ScanError(
+      f'{path}: not a CT volume: {len(size)} axes, {components} values a voxel'
+    )
+  try:
+    stored = geometry.Grid(
+      shape_zyx=tuple(size[::-1]),
+      spacing_xyz_mm=tuple(spacing),
+      origin_xyz_mm=tuple(origin),
+      direction=tuple(direction),
+    )
+    grid, orientation = geometry.orient(stored)
+  except ValueError as error:
+    raise ScanError(f'{path}: {error}') from error
+  bytes_per_voxel = sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], pixel_id)).itemsize
+  reads_regions = False
+  if path.suffix == '.mhd':
+    reads_regions = _check_data_file(path, stored.num_voxels * bytes_per_voxel)
+  return Scan(path, grid, orientation, reads_regions, bytes_per_voxel)
+
+
+def read_meta_header(path: pathlib.Path) -> dict[str, str]:
+  """Returns the `Key = value` lines of a MetaImage header.
+
+  SimpleITK does not tell `ElementDataFile`, which must be checked before it reads.
+  """
+  header = {}
+  for line in path.read_bytes().decode('latin-1').splitlines():
+    key, equals, value = line.partition('=')
+    if equals:
+      header[key.strip()] = value.strip()
+  return header
+
+
+def data_file_of(path: pathlib.Path) -> pathlib.Path:
+  """Returns the data file a `.mhd` names, if it lies in the scan's own folder.
+
+  Raises:
+    ScanError: the header names none, a list or pattern of files, or one outside.
+  """
+  name = read_meta_header(path).get('ElementDataFile', '')
+  if not name or name.split()[0].upper() in ('LIST', 'LOCAL') or '%' in name:
+    raise ScanError(
+      f'{path}: ElementDataFile = {name or "(missing)"}: one data file in the '
+      'same folder is needed'
+    )
+  data_file = pathlib.PurePath(name)
+  if data_file.is_absolute() or '..' in data_file.parts or '\\' in name:
+    raise ScanError(
+      f"{path}: ElementDataFile = {name} leaves the scan's folder, which is refused"
+    )
+  return path.parent / data_file
+
+
+def _check_data_file(path: pathlib.Path, num_bytes: int) -> bool:
+  """Checks the data file of a `.mhd`; returns whether regions of it can be read."""
+  data_file = data_file_of(path)
+  if not data_file.is_file():
+    raise ScanError(f'{path}: its data file {data_file.name} is missing')
+  header = read_meta_header(path)
+  if header.get('CompressedData', 'False').lower() == 'true':
+    return False
+  found = data_file.stat().st_size
+  if header.get('HeaderSize', '0') == '0' and found != num_bytes:
+    problem = 'truncated' if found < num_bytes else 'longer than its header says'
+    raise ScanError(
+      f'{path}: the data file {data_file.name} is {problem}: {found} bytes where '
+      f'the header promises {num_bytes}'
+    )
+  return True
+
+
+def _read_voxels(
+  path: pathlib.Path,
+  start_zyx: Sequence[int] | None = None,
+  size_zyx: Sequence[int] | None = None,
+) -> np.ndarray:
+  """Reads voxels in stored orientation; the whole scan if no region is given."""
+  import SimpleITK as sitk
+
+  try:
+    if path.is_dir():
+      return sitk.GetArrayFromImage(_dicom_reader(path).Execute())
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    if start_zyx is not None:
+      reader.SetExtractIndex([int(n) for n in start_zyx[::-1]])
+      reader.SetExtractSize([int(n) for n in size_zyx[::-1]])
+    return sitk.GetArrayFromImage(reader.Execute())
+  except RuntimeError as error:
+    raise ScanError(f'{path}: {_last_line(error)}') from error
+
+
+def _dicom_reader(folder: pathlib.Path):
+  import SimpleITK as sitk
+
+  series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+  if len(series) != 1:
+    raise ScanError(
+      f'{folder}: a folder with one DICOM series is needed; it holds {len(series)}'
+    )
+  reader = sitk.ImageSeriesReader()
+  reader.SetFileNames(
+    sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+  )
+  return reader
+
+
+def _to_int16(voxels: np.ndarray, path: pathlib.Path) -> np.ndarray:
+  if voxels.dtype == np.int16:
+    return voxels
+  if np.issubdtype(voxels.dtype, np.floating):
+    if not np.isfinite(voxels).all():
+      raise ScanError(f'{path}: holds values that are not finite')
+    voxels = np.rint(voxels)
+  return voxels.clip(_HU_RANGE.min, _HU_RANGE.max).astype(np.int16)
+
+
+def _last_line(error: Exception) -> str:
+  """ITK's errors span several lines; the last one tells what happened."""
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  return lines[-1] if lines else type(error).__name__

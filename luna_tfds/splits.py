@@ -1,0 +1,78 @@
+"""Which subset lies in which split, and folds as plain TFDS split strings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from luna_tfds.candidates import NUM_SUBSETS
+
+VALIDATION_SUBSET = 8
+TEST_SUBSET = 9
+SPLITS = ('train', 'validation', 'test')
+
+
+def split_of_subset(subset: int) -> str:
+  """Returns the default split of a subset: 0-7 train, 8 validation, 9 test."""
+  return {VALIDATION_SUBSET: 'validation', TEST_SUBSET: 'test'}.get(subset, 'train')
+
+
+def subset_slices(shard_subsets: Mapping[str, Sequence[int]]) -> dict[int, str]:
+  """Returns the split string, in shards, that holds each subset.
+
+  Args:
+    shard_subsets: for each stored split the subset of each of its shards, as in
+      `builder.info.metadata['shard_subsets']`. A shard never mixes subsets.
+  """
+  pieces: dict[int, list[str]] = {}
+  for split, subsets in shard_subsets.items():
+    for subset in sorted(set(subsets)):
+      positions = [i for i, s in enumerate(subsets) if s == subset]
+      for first, last in _runs(positions):
+        pieces.setdefault(subset, []).append(f'{split}[{first}shard:{last + 1}shard]')
+  return {subset: '+'.join(parts) for subset, parts in sorted(pieces.items())}
+
+
+def fold_splits(metadata: Mapping[str, Any], fold: int) -> dict[str, str]:
+  """Returns the splits of one fold of LUNA16's ten-fold cross-validation.
+
+  Args:
+    metadata: `builder.info.metadata` of an extracted dataset.
+    fold: 0..9. Fold k tests subset k and validates on subset (k - 1) % 10, so that
+      fold 9 is the default split.
+
+  Returns:
+    TFDS split strings in shards for 'train', 'validation' and 'test', e.g.
+    `train[4shard:32shard]+validation[0shard:4shard]`.
+
+  Raises:
+    ValueError: there is no such fold, or the dataset lacks a subset it needs.
+  """
+  if not 0 <= fold < NUM_SUBSETS:
+    raise ValueError(f'a fold is 0..{NUM_SUBSETS - 1}. Received: {fold}')
+  slices = subset_slices(metadata['shard_subsets'])
+  held_out = {'validation': (fold - 1) % NUM_SUBSETS, 'test': fold}
+  for name, subset in held_out.items():
+    if subset not in slices:
+      raise ValueError(
+        f'fold {fold} needs subset {subset} for its {name} split, but the dataset '
+        f'holds subsets {sorted(slices)}'
+      )
+  train = [s for k, s in slices.items() if k >= 0 and k not in held_out.values()]
+  if not train:
+    raise ValueError(f'fold {fold} has no subset left to train on')
+  return {
+    'train': '+'.join(train),
+    **{name: slices[subset] for name, subset in held_out.items()},
+  }
+
+
+def _runs(positions: Sequence[int]) -> list[tuple[int, int]]:
+  """Joins sorted positions to runs (first, last)."""
+  runs: list[tuple[int, int]] = []
+  for position in positions:
+    if runs and position == runs[-1][1] + 1:
+      runs[-1] = (runs[-1][0], position)
+    else:
+      runs.append((position, position))
+  return runs

@@ -1,0 +1,64 @@
+"""Installs luna16_patches; `pip install -e .` is all that is needed."""
+
+import pathlib
+import re
+
+import setuptools
+
+_ROOT = pathlib.Path(__file__).parent
+_VERSION = re.search(
+  r"__version__ = '([^']+)'", (_ROOT / 'luna_tfds' / '__init__.py').read_text()
+)[1]
+
+_COMMANDS = {
+  'luna16-phantom': 'luna_tfds.phantom',
+  'luna16-extract': 'beam_jobs.extract_patches',
+  'luna16-train': 'trainer.train',
+  'luna16-evaluate': 'trainer.evaluate',
+  'luna16-predict': 'trainer.predict',
+  'luna16-demo': 'trainer.demo',
+}
+
+setuptools.setup(
+  name='luna16-patches',
+  version=_VERSION,
+  description='LUNA16 lung-nodule patches: Beam job, TFDS dataset, Keras trainer',
+  long_description=(_ROOT / 'README.md').read_text(),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(
+    include=['luna_tfds*', 'beam_jobs', 'model', 'trainer']
+  ),
+  package_data={'luna_tfds.luna16_patches': ['README.md', 'CITATIONS.bib', 'TAGS.txt']},
+  install_requires=[
+    'absl-py>=2.1',
+    'apache-beam>=2.70',
+    'google-crc32c>=1.5',
+    'importlib_resources>=6.0',  # tensorflow-datasets needs it and does not say so
+    'keras>=3.10',
+    'matplotlib>=3.8',
+    'mlcroissant>=1.0',  # as importlib_resources
+    'numpy>=2.0',
+    'pillow>=10.0',
+    'scikit-learn>=1.5',
+    'SimpleITK>=2.4',
+    'tensorflow>=2.19',
+    'tensorflow-datasets>=4.9.9',
+    'tqdm>=4.66',
+  ],
+  extras_require={
+    'test': [
+      'hypothesis>=6.100',
+      'mypy>=1.10',
+      'pytest>=8.0',
+      'ruff>=0.6',
+      'scipy>=1.12',
+    ],
+  },
+  entry_points={
+    'console_scripts': [f'{name} = {module}:run' for name, module in _COMMANDS.items()],
+    # How the TFDS builder finds the Beam job without importing it.
+    'luna16_patches.preparer': ['beam = beam_jobs.extract_patches:prepare'],
+  },
+)
