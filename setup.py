@@ -43,6 +43,7 @@ setuptools.setup(
     'pillow>=10.0',
     'scikit-learn>=1.5',
     'SimpleITK>=2.4',
+    'tensorboard>=2.19',
     'tensorflow>=2.19',
     'tensorflow-datasets>=4.9.9',
     'tqdm>=4.66',

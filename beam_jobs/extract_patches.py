@@ -158,7 +158,7 @@ def _config_from_flags() -> Any:
       f'--config=article takes no --{next(iter(changes))}: its patches are published '
       'as they are'
     )
-  return cli.checked(luna16_patches.custom_config, base=base, **changes)
+  return cli.checked(luna16_patches.custom_config, base, **changes)
 
 
 def prepare(

@@ -111,14 +111,34 @@ def required(holder: flags.FlagHolder[Any]) -> Any:
   return holder.value
 
 
-def checked(make: Callable[..., Any], **fields: Any) -> Any:
-  """Calls `make(**fields)`; a ValueError of its checks becomes a usage error."""
+def checked(make: Callable[..., Any], *args: Any, **fields: Any) -> Any:
+  """Calls `make(*args, **fields)`; a ValueError of its checks becomes a usage error."""
   try:
-    return make(**fields)
+    return make(*args, **fields)
   except UsageError:
     raise
   except (ValueError, TypeError) as error:
     raise UsageError(str(error)) from error
+
+
+def load_tensorflow() -> None:
+  """Imports TensorFlow, silently unless more than warnings is to be logged.
+
+  While it loads it writes to stderr that it found no GPU, and no setting stops it.
+  """
+  if logging.get_verbosity() > logging.WARNING:  # absl counts up to debug
+    import tensorflow
+
+    return
+  sys.stderr.flush()
+  stderr = os.dup(2)
+  with open(os.devnull, 'w') as nowhere:
+    os.dup2(nowhere.fileno(), 2)
+    try:
+      import tensorflow  # noqa: F401
+    finally:
+      os.dup2(stderr, 2)
+      os.close(stderr)
 
 
 def _parse(
@@ -141,11 +161,11 @@ def _set_up_logging(level: str) -> None:
   python_logging.getLogger().setLevel('ERROR' if quiet else level.upper())
   # TensorFlow's C++ reads this when it loads; it is not loaded before a command knows
   # its flags.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2' if quiet else '0')
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3' if quiet else '0')
   os.environ.setdefault('GRPC_VERBOSITY', 'ERROR' if quiet else 'INFO')
   if quiet:
-    warnings.filterwarnings('ignore', category=FutureWarning)
+    for category in (FutureWarning, UserWarning, DeprecationWarning):
+      warnings.filterwarnings('ignore', category=category)
 
 
 def _fail(name: str, message: object, code: int) -> int:

@@ -1,0 +1,1 @@
+"""Trains, evaluates and applies a nodule classifier on `luna16_patches`."""

@@ -1,0 +1,268 @@
+"""Augmentation in the batch: stateless, seeded, on Hounsfield units.
+
+Every op takes a batch and a seed [2] and gives the same result for the same seed, eagerly
+and inside tf.data. In-plane only: slices are further apart than pixels. For stacks and
+cubes the slices of one record move together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+
+_AIR_HU = -1000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+  """What is varied, and how far. A zero turns a part off.
+
+  Attributes:
+    turns: the eight quarter turns and mirrors, each as likely.
+    mirror: left-right flips alone (the eight turns hold them already).
+    rotate_degrees: free rotation up to this angle, either way.
+    shift_px: shift up to this on each axis.
+    scale: zoom by a factor within 1 +- scale.
+    intensity: contrast by a factor within 1 +- intensity about air, and a shift by as
+      much of the window, 1400 HU, on either side.
+    blur_px: Gaussian blur of a sigma up to this.
+    noise_hu: Gaussian noise of a sigma up to this.
+  """
+
+  turns: bool = False
+  mirror: bool = False
+  rotate_degrees: float = 0.0
+  shift_px: float = 0.0
+  scale: float = 0.0
+  intensity: float = 0.0
+  blur_px: float = 0.0
+  noise_hu: float = 0.0
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if not math.isfinite(value) or value < 0:
+        raise ValueError(f'{field.name} must be 0 or more. Received: {value}')
+    if self.scale >= 1 or self.intensity >= 1:
+      raise ValueError('scale and intensity must be less than 1')
+    if self.rotate_degrees > 180:
+      raise ValueError(
+        f'rotate_degrees must be at most 180. Received: {self.rotate_degrees}'
+      )
+
+  @property
+  def warps(self) -> bool:
+    """Whether pixels have to be interpolated."""
+    return bool(self.rotate_degrees or self.shift_px or self.scale)
+
+
+RECIPES = {
+  'none': AugmentConfig(),
+  'turns': AugmentConfig(turns=True),
+  'standard': AugmentConfig(
+    turns=True, rotate_degrees=20, shift_px=4, scale=0.1, intensity=0.1
+  ),
+  # The article's: a left-right flip, rotation within 25 degrees, blur.
+  'article': AugmentConfig(mirror=True, rotate_degrees=25, blur_px=3.0),
+  # With its copies of the nodules, turned by 90 and 180 degrees beforehand.
+  'article_turned': AugmentConfig(turns=True, rotate_degrees=25, blur_px=3.0),
+}
+
+
+def augment(images: tf.Tensor, config: AugmentConfig, seed: tf.Tensor) -> tf.Tensor:
+  """Augments a batch.
+
+  Args:
+    images: [batch, height, width, channels] or [batch, depth, height, width, 1], HU,
+      int16 or float32.
+    config: what is varied.
+    seed: [2] int32 or int64; another one for each batch.
+
+  Returns:
+    Images of the same shape: int16 as long as pixels only change places, else float32.
+  """
+  if images.shape.rank == 5:
+    # Slices as channels: all of them move alike.
+    flat = tf.transpose(images[..., 0], [0, 2, 3, 1])
+    flat = augment(flat, config, seed)
+    return tf.transpose(flat, [0, 3, 1, 2])[..., tf.newaxis]
+  # One seed for each part, so that turning one off leaves the others as they were.
+  seeds = tf.unstack(tf.random.split(seed, 6))
+  if config.turns:
+    images = quarter_turns(images, seeds[0])
+  elif config.mirror:
+    images = mirror(images, seeds[0])
+  if config.warps:
+    images = warp(
+      images,
+      random_affines(tf.shape(images)[0], config, seeds[1]),
+    )
+  if config.blur_px:
+    images = blur(images, config.blur_px, seeds[2])
+  if config.intensity:
+    images = vary_intensity(images, config.intensity, seeds[3])
+  if config.noise_hu:
+    images = add_noise(images, config.noise_hu, seeds[4])
+  return images
+
+
+def quarter_turns(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+  """Puts each image into one of its eight quarter turns and mirror images.
+
+  Args:
+    images: [batch, height, width, channels]; where height and width differ, only the
+      four that keep the shape.
+    seed: [2].
+  """
+  batch = tf.shape(images)[0]
+  choice = tf.random.stateless_uniform([batch], seed, 0, 8, tf.int32)
+  if images.shape[1] == images.shape[2]:
+    transposed = tf.transpose(images, [0, 2, 1, 3])
+    images = tf.where(_bit(choice, 2), transposed, images)
+  images = tf.where(_bit(choice, 1), tf.reverse(images, [1]), images)
+  return tf.where(_bit(choice, 0), tf.reverse(images, [2]), images)
+
+
+def mirror(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+  """Flips half of the images left-right."""
+  choice = tf.random.stateless_uniform([tf.shape(images)[0]], seed, 0, 2, tf.int32)
+  return tf.where(_bit(choice, 0), tf.reverse(images, [2]), images)
+
+
+def random_affines(
+  batch: tf.Tensor, config: AugmentConfig, seed: tf.Tensor
+) -> dict[str, tf.Tensor]:
+  """Draws a rotation, a zoom and a shift for each image.
+
+  Returns:
+    `angle` [batch] in radians, `zoom` [batch], `shift_yx` [batch, 2] in pixels.
+  """
+  uniform = tf.random.stateless_uniform([4, batch], seed, -1.0, 1.0)
+  return {
+    'angle': uniform[0] * math.radians(config.rotate_degrees),
+    'zoom': 1 + uniform[1] * config.scale,
+    'shift_yx': tf.transpose(uniform[2:]) * config.shift_px,
+  }
+
+
+def warp(images: tf.Tensor, affines: dict[str, tf.Tensor]) -> tf.Tensor:
+  """Rotates and zooms about the centre, then shifts, in one interpolation.
+
+  Bilinear; beyond the border the image is reflected, so that no corner is made up of a
+  constant.
+
+  Args:
+    images: [batch, height, width, channels].
+    affines: from `random_affines`. A positive angle turns counter-clockwise as seen on
+      a screen, a zoom above 1 enlarges, a shift moves the content down and right.
+
+  Returns:
+    float32 images of the same shape.
+  """
+  height, width = images.shape[1:3]
+  center_y, center_x = (height - 1) / 2, (width - 1) / 2
+  cos = tf.cos(affines['angle']) / affines['zoom']
+  sin = tf.sin(affines['angle']) / affines['zoom']
+  shift_y, shift_x = affines['shift_yx'][:, 0], affines['shift_yx'][:, 1]
+  zero = tf.zeros_like(cos)
+  # From each output pixel to the point it shows: undo the shift, rotate back, unzoom.
+  transforms = tf.stack(
+    [
+      cos,
+      -sin,
+      center_x - cos * (center_x + shift_x) + sin * (center_y + shift_y),
+      sin,
+      cos,
+      center_y - sin * (center_x + shift_x) - cos * (center_y + shift_y),
+      zero,
+      zero,
+    ],
+    axis=1,
+  )
+  return tf.raw_ops.ImageProjectiveTransformV3(
+    images=tf.cast(images, tf.float32),
+    transforms=transforms,
+    output_shape=[height, width],
+    interpolation='BILINEAR',
+    fill_mode='REFLECT',
+    fill_value=0.0,
+  )
+
+
+def blur(images: tf.Tensor, most_px: float, seed: tf.Tensor) -> tf.Tensor:
+  """Blurs each image by a Gaussian of its own sigma, uniform in 0..most_px."""
+  images = tf.cast(images, tf.float32)
+  batch = tf.shape(images)[0]
+  sigma = tf.random.stateless_uniform([batch, 1], seed, 1e-3, most_px)
+  radius = math.ceil(3 * most_px)
+  offsets = tf.range(-radius, radius + 1, dtype=tf.float32)
+  kernel = tf.exp(-0.5 * (offsets / sigma) ** 2)
+  kernel /= tf.reduce_sum(kernel, axis=1, keepdims=True)
+  for axis in (1, 2):
+    images = _convolve_axis(images, kernel, radius, axis)
+  return images
+
+
+def vary_intensity(images: tf.Tensor, most: float, seed: tf.Tensor) -> tf.Tensor:
+  """Scales contrast about air and shifts brightness, each by up to `most`."""
+  images = tf.cast(images, tf.float32)
+  shape = tf.concat([[2, tf.shape(images)[0]], [1, 1, 1]], 0)
+  uniform = tf.random.stateless_uniform(shape, seed, -most, most)
+  return _AIR_HU + (images - _AIR_HU) * (1 + uniform[0]) + uniform[1] * 1400.0 / 2
+
+
+def add_noise(images: tf.Tensor, most_hu: float, seed: tf.Tensor) -> tf.Tensor:
+  """Adds Gaussian noise of a sigma of its own to each image, uniform in 0..most_hu."""
+  images = tf.cast(images, tf.float32)
+  seeds = tf.unstack(tf.random.split(seed, 2))
+  sigma = tf.random.stateless_uniform(
+    [tf.shape(images)[0], 1, 1, 1], seeds[0], 0.0, most_hu
+  )
+  return images + sigma * tf.random.stateless_normal(tf.shape(images), seeds[1])
+
+
+def eight_turns(images: np.ndarray | tf.Tensor) -> list[tf.Tensor]:
+  """Returns the eight quarter turns and mirror images of a batch, in-plane.
+
+  Args:
+    images: [batch, height, width, channels] or [batch, depth, height, width, 1].
+  """
+  images = tf.convert_to_tensor(images)
+  rows, columns = images.shape.rank - 3, images.shape.rank - 2
+  order = list(range(images.shape.rank))
+  order[rows], order[columns] = columns, rows
+  bases = [images]
+  if images.shape[rows] == images.shape[columns]:
+    bases.append(tf.transpose(images, order))
+  return [
+    tf.reverse(base, axes) if axes else base
+    for base in bases
+    for axes in ([], [rows], [columns], [rows, columns])
+  ]
+
+
+def _bit(choice: tf.Tensor, bit: int) -> tf.Tensor:
+  """Tells of each image whether a bit of its choice is set: bool [batch, 1, 1, 1]."""
+  return tf.reshape(tf.bitwise.bitwise_and(choice, 1 << bit) > 0, [-1, 1, 1, 1])
+
+
+def _convolve_axis(
+  images: tf.Tensor, kernel: tf.Tensor, radius: int, axis: int
+) -> tf.Tensor:
+  """Convolves each image with its own kernel [batch, 2 * radius + 1] along an axis."""
+  size = images.shape[axis]
+  padding = [[0, 0]] * 4
+  padding[axis] = [min(radius, size - 1)] * 2
+  padded = tf.pad(images, padding, 'REFLECT')
+  result = tf.zeros_like(images)
+  for k in range(2 * radius + 1):
+    start = [0] * 4
+    start[axis] = min(max(k - radius, 1 - size), size - 1) + padding[axis][0]
+    length = [-1] * 4
+    length[axis] = size
+    weight = tf.reshape(kernel[:, k], [-1, 1, 1, 1])
+    result += weight * tf.slice(padded, start, length)
+  return result
