@@ -44,12 +44,14 @@ _BLOOD_HU, _MARROW_HU, _BONE_HU = 45.0, 220.0, 620.0
 _OUTSIDE_FIELD_HU = (-2000, -2048, -3024)
 
 _FIELD_OF_VIEW_MM = 235.0
+# A reconstruction of the lungs alone: patches at the pleura reach over its border.
+_NARROW_FIELD_OF_VIEW_MM = 172.0
 _HEIGHT_MM = 115.0
 _SLICE_SPACINGS_MM = (0.625, 0.7, 1.0, 1.25, 1.5, 2.0, 2.5)
 _NEGATIVES_PER_SCAN = 26
 
 # One scan in so many is of that kind; the offsets keep the kinds apart.
-_FLIPPED_EVERY, _COMPRESSED_EVERY, _HEALTHY_EVERY = 5, 6, 7
+_NARROW_EVERY, _FLIPPED_EVERY, _COMPRESSED_EVERY, _HEALTHY_EVERY = 4, 5, 6, 7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +101,8 @@ class Phantom:
 def make_phantom(index: int, seed: int) -> Phantom:
   """Makes scan `index` of the download with seed `seed`."""
   rng = np.random.default_rng([seed, index])
-  grid = _random_grid(rng)
+  narrow = index % _NARROW_EVERY == 1
+  grid = _random_grid(rng, _NARROW_FIELD_OF_VIEW_MM if narrow else _FIELD_OF_VIEW_MM)
   chest = _Chest(rng, grid)
   volume = chest.paint(rng)
   trunks = chest.vessels(rng)
@@ -109,7 +112,7 @@ def make_phantom(index: int, seed: int) -> Phantom:
   for ball in [*trunks, *nodules, *specks]:
     _stamp(volume, grid, ball)
   _add_noise(volume, rng)
-  if index % 3 == 1:
+  if index % 3 == 1 and not narrow:
     _mask_field_of_view(volume, int(rng.choice(_OUTSIDE_FIELD_HU)))
   digest = hashlib.blake2b(f'{seed}/{index}'.encode(), digest_size=12).hexdigest()
   excluded = [(*b.center_xyz_mm, -1.0) for b in nodules]
@@ -358,12 +361,12 @@ def _make_candidates(
   return rows
 
 
-def _random_grid(rng: np.random.Generator) -> geometry.Grid:
+def _random_grid(rng: np.random.Generator, field_of_view_mm: float) -> geometry.Grid:
   spacing = float(np.round(rng.uniform(0.5, 0.95), 6))
   spacing_z = float(rng.choice(_SLICE_SPACINGS_MM))
-  size = int(_FIELD_OF_VIEW_MM / spacing) // 2 * 2
+  size = int(field_of_view_mm / spacing) // 2 * 2
   slices = round(_HEIGHT_MM / spacing_z)
-  origin = np.round(rng.uniform(-0.6, -0.4, 3) * _FIELD_OF_VIEW_MM, 3)
+  origin = np.round(rng.uniform(-0.6, -0.4, 3) * field_of_view_mm, 3)
   return geometry.Grid(
     shape_zyx=(slices, size, size),
     spacing_xyz_mm=(spacing, spacing, spacing_z),

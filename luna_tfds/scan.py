@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import gzip
 import pathlib
+from typing import Any
+import zlib
 
 import numpy as np
 
@@ -13,6 +16,16 @@ from luna_tfds.errors import ScanError
 from luna_tfds.patches import Box
 
 _HU_RANGE = np.iinfo(np.int16)
+
+# Files are decompressed in pieces of this size to check them.
+_CHUNK_BYTES = 2**20
+
+# zlib's way to say: a zlib or a gzip header, as ITK takes both.
+_ANY_HEADER = 47
+
+# A slice of a DICOM series may lie off its place by this part of the slice spacing; a
+# missing slice shifts others by half of it at least.
+_SLICE_TOLERANCE = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +55,7 @@ class Scan:
     Raises:
       ScanError: the voxels cannot be read.
     """
+    self._check_contents()
     return self.orientation.apply(_to_int16(_read_voxels(self.path), self.path))
 
   def read_region(self, box: Box) -> np.ndarray:
@@ -59,8 +73,23 @@ class Scan:
     start, size = self.orientation.region_as_stored(
       box.start_zyx, box.size_zyx, self.grid.shape_zyx
     )
+    self._check_contents()
     voxels = _read_voxels(self.path, start, size)
     return self.orientation.apply(_to_int16(voxels, self.path))
+
+  def _check_contents(self) -> None:
+    """Raises ScanError if voxels are missing or damaged where ITK would not tell.
+
+    Instead of the missing part of a `.zraw` or a NIfTI file ITK returns whatever the
+    memory held.
+    """
+    try:
+      if self.path.suffix == '.mhd' and not self.reads_regions:
+        _check_compressed(self.path, self.grid.num_voxels * self.bytes_per_voxel)
+      elif self.path.name.endswith(('.nii', '.nii.gz')):
+        _check_nifti(self.path, self.grid.num_voxels)
+    except (OSError, EOFError, zlib.error) as error:
+      raise ScanError(f'{self.path}: its data are damaged: {error}') from error
 
 
 def open_scan(path: str | pathlib.Path) -> Scan:
@@ -86,6 +115,7 @@ def open_scan(path: str | pathlib.Path) -> Scan:
     reader = _dicom_reader(path) if path.is_dir() else sitk.ImageFileReader()
     if path.is_dir():
       image = reader.Execute()
+      _check_slices(path, image)
       size, spacing, origin = image.GetSize(), image.GetSpacing(), image.GetOrigin()
       direction, pixel_id = image.GetDirection(), image.GetPixelID()
       components = image.GetNumberOfComponentsPerPixel()
@@ -169,6 +199,38 @@ def _check_data_file(path: pathlib.Path, num_bytes: int) -> bool:
   return True
 
 
+def _check_compressed(path: pathlib.Path, num_bytes: int) -> None:
+  """Decompresses the data file of a `.mhd`, for its length and its checksum."""
+  data_file, decompressor, found = (
+    data_file_of(path),
+    zlib.decompressobj(_ANY_HEADER),
+    0,
+  )
+  with data_file.open('rb') as file:
+    while chunk := file.read(_CHUNK_BYTES):
+      found += len(decompressor.decompress(chunk))
+  if not decompressor.eof or found != num_bytes:
+    raise ScanError(
+      f'{path}: the data file {data_file.name} is truncated or of another scan: it '
+      f'holds {found} bytes where the header promises {num_bytes}'
+    )
+
+
+def _check_nifti(path: pathlib.Path, num_voxels: int) -> None:
+  """Checks the length of a NIfTI-1 file, and the checksum if it is compressed."""
+  with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
+    header = file.read(348)
+    found = len(header) + sum(map(len, iter(lambda: file.read(_CHUNK_BYTES), b'')))
+  for order in ('little', 'big'):
+    if int.from_bytes(header[:4], order) == 348:
+      # Header and extension flag, then the voxels of `bitpix` bits.
+      needed = 352 + num_voxels * int.from_bytes(header[72:74], order) // 8
+      if found < needed:
+        raise ScanError(
+          f'{path}: truncated: {found} bytes where the header promises {needed}'
+        )
+
+
 def _read_voxels(
   path: pathlib.Path,
   start_zyx: Sequence[int] | None = None,
@@ -203,6 +265,17 @@ def _dicom_reader(folder: pathlib.Path):
     sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
   )
   return reader
+
+
+def _check_slices(folder: pathlib.Path, image: Any) -> None:
+  """Raises ScanError if the slices of a series are not evenly spaced."""
+  key = 'ITK_non_uniform_sampling_deviation'
+  deviation_mm = float(image.GetMetaData(key)) if image.HasMetaDataKey(key) else 0.0
+  if deviation_mm > _SLICE_TOLERANCE * image.GetSpacing()[2]:
+    raise ScanError(
+      f'{folder}: slices are missing or unevenly spaced: one lies {deviation_mm:.3g} mm '
+      'off its place'
+    )
 
 
 def _to_int16(voxels: np.ndarray, path: pathlib.Path) -> np.ndarray:

@@ -142,10 +142,12 @@ def _network(
   network = registry.build(config.model, source.image_shape)
   _start_at_prior(network, config, source)
   recipe = config.recipe
+  # A short run must not average over its own beginning.
+  ema = min(recipe.ema, 1 - 10 / (config.epochs * steps + 10))
   common = {
     'learning_rate': _learning_rate(config, steps),
-    'use_ema': recipe.ema > 0,
-    'ema_momentum': recipe.ema or 0.99,
+    'use_ema': ema > 0,
+    'ema_momentum': ema or 0.99,
   }
   if recipe.optimizer == 'adamw':
     optimizer = keras.optimizers.AdamW(weight_decay=recipe.weight_decay, **common)

@@ -83,8 +83,8 @@ class Workdir:
     fields = json.loads(json.dumps(config.to_json()))
     if self.config.is_file():
       before = json.loads(self.config.read_text())
-      for name, value in _flat(fields).items():
-        was = _flat(before['config']).get(name)
+      for name, value in flatten(fields).items():
+        was = flatten(before['config']).get(name)
         if was != value and name.split('.')[0] not in _MAY_DIFFER:
           raise UsageError(
             f'{self.path} holds a run with {name}={was}, not {value}; give another '
@@ -154,11 +154,17 @@ def write_json(path: pathlib.Path, fields: dict[str, Any]) -> None:
   os.replace(temporary, path)
 
 
-def _flat(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """Reads a JSON file."""
+  return json.loads(path.read_text())
+
+
+def flatten(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Joins the names of nested fields by dots."""
   flat = {}
   for name, value in fields.items():
     if isinstance(value, dict):
-      flat.update(_flat(value, f'{prefix}{name}.'))
+      flat.update(flatten(value, f'{prefix}{name}.'))
     else:
       flat[prefix + name] = value
   return flat
