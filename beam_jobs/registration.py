@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import csv
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -35,9 +36,12 @@ def write_metadata(
     dataset_name='luna16_patches',
     filetype_suffix='tfrecord',
   )
+  config = builder.builder_config
   split_infos = []
   metadata: dict[str, Any] = {
     'fingerprint': plan.fingerprint,
+    # What the images are cut like; the article's are not cut by us.
+    'patch': dataclasses.asdict(config.spec) if config.source == 'scans' else None,
     'shard_subsets': {},
     'shard_label_counts': {},
     'candidates_elsewhere': plan.candidates_elsewhere,
@@ -59,7 +63,7 @@ def write_metadata(
     )
   # A builder of its own: `builder` may belong to a caller.
   info = type(builder)(
-    config=builder.builder_config, data_dir=str(builder.data_dir_root)
+    config=config, data_dir=str(builder.data_dir_root)
   ).info
   info.set_splits(tfds.core.SplitDict(split_infos))
   info.metadata.update(metadata)

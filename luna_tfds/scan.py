@@ -23,9 +23,9 @@ _CHUNK_BYTES = 2**20
 # zlib's way to say: a zlib or a gzip header, as ITK takes both.
 _ANY_HEADER = 47
 
-# A slice of a DICOM series may lie off its place by this part of the slice spacing; a
-# missing slice shifts others by half of it at least.
-_SLICE_TOLERANCE = 0.25
+# The steps between the slices of a DICOM series may differ by this part of a step; a
+# missing slice makes one twice as long.
+_STEP_TOLERANCE = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +114,9 @@ def open_scan(path: str | pathlib.Path) -> Scan:
   try:
     reader = _dicom_reader(path) if path.is_dir() else sitk.ImageFileReader()
     if path.is_dir():
+      reader.MetaDataDictionaryArrayUpdateOn()
       image = reader.Execute()
-      _check_slices(path, image)
+      _check_slices(path, reader, len(reader.GetFileNames()))
       size, spacing, origin = image.GetSize(), image.GetSpacing(), image.GetOrigin()
       direction, pixel_id = image.GetDirection(), image.GetPixelID()
       components = image.GetNumberOfComponentsPerPixel()
@@ -252,9 +253,11 @@ def _read_voxels(
     raise ScanError(f'{path}: {_last_line(error)}') from error
 
 
-def _dicom_reader(folder: pathlib.Path):
+def _dicom_reader(folder: pathlib.Path) -> Any:
   import SimpleITK as sitk
 
+  # What ITK would warn of on stderr is checked here.
+  sitk.ProcessObject.SetGlobalWarningDisplay(False)
   series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
   if len(series) != 1:
     raise ScanError(
@@ -267,14 +270,20 @@ def _dicom_reader(folder: pathlib.Path):
   return reader
 
 
-def _check_slices(folder: pathlib.Path, image: Any) -> None:
-  """Raises ScanError if the slices of a series are not evenly spaced."""
-  key = 'ITK_non_uniform_sampling_deviation'
-  deviation_mm = float(image.GetMetaData(key)) if image.HasMetaDataKey(key) else 0.0
-  if deviation_mm > _SLICE_TOLERANCE * image.GetSpacing()[2]:
+def _check_slices(folder: pathlib.Path, reader: Any, count: int) -> None:
+  """Raises ScanError if the slices of a series are not evenly spaced.
+
+  ITK warns and takes the mean spacing, which puts all slices in the wrong place.
+  """
+  key = '0020|0032'  # ImagePositionPatient
+  if not all(reader.HasMetaDataKey(i, key) for i in range(count)):
+    return
+  positions = [reader.GetMetaData(i, key).split('\\') for i in range(count)]
+  steps_mm = np.linalg.norm(np.diff(np.array(positions, np.float64), axis=0), axis=1)
+  if count > 1 and np.ptp(steps_mm) > _STEP_TOLERANCE * np.median(steps_mm):
     raise ScanError(
-      f'{folder}: slices are missing or unevenly spaced: one lies {deviation_mm:.3g} mm '
-      'off its place'
+      f'{folder}: slices are missing or unevenly spaced: they lie {steps_mm.min():.4g} '
+      f'to {steps_mm.max():.4g} mm apart'
     )
 
 

@@ -236,7 +236,7 @@ def train(config: Any, path: pathlib.Path) -> str:
   if config.validation_split and config.validation_split in _splits(builder, config):
     validation = sources.open_source(builder, config.validation_split)
   workdir = workdir_lib.Workdir(path)
-  workdir.prepare(config, source.fingerprint)
+  workdir.prepare(config, source.fingerprint, sources.metadata(builder).get('patch'))
   epochs = fitting.fit(config, source, validation, workdir)
   point = fitting.deliver(config, source, validation, workdir)
   return (

@@ -21,6 +21,7 @@ import platform
 import subprocess
 from typing import Any
 
+from luna_tfds import patches
 from luna_tfds.errors import UsageError
 from trainer import config as config_lib
 
@@ -70,8 +71,15 @@ class Workdir:
     """TensorBoard logs."""
     return self.path / 'tensorboard'
 
-  def prepare(self, config: config_lib.TrainConfig, fingerprint: str) -> None:
+  def prepare(
+    self, config: config_lib.TrainConfig, fingerprint: str, patch: dict[str, Any] | None
+  ) -> None:
     """Makes the folder, or checks that the run in it has the same settings.
+
+    Args:
+      config: the run.
+      fingerprint: of the dataset.
+      patch: what a patch of the dataset is, kept for prediction.
 
     Raises:
       UsageError: the folder holds another run, or cannot be written.
@@ -100,6 +108,7 @@ class Workdir:
       {
         'config': fields,
         'dataset_fingerprint': fingerprint,
+        'patch': patch,
         'code_version': _code_version(),
         'versions': _versions(),
       },
@@ -145,6 +154,21 @@ def open_workdir(path: str) -> tuple[Workdir, config_lib.TrainConfig]:
       'same luna16-train command again to go on'
     )
   return workdir, config_lib.load(workdir.config)
+
+
+def patch_spec(workdir: Workdir) -> patches.PatchSpec:
+  """Returns what patches the run was trained on.
+
+  Raises:
+    UsageError: they were not cut from scans by this project.
+  """
+  fields = read_json(workdir.config).get('patch')
+  if not fields:
+    raise UsageError(
+      f'{workdir.path} was trained on published patches, whose scans are cut in a way '
+      'that is not known; train on a dataset that luna16-extract cut from scans'
+    )
+  return patches.PatchSpec(**{**fields, 'shape_zyx': tuple(fields['shape_zyx'])})
 
 
 def write_json(path: pathlib.Path, fields: dict[str, Any]) -> None:
