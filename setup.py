@@ -16,6 +16,7 @@ _COMMANDS = {
   'luna16-train': 'trainer.train',
   'luna16-evaluate': 'trainer.evaluate',
   'luna16-predict': 'trainer.predict',
+  'luna16-froc': 'trainer.froc',
   'luna16-demo': 'trainer.demo',
 }
 

@@ -296,11 +296,9 @@ def _chosen(
   scans: Mapping[str, candidates.ScanFile],
   config: luna16_patches.Luna16PatchesConfig,
 ) -> np.ndarray:
-  keys = np.array(
-    [sampling.record_key(s, r) for s, r in zip(table.seriesuids, table.rows)], object
-  )
   return sampling.select_candidates(
-    keys=keys,
+    seriesuids=table.seriesuids,
+    candidate_ids=table.rows,
     labels=table.values,
     subsets=np.array([scans[name].subset for name in table.seriesuids], np.int64),
     negatives_per_positive=config.negatives_per_positive,

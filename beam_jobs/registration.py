@@ -47,6 +47,7 @@ def write_metadata(
     'candidates_elsewhere': plan.candidates_elsewhere,
     'candidates_outside': sum(r.stats.candidates_outside for r in results),
     'patches_padded': sum(r.stats.patches_padded for r in results),
+    'bytes_read': sum(r.stats.bytes_read for r in results),
     'scans_failed': sum(len(r.stats.failed) for r in results),
   }
   for split in plan.splits:
@@ -62,9 +63,7 @@ def write_metadata(
       )
     )
   # A builder of its own: `builder` may belong to a caller.
-  info = type(builder)(
-    config=config, data_dir=str(builder.data_dir_root)
-  ).info
+  info = type(builder)(config=config, data_dir=str(builder.data_dir_root)).info
   info.set_splits(tfds.core.SplitDict(split_infos))
   info.metadata.update(metadata)
   info.write_to_directory(folder)

@@ -97,7 +97,8 @@ def _read_list(folder: pathlib.Path, path: pathlib.Path) -> tuple[ArticleImage, 
   from PIL import Image
 
   images = []
-  for number, line in enumerate(path.read_text().splitlines(), start=1):
+  text = path.read_text(encoding='utf-8', errors='replace')
+  for number, line in enumerate(text.splitlines(), start=1):
     if not line.strip():
       continue
     name, _, label = line.strip().rpartition(' ')
@@ -106,6 +107,10 @@ def _read_list(folder: pathlib.Path, path: pathlib.Path) -> tuple[ArticleImage, 
       raise UsageError(
         f'{path}, line {number}: expected "folder/image_<row>.jpg <0 or 1>", found '
         f'{line.strip()!r}'
+      )
+    if pathlib.PurePath(name).is_absolute() or '..' in pathlib.PurePath(name).parts:
+      raise UsageError(
+        f'{path}, line {number}: {name} leaves the folder of the list, which is refused'
       )
     file = folder / name
     if not file.is_file():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import array
+from collections.abc import Iterator, Sequence
 import contextlib
 import csv
 import dataclasses
 import io
-import math
 import pathlib
 import re
+from typing import Any
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -23,6 +25,16 @@ NUM_SUBSETS = 10
 
 # LUNA16's evaluation script takes findings of unknown size (diameter -1) as 10 mm.
 UNKNOWN_DIAMETER_MM = 10.0
+
+# What reading a damaged, encrypted or binary file raises.
+_UNREADABLE = (
+  OSError,
+  UnicodeDecodeError,
+  csv.Error,
+  zipfile.BadZipFile,
+  zlib.error,
+  RuntimeError,
+)
 
 _COORDINATES = ('coordX', 'coordY', 'coordZ')
 
@@ -47,7 +59,7 @@ class Table:
   def __len__(self) -> int:
     return len(self.rows)
 
-  def __getitem__(self, index) -> Table:
+  def __getitem__(self, index: Any) -> Table:
     return Table(
       self.seriesuids[index], self.xyz_mm[index], self.values[index], self.rows[index]
     )
@@ -236,69 +248,92 @@ def read_table(
     UsageError: names the file, the row and what is wrong.
   """
   columns = ('seriesuid', *_COORDINATES) + ((value_column,) if value_column else ())
+  # Rows of one scan share one string; numbers go into compact arrays at once, as the
+  # rows of a whole list would take half a gigabyte as Python objects.
+  names: dict[str, str] = {}
+  seriesuids: list[str] = []
+  numbers = array.array('d')
   try:
     with _open_text(path) as file:
-      lines = [line for line in csv.reader(file) if line]
-  except (OSError, UnicodeDecodeError, csv.Error, zipfile.BadZipFile) as error:
+      lines = (line for line in csv.reader(file) if line)
+      picks = _find_columns(path, next(lines, None), columns)
+      for line in lines:
+        try:
+          name = line[picks[0]].strip()
+          numbers.extend([float(line[i]) for i in picks[1:]])
+        except (ValueError, IndexError):
+          raise UsageError(
+            _what_is_wrong(path, len(seriesuids), line, columns, picks)
+          ) from None
+        seriesuids.append(names.setdefault(name, name))
+  except _UNREADABLE as error:
     raise UsageError(f'{path}: cannot be read as CSV: {error}') from error
-  if not lines:
-    raise UsageError(f'{path}: is empty; expected the columns {", ".join(columns)}')
-  header = [name.strip() for name in lines[0]]
-  missing = [name for name in columns if name not in header]
-  if missing:
-    raise UsageError(
-      f'{path}: the column {missing[0]} is missing; found {", ".join(header)}'
-    )
-  del lines[0]
-  if not lines and not may_be_empty:
+  if not seriesuids and not may_be_empty:
     raise UsageError(f'{path}: holds a header and no rows')
-  picks = [header.index(name) for name in columns]
-  try:
-    numbers = np.array([[line[i] for i in picks[1:]] for line in lines], np.float64)
-    if not np.isfinite(numbers).all():
-      raise ValueError
-  except (ValueError, IndexError):
-    raise UsageError(_first_wrong_row(path, lines, columns, picks)) from None
-  numbers = numbers.reshape(len(lines), len(columns) - 1)
-  # Rows of one scan share one string.
-  shared: dict[str, str] = {}
-  names = [line[picks[0]].strip() for line in lines]
-  seriesuids = np.empty(len(lines), object)
-  seriesuids[:] = [shared.setdefault(name, name) for name in names]
-  values = numbers[:, 3] if value_column else np.full(len(lines), np.nan)
-  return Table(seriesuids, numbers[:, :3], values, np.arange(len(lines)))
+  table = np.frombuffer(numbers, np.float64).reshape(-1, len(columns) - 1)
+  unfit = np.flatnonzero(~np.isfinite(table).all(axis=1))
+  if len(unfit):
+    column = int(np.flatnonzero(~np.isfinite(table[unfit[0]]))[0])
+    raise UsageError(
+      f'{path}, row {unfit[0]} (from 0): {columns[column + 1]} must be a finite number, '
+      f'found {table[unfit[0], column]}; correct the row'
+    )
+  return Table(
+    seriesuids=np.array(seriesuids, object),
+    xyz_mm=table[:, :3],
+    values=table[:, 3] if value_column else np.full(len(table), np.nan),
+    rows=np.arange(len(table)),
+  )
 
 
-def _first_wrong_row(
+def _find_columns(
+  path: pathlib.Path, header: Sequence[str] | None, columns: Sequence[str]
+) -> list[int]:
+  """Returns where each column stands in the file."""
+  if header is None:
+    raise UsageError(f'{path}: is empty; expected the columns {", ".join(columns)}')
+  header = [name.strip() for name in header]
+  for name in columns:
+    if name not in header:
+      raise UsageError(
+        f'{path}: the column {name} is missing; found {", ".join(header)}'
+      )
+  return [header.index(name) for name in columns]
+
+
+def _what_is_wrong(
   path: pathlib.Path,
-  lines: Sequence[Sequence[str]],
+  row: int,
+  line: Sequence[str],
   columns: Sequence[str],
   picks: Sequence[int],
 ) -> str:
-  for row, line in enumerate(lines):
-    if len(line) <= max(picks):
-      return (
-        f'{path}, row {row} (from 0): {len(line)} columns where '
-        f'{max(picks) + 1} are needed; correct the row'
-      )
-    for name, pick in zip(columns[1:], picks[1:]):
-      if not _is_number(line[pick]):
-        return (
-          f'{path}, row {row} (from 0): {name} must be a number, found '
-          f'{line[pick]!r}; correct the row'
-        )
-  raise AssertionError(f'{path}: no row of it is wrong')
+  if len(line) <= max(picks):
+    return (
+      f'{path}, row {row} (from 0): {len(line)} columns where {max(picks) + 1} are '
+      'needed; correct the row'
+    )
+  name, text = next(
+    (name, line[pick])
+    for name, pick in zip(columns[1:], picks[1:])
+    if not _is_number(line[pick])
+  )
+  return (
+    f'{path}, row {row} (from 0): {name} must be a number, found {text!r}; correct the '
+    'row'
+  )
 
 
 def _is_number(text: str) -> bool:
   try:
-    return math.isfinite(float(text))
+    float(text)
   except ValueError:
     return False
+  return True
 
 
 @contextlib.contextmanager
-def _open_text(path: pathlib.Path) -> Iterable[io.TextIOBase]:
+def _open_text(path: pathlib.Path) -> Iterator[io.TextIOBase]:
   if path.suffix != '.zip':
     with path.open(newline='', encoding='utf-8-sig') as file:
       yield file

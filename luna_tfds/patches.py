@@ -6,6 +6,7 @@ Pure functions on arrays of Hounsfield units in world orientation (z, y, x).
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -77,6 +78,10 @@ class Box:
 
   def intersection(self, shape_zyx: tuple[int, int, int]) -> Box:
     """The part inside a scan of shape `shape_zyx`; its size is 0 if there is none."""
+    if all(
+      s >= 0 and s + k <= n for s, k, n in zip(self.start_zyx, self.size_zyx, shape_zyx)
+    ):
+      return self
     start = [min(max(s, 0), n) for s, n in zip(self.start_zyx, shape_zyx)]
     stop = [
       min(max(s + k, 0), n) for s, k, n in zip(self.start_zyx, self.size_zyx, shape_zyx)
@@ -86,32 +91,39 @@ class Box:
   @property
   def num_voxels(self) -> int:
     """Voxels in the box."""
-    return int(np.prod(self.size_zyx, dtype=np.int64))
+    return math.prod(self.size_zyx)
 
   def slices(self) -> tuple[slice, ...]:
     """The box as an index of an array."""
     return tuple(slice(s, s + k) for s, k in zip(self.start_zyx, self.size_zyx))
 
 
-def source_box(center_zyx: np.ndarray, grid: geometry.Grid, spec: PatchSpec) -> Box:
-  """The voxels a patch is made of.
+def source_boxes(
+  centers_zyx: np.ndarray, grid: geometry.Grid, spec: PatchSpec
+) -> list[Box]:
+  """The voxels each patch is made of.
 
   Args:
-    center_zyx: [3] fractional index of the centre.
+    centers_zyx: [n, 3] fractional indices of the centres.
     grid: grid of the scan, identity direction.
     spec: what to cut.
 
   Returns:
-    In voxels of the scan, start = floor(centre + 0.5) - n // 2 on each axis; in mm,
-    the voxels on both sides of every sample. Not clipped to the scan.
+    n boxes, not clipped to the scan. In voxels of the scan, start =
+    floor(centre + 0.5) - n // 2 on each axis; in mm, the voxels on both sides of every
+    sample.
   """
+  shape = np.array(spec.shape_zyx)
   if spec.spacing_mm is None:
-    start = geometry.nearest_voxel(center_zyx) - np.array(spec.shape_zyx) // 2
-    return Box(tuple(start.tolist()), spec.shape_zyx)
-  samples = sample_positions(center_zyx, grid, spec)
-  start = [int(np.floor(axis[0])) for axis in samples]
-  stop = [int(np.floor(axis[-1])) + 2 for axis in samples]
-  return Box(tuple(start), tuple(b - a for a, b in zip(start, stop)))
+    starts = geometry.nearest_voxel(centers_zyx) - shape // 2
+    return [Box(tuple(start), spec.shape_zyx) for start in starts.tolist()]
+  reach = (shape - 1) / 2 * (spec.spacing_mm / np.array(grid.spacing_zyx_mm))
+  starts = np.floor(centers_zyx - reach).astype(np.int64)
+  sizes = np.floor(centers_zyx + reach).astype(np.int64) + 2 - starts
+  return [
+    Box(tuple(start), tuple(size))
+    for start, size in zip(starts.tolist(), sizes.tolist())
+  ]
 
 
 def sample_positions(
@@ -136,6 +148,7 @@ def sample_positions(
 
 def make_patch(
   voxels: np.ndarray,
+  box: Box,
   inside: Box,
   center_zyx: np.ndarray,
   grid: geometry.Grid,
@@ -145,7 +158,8 @@ def make_patch(
 
   Args:
     voxels: HU [z, y, x], the voxels of `inside`.
-    inside: `source_box(...)` clipped to the scan.
+    box: from `source_boxes`.
+    inside: its part inside the scan.
     center_zyx: [3] fractional index of the centre.
     grid: grid of the scan, identity direction.
     spec: what to cut.
@@ -154,11 +168,12 @@ def make_patch(
     (int16 image of `spec.image_shape`, whether a part lies outside the scan).
   """
   if spec.spacing_mm is None:
-    box = source_box(center_zyx, grid, spec)
+    if inside == box:
+      return spec.to_image(np.maximum(voxels, PADDING_HU)), False
     block = np.full(spec.shape_zyx, PADDING_HU, np.int16)
     offset = tuple(i - b for i, b in zip(inside.start_zyx, box.start_zyx))
     block[Box(offset, inside.size_zyx).slices()] = np.maximum(voxels, PADDING_HU)
-    return spec.to_image(block), inside.num_voxels < box.num_voxels
+    return spec.to_image(block), True
   samples = sample_positions(center_zyx, grid, spec)
   outside = [(p < -0.5) | (p > n - 0.5) for p, n in zip(samples, grid.shape_zyx)]
   padded = any(o.any() for o in outside)

@@ -15,6 +15,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 
 from luna_tfds import sampling
 
@@ -27,6 +28,22 @@ TFRECORD_OVERHEAD_BYTES = 16
 METADATA_BYTES = 320
 
 _CRC_MASK_DELTA = 0xA282EAD8
+
+
+# How a feature lies in the tf.Example: dtype there, shape there, dtype in memory.
+_STORED = {
+  'image': ('string', (), 'int16'),
+  'label': ('int64', (), 'int64'),
+  'seriesuid': ('string', (), 'string'),
+  'candidate_id': ('int64', (), 'int64'),
+  'subset': ('int64', (), 'int64'),
+  'center_xyz_mm': ('string', (), 'float64'),
+  'center_zyx': ('float32', (3,), 'float32'),
+  'spacing_xyz_mm': ('float32', (3,), 'float32'),
+  'nodule_id': ('int64', (), 'int64'),
+  'diameter_mm': ('float32', (), 'float32'),
+  'excluded': ('int64', (), 'bool'),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +130,13 @@ def features(image_shape: tuple[int, ...]) -> tfds.features.FeaturesDict:
 
 
 class RecordEncoder:
-  """Serialises records to the bytes of a tf.Example, the same in every process."""
+  """Serialises records to the bytes of a tf.Example, the same in every process.
+
+  The bytes are those TFDS's own serializer writes, at a fraction of its time.
+  """
 
   def __init__(self, image_shape: tuple[int, ...]):
-    self._features = features(image_shape)
-    self._serializer = tfds.core.example_serializer.ExampleSerializer(
-      self._features.get_serialized_info()
-    )
+    self._image_shape = tuple(image_shape)
 
   def encode(self, record: Record) -> bytes:
     """Returns the serialised record.
@@ -127,11 +144,23 @@ class RecordEncoder:
     Raises:
       ValueError: the image has another shape or dtype than the features.
     """
-    fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
-    for name in ('center_zyx', 'spacing_xyz_mm'):
-      fields[name] = np.asarray(fields[name], np.float32)
-    fields['center_xyz_mm'] = np.asarray(fields['center_xyz_mm'], np.float64)
-    example = self._serializer.get_tf_example(self._features.encode_example(fields))
+    if record.image.shape != self._image_shape or record.image.dtype != np.int16:
+      raise ValueError(
+        f'image must be int16 {self._image_shape}. Received: {record.image.dtype} '
+        f'{record.image.shape}'
+      )
+    example = tf_example_pb2.Example()
+    stored = example.features.feature
+    for name, (kind, shape, dtype) in _STORED.items():
+      value = getattr(record, name)
+      if kind == 'int64':
+        stored[name].int64_list.value.append(int(value))
+      elif kind == 'float32':
+        stored[name].float_list.value.extend(value if shape else (value,))
+      elif dtype == 'string':
+        stored[name].bytes_list.value.append(value.encode())
+      else:
+        stored[name].bytes_list.value.append(np.asarray(value, dtype).tobytes())
     # Without `deterministic` the order of the features differs between processes.
     return example.SerializeToString(deterministic=True)
 
@@ -165,22 +194,6 @@ def _masked_crc(data: bytes) -> bytes:
   """The checksum of the TFRecord format: CRC-32C, rotated and offset."""
   crc = google_crc32c.value(data)
   return struct.pack('<I', (((crc >> 15) | (crc << 17)) + _CRC_MASK_DELTA) & 0xFFFFFFFF)
-
-
-# How a feature lies in the tf.Example: dtype there, shape there, dtype in memory.
-_STORED = {
-  'image': ('string', (), 'int16'),
-  'label': ('int64', (), 'int64'),
-  'seriesuid': ('string', (), 'string'),
-  'candidate_id': ('int64', (), 'int64'),
-  'subset': ('int64', (), 'int64'),
-  'center_xyz_mm': ('string', (), 'float64'),
-  'center_zyx': ('float32', (3,), 'float32'),
-  'spacing_xyz_mm': ('float32', (3,), 'float32'),
-  'nodule_id': ('int64', (), 'int64'),
-  'diameter_mm': ('float32', (), 'float32'),
-  'excluded': ('int64', (), 'bool'),
-}
 
 
 def parse_batch(

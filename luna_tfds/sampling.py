@@ -32,7 +32,8 @@ def hash_keys(keys: Iterable[str], seed: int, purpose: str) -> np.ndarray:
 
 
 def select_candidates(
-  keys: np.ndarray,
+  seriesuids: np.ndarray,
+  candidate_ids: np.ndarray,
   labels: np.ndarray,
   subsets: np.ndarray,
   negatives_per_positive: int | None,
@@ -41,7 +42,8 @@ def select_candidates(
   """Chooses all positives and, in each subset, a fixed ratio of negatives.
 
   Args:
-    keys: [n] str, `record_key` of each candidate.
+    seriesuids: [n] str, scan of each candidate.
+    candidate_ids: [n] int.
     labels: [n], 1 for nodules.
     subsets: [n], the subset of each candidate's scan.
     negatives_per_positive: negatives kept for each positive of the subset, those of
@@ -62,6 +64,7 @@ def select_candidates(
     if wanted >= len(negatives):
       chosen[negatives] = True
       continue
-    hashes = hash_keys((keys[i] for i in negatives), seed, 'negatives')
+    keys = (record_key(seriesuids[i], candidate_ids[i]) for i in negatives)
+    hashes = hash_keys(keys, seed, 'negatives')
     chosen[negatives[np.argsort(hashes, kind='stable')[:wanted]]] = True
   return chosen

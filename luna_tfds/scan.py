@@ -28,6 +28,12 @@ _ANY_HEADER = 47
 _STEP_TOLERANCE = 0.25
 
 
+class _ImageView(np.ndarray):
+  """A view of an image's voxels that keeps the image alive; saves a copy of a scan."""
+
+  image: object = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Scan:
   """A scan on disk; its voxels are not read yet.
@@ -242,13 +248,19 @@ def _read_voxels(
 
   try:
     if path.is_dir():
-      return sitk.GetArrayFromImage(_dicom_reader(path).Execute())
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    if start_zyx is not None:
-      reader.SetExtractIndex([int(n) for n in start_zyx[::-1]])
-      reader.SetExtractSize([int(n) for n in size_zyx[::-1]])
-    return sitk.GetArrayFromImage(reader.Execute())
+      image = _dicom_reader(path).Execute()
+    else:
+      reader = sitk.ImageFileReader()
+      reader.SetFileName(str(path))
+      if start_zyx is not None:
+        reader.SetExtractIndex([int(n) for n in start_zyx[::-1]])
+        reader.SetExtractSize([int(n) for n in size_zyx[::-1]])
+      image = reader.Execute()
+    voxels = sitk.GetArrayViewFromImage(image).view(_ImageView)
+    voxels.image = image
+    if path.is_dir() and start_zyx is not None:
+      return voxels[Box(tuple(start_zyx), tuple(size_zyx)).slices()]
+    return voxels
   except RuntimeError as error:
     raise ScanError(f'{path}: {_last_line(error)}') from error
 

@@ -104,7 +104,9 @@ def write_candidates(path, rows, value_column='class', zipped=False, **style):
   text = csv_text(header, rows, **style)
   if zipped:
     with zipfile.ZipFile(path, 'w') as archive:
-      archive.writestr(path.name.removesuffix('.zip').removesuffix('.csv') + '.csv', text)
+      archive.writestr(
+        path.name.removesuffix('.zip').removesuffix('.csv') + '.csv', text
+      )
   else:
     path.write_bytes(text.encode())
   return path
@@ -168,7 +170,9 @@ def write_download(folder, scans=None, healthy=('1.2.826.0.11',)):
       points.append(scan.world(rng.uniform(-0.02, 1, 3) * shape))
     rows = [(scan.seriesuid, *point, 0) for point in np.round(points, 6).tolist()]
     if scan.seriesuid not in healthy:
-      hits = [nodule, nodule + (0, 2.1, 0), nodule - (1.3, 0, 0)][: 1 + 2 * (number % 2)]
+      hits = [nodule, nodule + (0, 2.1, 0), nodule - (1.3, 0, 0)][
+        : 1 + 2 * (number % 2)
+      ]
       rows += [(scan.seriesuid, *point, 1) for point in np.round(hits, 6).tolist()]
       nodules.append((scan.seriesuid, *np.round(nodule, 6).tolist(), 8.5))
       excluded.append((scan.seriesuid, *np.round(nodule, 6).tolist(), -1))

@@ -54,7 +54,11 @@ def main(unused: list[str]) -> None:
     root = pathlib.Path(_OUT_DIR.value).expanduser()
   else:
     root = pathlib.Path(tempfile.mkdtemp(prefix='luna16_demo_'))
-  luna_dir, data_dir, workdir = root / 'luna16', root / 'tensorflow_datasets', root / 'run'
+  luna_dir, data_dir, workdir = (
+    root / 'luna16',
+    root / 'tensorflow_datasets',
+    root / 'run',
+  )
   dataset = 'luna16_patches/axial_50px'
   seed = f'--seed={_SEED.value}'
   _call('luna16-phantom', f'--out_dir={luna_dir}', f'--scans={_SCANS.value}', seed)

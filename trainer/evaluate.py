@@ -27,7 +27,10 @@ _SPLIT = flags.DEFINE_string(
   flag_values=FLAGS,
 )
 _DATA_DIR = flags.DEFINE_string(
-  'data_dir', None, 'TFDS data folder, if it is not where training found it.', flag_values=FLAGS
+  'data_dir',
+  None,
+  'TFDS data folder, if it is not where training found it.',
+  flag_values=FLAGS,
 )
 _DATASET = flags.DEFINE_string(
   'dataset', None, 'Dataset, if not the one trained on.', flag_values=FLAGS
@@ -48,7 +51,10 @@ _TTA = flags.DEFINE_boolean(
   flag_values=FLAGS,
 )
 _BOOTSTRAP = flags.DEFINE_integer(
-  'bootstrap', 1000, 'Resamples of scans for the intervals; 0 for none.', flag_values=FLAGS
+  'bootstrap',
+  1000,
+  'Resamples of scans for the intervals; 0 for none.',
+  flag_values=FLAGS,
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the resampling.', flag_values=FLAGS)
 
@@ -90,8 +96,18 @@ def print_figures(metrics: dict[str, Any]) -> None:
   """Prints the main figures beside the article's."""
   from trainer import report
 
-  print(f'{metrics["split"]}: {metrics["records"]} records, {metrics["nodules"]} nodules')
-  for name in ('accuracy', 'precision', 'recall', 'specificity', 'f1', 'roc_auc', 'pr_auc'):
+  print(
+    f'{metrics["split"]}: {metrics["records"]} records, {metrics["nodules"]} nodules'
+  )
+  for name in (
+    'accuracy',
+    'precision',
+    'recall',
+    'specificity',
+    'f1',
+    'roc_auc',
+    'pr_auc',
+  ):
     article = report.ARTICLE.get(name)
     beside = f'   (article {article:.3f})' if article is not None else ''
     print(f'  {name:<12}{report.number(metrics[name]):>8}{beside}')

@@ -206,7 +206,9 @@ def _points_section(metrics: dict[str, Any]) -> report.Section:
     (
       point['target'],
       f'{point["threshold"]:.4g}',
-      *(report.number(point[n], 3) for n in ('precision', 'recall', 'specificity', 'f1')),
+      *(
+        report.number(point[n], 3) for n in ('precision', 'recall', 'specificity', 'f1')
+      ),
     )
     for point in metrics['operating_points']
   ]
@@ -244,7 +246,9 @@ def _mosaics(evaluation: Evaluation, folder: pathlib.Path) -> list[report.Sectio
     uri = plots.save(fig, folder / f'{name.lower().replace(" ", "_")}.png')
     total = int(kinds[name][0].sum())
     pictures.append(
-      report.Picture(uri, f'{name}: {len(members)} of {total}, most confident first', True)
+      report.Picture(
+        uri, f'{name}: {len(members)} of {total}, most confident first', True
+      )
     )
   wrong = np.concatenate([picks['False negatives'], picks['False positives']])
   rows = [_mistake(scores, i) for i in wrong]
@@ -260,9 +264,7 @@ def _mosaics(evaluation: Evaluation, folder: pathlib.Path) -> list[report.Sectio
 
 
 def _caption(scores: scoring.Scores, index: int) -> str:
-  return (
-    f'{scores.probabilities[index]:.3f}  #{scores.features["candidate_id"][index]}'
-  )
+  return f'{scores.probabilities[index]:.3f}  #{scores.features["candidate_id"][index]}'
 
 
 def _mistake(scores: scoring.Scores, index: int) -> tuple[str, ...]:

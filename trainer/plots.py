@@ -117,7 +117,9 @@ def mosaic(
   rows = max(-(-len(images) // columns), 1)
   fig = figure.Figure(figsize=(1.5 * columns, 1.75 * rows), layout='constrained')
   for k, axes in enumerate(np.ravel(fig.subplots(rows, columns, squeeze=False))):
-    axes.axis('off')
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_frame_on(False)
     if k < len(images):
       axes.imshow(
         middle_slice(images[k]),
@@ -126,7 +128,7 @@ def mosaic(
         vmax=_WINDOW_HU[1],
         interpolation='nearest',
       )
-      axes.set_title(captions[k], fontsize=7, y=-0.02, va='top')
+      axes.set_xlabel(captions[k], fontsize=7, labelpad=2)
   return fig
 
 

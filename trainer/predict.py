@@ -113,9 +113,7 @@ def predict(
   return probabilities
 
 
-def write_submission(
-  path: pathlib.Path, table: Any, probabilities: np.ndarray
-) -> None:
+def write_submission(path: pathlib.Path, table: Any, probabilities: np.ndarray) -> None:
   """Writes LUNA16's submission form: seriesuid,coordX,coordY,coordZ,probability.
 
   Args:

@@ -35,10 +35,11 @@ th, td { text-align: right; padding: 0.28rem 0.9rem 0.28rem 0;
   border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
 thead th { color: var(--soft); font-weight: 500; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; flex: 1 1 18rem; min-width: 0; background: var(--card);
-  border-radius: 8px; padding: 0.6rem; }
-figure.wide { flex-basis: 100%; }
+.pictures { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); }
+figure { margin: 0; min-width: 0; background: var(--card); border-radius: 8px;
+  padding: 0.6rem; }
+figure.wide { grid-column: 1 / -1; }
 figure img { width: 100%; height: auto; border-radius: 4px; background: #fff;
   display: block; }
 figcaption { margin-top: 0.4rem; }

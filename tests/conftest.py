@@ -1,0 +1,90 @@
+"""Fixtures of all tests: downloads and the datasets cut from them, made once."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+# Before TensorFlow loads; it writes of CPUs and GPUs otherwise.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
+
+import fake_data
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile(
+  'tests', deadline=None, derandomize=True, max_examples=60, database=None
+)
+hypothesis.settings.load_profile('tests')
+
+_REAL_DATA = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
+
+
+def extract(luna_dir, data_dir, *arguments):
+  """Runs luna16-extract in this process; returns its exit code."""
+  from beam_jobs import extract_patches
+
+  flags = [f'--luna_dir={luna_dir}', f'--data_dir={data_dir}', '--num_workers=1']
+  return extract_patches.run(['luna16-extract', *flags, *arguments])
+
+
+@pytest.fixture(scope='session', name='extract')
+def extract_fixture():
+  """The function `extract(luna_dir, data_dir, *arguments)`."""
+  return extract
+
+
+@pytest.fixture(scope='session')
+def download(tmp_path_factory):
+  """A LUNA16 download of 12 tiny scans."""
+  return fake_data.write_download(tmp_path_factory.mktemp('luna16'))
+
+
+@pytest.fixture(scope='session')
+def data_dir(download, tmp_path_factory):
+  """A TFDS data folder with `axial_50px` and `axial_50px_all` of `download`."""
+  folder = tmp_path_factory.mktemp('data')
+  for config in ('axial_50px', 'axial_50px_all'):
+    assert extract(download.folder, folder, f'--config={config}') == 0
+  return folder
+
+
+@pytest.fixture(scope='session')
+def real_data():
+  """The folder of real scans and patches; tests that need it are skipped without."""
+  if not (_REAL_DATA / 'luna16').is_dir():
+    pytest.skip(f'needs the real scans in {_REAL_DATA}')
+  return _REAL_DATA
+
+
+@pytest.fixture(scope='session')
+def fresh_python():
+  """Runs code in a fresh interpreter; returns what it prints, parsed as JSON."""
+
+  def run(code, *arguments, **environment):
+    done = subprocess.run(
+      [sys.executable, '-c', code, *map(str, arguments)],
+      env={**os.environ, **environment},
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+  return run
+
+
+@pytest.fixture
+def error_line(capfd):
+  """Returns a function: the one line on stderr, which must be an error."""
+
+  def read():
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert 'error: ' in lines[0]
+    return lines[0]
+
+  return read

@@ -1,0 +1,170 @@
+"""Plain and slow ways to the same results, by SimpleITK, NumPy and loops."""
+
+import csv
+import hashlib
+import math
+
+import numpy as np
+import SimpleITK as sitk
+
+# Wider than half of any patch, so that a patch is a slice of the padded scan.
+MARGIN = 40
+
+
+def world_image(path):
+  """Reads a scan; SimpleITK turns it to identity direction."""
+  return sitk.DICOMOrient(sitk.ReadImage(str(path)), 'LPS')
+
+
+def center_zyx(image, point_xyz_mm):
+  """Fractional index of a world point."""
+  point = [float(p) for p in point_xyz_mm]
+  return np.array(image.TransformPhysicalPointToContinuousIndex(point)[::-1])
+
+
+def padded(voxels):
+  """The clipped scan in a wide margin of air."""
+  return np.pad(np.maximum(voxels, -1000), MARGIN, constant_values=-1000)
+
+
+def pixel_block(padded_voxels, center, shape_zyx):
+  """Cuts [z, y, x] voxels around a fractional index; all air if it lies far off."""
+  # Coordinates of candidates have few decimals: the last bits are noise.
+  start = [math.floor(round(c, 7) + 0.5) - n // 2 for c, n in zip(center, shape_zyx)]
+  start = [s + MARGIN for s in start]
+  assert min(start) >= 0, 'the margin is too small for this point'
+  block = padded_voxels[tuple(slice(s, s + n) for s, n in zip(start, shape_zyx))]
+  assert block.shape == tuple(shape_zyx), 'the margin is too small for this point'
+  return block
+
+
+def mm_block(image, point_xyz_mm, shape_zyx, spacing_mm):
+  """Resamples [z, y, x] samples around a world point, as float."""
+  size_xyz = np.array(shape_zyx[::-1])
+  clipped = sitk.Maximum(sitk.Cast(image, sitk.sitkFloat64), -1000.0)
+  resampler = sitk.ResampleImageFilter()
+  resampler.SetInterpolator(sitk.sitkLinear)
+  resampler.SetDefaultPixelValue(-1000)
+  resampler.SetSize(size_xyz.tolist())
+  resampler.SetOutputSpacing([spacing_mm] * 3)
+  origin = np.asarray(point_xyz_mm) - (size_xyz - 1) / 2 * spacing_mm
+  resampler.SetOutputOrigin(origin.tolist())
+  return sitk.GetArrayFromImage(resampler.Execute(clipped))
+
+
+def nearest_hit(seriesuid, point_xyz_mm, findings):
+  """Row of the nearest finding (seriesuid, x, y, z, diameter) hit, or -1."""
+  best, best_mm = -1, math.inf
+  for row, (name, x, y, z, diameter) in enumerate(findings):
+    distance_mm = math.dist(point_xyz_mm, (x, y, z))
+    radius_mm = (10.0 if diameter < 0 else diameter) / 2
+    if name == seriesuid and distance_mm < radius_mm and distance_mm < best_mm:
+      best, best_mm = row, distance_mm
+  return best
+
+
+def keyed_hash(key, purpose, seed):
+  """The keyed hash behind every choice, from its definition."""
+  secret = f'{purpose}:{seed}'.encode()
+  digest = hashlib.blake2b(key.encode(), digest_size=8, key=secret).digest()
+  return int.from_bytes(digest, 'little')
+
+
+def chosen_rows(candidates, subset_of, negatives_per_positive, seed=0):
+  """Rows (numbers) of the candidates that go in: positives, and a ratio of negatives.
+
+  Args:
+    candidates: rows (seriesuid, x, y, z, class).
+    subset_of: subset of each scan on disk.
+    negatives_per_positive: None for all.
+    seed: of the hash.
+  """
+  on_disk = [i for i, row in enumerate(candidates) if row[0] in subset_of]
+  if negatives_per_positive is None:
+    return set(on_disk)
+  chosen = set()
+  for subset in set(subset_of.values()):
+    here = [i for i in on_disk if subset_of[candidates[i][0]] == subset]
+    positives = [i for i in here if candidates[i][4] == 1]
+    negatives = sorted(
+      (i for i in here if candidates[i][4] == 0),
+      key=lambda i: keyed_hash(f'{candidates[i][0]}/{i}', 'negatives', seed),
+    )
+    chosen.update(positives, negatives[: negatives_per_positive * len(positives)])
+  return chosen
+
+
+def split_of(subset):
+  """LUNA16's subsets 8 and 9 are held out."""
+  return {8: 'validation', 9: 'test'}.get(subset, 'train')
+
+
+def expected_records(candidates, nodules, excluded, paths, subset_of, rows, shape_zyx):
+  """Yields the features of pixel patches [y, x, z] of some candidates, by key.
+
+  Args:
+    candidates: rows (seriesuid, x, y, z, class).
+    nodules: rows (seriesuid, x, y, z, diameter_mm).
+    excluded: as `nodules`.
+    paths: of each scan.
+    subset_of: of each scan.
+    rows: numbers of the candidates wanted.
+    shape_zyx: voxels of a patch.
+  """
+  for seriesuid in sorted({candidates[i][0] for i in rows}):
+    image = world_image(paths[seriesuid])
+    voxels = padded(sitk.GetArrayFromImage(image))
+    for row in sorted(i for i in rows if candidates[i][0] == seriesuid):
+      point, label = candidates[row][1:4], candidates[row][4]
+      center = center_zyx(image, point)
+      nodule = nearest_hit(seriesuid, point, nodules)
+      in_excluded = nearest_hit(seriesuid, point, excluded) >= 0
+      yield (
+        f'{seriesuid}/{row}',
+        {
+          'image': pixel_block(voxels, center, shape_zyx).transpose(1, 2, 0),
+          'label': label,
+          'seriesuid': seriesuid.encode(),
+          'candidate_id': row,
+          'subset': subset_of[seriesuid],
+          'center_xyz_mm': np.array(point, np.float64),
+          'center_zyx': center.astype(np.float32),
+          'spacing_xyz_mm': np.array(image.GetSpacing(), np.float32),
+          'nodule_id': nodule,
+          'diameter_mm': np.float32(nodules[nodule][4] if nodule >= 0 else 0),
+          'excluded': in_excluded and nodule < 0,
+        },
+      )
+
+
+def expected_of(download, rows, shape_zyx):
+  """`expected_records` of a `fake_data.Download`, as a dict."""
+  subset_of = {name: scan.subset for name, scan in download.scans.items()}
+  return dict(
+    expected_records(
+      download.candidates,
+      download.nodules,
+      download.excluded,
+      download.paths,
+      subset_of,
+      rows,
+      shape_zyx,
+    )
+  )
+
+
+def assert_same_record(found, expected):
+  """Compares two records feature by feature; float32 indices to a few ulps."""
+  assert set(found) == set(expected)
+  for name, value in expected.items():
+    if name == 'center_zyx':
+      np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-5)
+    else:
+      np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def read_csv(path):
+  """Rows of a CSV without its header, numbers as numbers."""
+  with open(path, newline='') as file:
+    rows = list(csv.reader(file))[1:]
+  return [(name, *map(float, numbers)) for name, *numbers in rows]
