@@ -283,7 +283,7 @@ def _run_pipeline(
   ):
     _ = (
       pipeline
-      | 'Shards' >> beam.Create(todo)
+      | 'Shards' >> beam.Create([folder.store(shard) for shard in todo])
       | 'WriteShards' >> transforms.WriteShards(config.spec, config.seed, folder)
     )
 

@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import pathlib
+import pickle
 import shutil
 from typing import Any
 
@@ -51,6 +52,23 @@ class JobFolder:
   def part(self, shard: plan_lib.Shard) -> pathlib.Path:
     """Where a finished shard lies until all are finished."""
     return self.incomplete / f'{shard.fingerprint}.part'
+
+  def store(self, shard: plan_lib.Shard) -> str:
+    """Puts a shard's orders where every worker finds them; returns their name.
+
+    So that the pipeline carries names: the runner would hold several copies of the
+    orders themselves, half a gigabyte for all candidates of LUNA16.
+    """
+    with self.writing(self._orders(shard.fingerprint)) as path:
+      path.write_bytes(pickle.dumps(shard))
+    return shard.fingerprint
+
+  def load(self, name: str) -> plan_lib.Shard:
+    """Returns the shard that `store` stored under a name."""
+    return pickle.loads(self._orders(name).read_bytes())
+
+  def _orders(self, name: str) -> pathlib.Path:
+    return self.book / f'{name}.orders'
 
   def _result(self, shard: plan_lib.Shard) -> pathlib.Path:
     return self.book / f'{shard.fingerprint}.json'
@@ -121,6 +139,7 @@ class JobFolder:
     with self.writing(self._result(shard)) as path:
       path.write_text(json.dumps(fields))
     self._progress(shard.fingerprint).unlink(missing_ok=True)
+    self._orders(shard.fingerprint).unlink(missing_ok=True)
 
   @contextlib.contextmanager
   def writing(self, path: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -32,7 +32,7 @@ _FORMAT = 1
 MAX_SHARD_BYTES = 128 * 2**20
 # Bounds what is lost when a worker is killed, and gives every core something to do
 # where patches are small.
-MAX_SCANS_PER_SHARD = 16
+MAX_SCANS_PER_SHARD = 10
 _IMAGES_PER_TASK = 256
 
 

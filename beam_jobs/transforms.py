@@ -3,16 +3,17 @@
     import apache_beam as beam
     from beam_jobs import job_folder, plan, transforms
 
-    with beam.Pipeline() as pipeline:
+    shards = plan.make_plan(luna_dir, config).shards
+    with folder.locked(), beam.Pipeline() as pipeline:
       results = (
         pipeline
-        | beam.Create(plan.make_plan(luna_dir, config).shards)
+        | beam.Create([folder.store(shard) for shard in shards])
         | transforms.WriteShards(config.spec, config.seed, folder)
       )
 
-No patch crosses from one step to another: a shard goes in, one small row comes out. The
-local runner loses elements when it has to materialise many of them, and a shuffle of
-patches would need memory for all of them at once.
+No patch crosses from one step to another: the name of a shard goes in, one small row
+comes out. The local runner loses elements when it has to materialise many of them, and a
+shuffle of patches would need memory for all of them at once.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from collections.abc import Iterator
 import apache_beam as beam
 
 from beam_jobs import job_folder
-from beam_jobs import plan
 from beam_jobs import shard_writer
 from luna_tfds import patches
 
 
 class WriteShards(beam.PTransform):
-  """Cuts and writes shards: PCollection[plan.Shard] -> PCollection[ShardResult].
+  """Cuts and writes shards: PCollection[str] -> PCollection[ShardResult].
+
+  An element is the name that `JobFolder.store` gave a shard.
 
   Counters, in the namespace `WriteShards`: scans-read, scans-failed, bytes-read,
   patches-written, patches-padded.
@@ -52,11 +54,11 @@ class WriteShards(beam.PTransform):
     self._folder = folder
 
   def expand(
-    self, shards: beam.PCollection[plan.Shard]
+    self, names: beam.PCollection[str]
   ) -> beam.PCollection[shard_writer.ShardResult]:
     """Spreads the shards over the workers and writes each."""
     return (
-      shards
+      names
       # Without it a runner may fuse the writing with the creation of the shards, and
       # one worker would write them all.
       | 'Spread' >> beam.Reshuffle()
@@ -72,7 +74,8 @@ class _WriteShard(beam.DoFn):
     self._seed = seed
     self._folder = folder
 
-  def process(self, shard: plan.Shard) -> Iterator[shard_writer.ShardResult]:
+  def process(self, name: str) -> Iterator[shard_writer.ShardResult]:
+    shard = self._folder.load(name)
     result = shard_writer.write_shard(shard, self._spec, self._seed, self._folder)
     counts = {
       'scans-read': result.stats.scans_read,
@@ -81,6 +84,6 @@ class _WriteShard(beam.DoFn):
       'patches-written': result.num_records,
       'patches-padded': result.stats.patches_padded,
     }
-    for name, value in counts.items():
-      beam.metrics.Metrics.counter(WriteShards, name).inc(value)
+    for counter, value in counts.items():
+      beam.metrics.Metrics.counter(WriteShards, counter).inc(value)
     yield result

@@ -157,7 +157,11 @@ def _job(luna_dir: pathlib.Path, config: str, workers: int) -> dict:
     after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     folder = next(pathlib.Path(data_dir).glob('luna16_patches/*/*/metadata.json'))
     metadata = json.loads(folder.read_text())
-  patches = sum(map(sum, sum(metadata['shard_label_counts'].values(), [])))
+  patches = sum(
+    sum(counts)
+    for shards in metadata['shard_label_counts'].values()
+    for counts in shards
+  )
   return {
     'patches': patches,
     'secs': secs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable(package='luna16_patches')
@@ -72,4 +73,83 @@ class PriorShift(keras.layers.Layer):
       **super().get_config(),
       'trained_prior': self.trained_prior,
       'deployed_prior': self.deployed_prior,
+    }
+
+
+@keras.saving.register_keras_serializable(package='luna16_patches')
+class FusedBatchNormalization(keras.layers.Layer):
+  """Batch normalisation over all axes but the last, by TensorFlow's fused kernel.
+
+  On a CPU the steps of a small network take half the time they take with Keras's own
+  layer. Statistics are float32 whatever the input is.
+
+  Attributes:
+    momentum: of the moving mean and variance.
+    epsilon: added to the variance.
+  """
+
+  def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, **kwargs):
+    super().__init__(**kwargs)
+    self.momentum = momentum
+    self.epsilon = epsilon
+
+  def build(self, input_shape: tuple[int | None, ...]) -> None:
+    """Makes gamma, beta and the moving statistics, [channels] each."""
+
+    def weight(name: str, initial: str, trainable: bool) -> keras.Variable:
+      return self.add_weight(
+        shape=(input_shape[-1],),
+        initializer=initial,
+        trainable=trainable,
+        name=name,
+        dtype='float32',
+        autocast=False,
+      )
+
+    self.gamma = weight('gamma', 'ones', True)
+    self.beta = weight('beta', 'zeros', True)
+    self.moving_mean = weight('moving_mean', 'zeros', False)
+    self.moving_variance = weight('moving_variance', 'ones', False)
+
+  def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+    """Normalises x [batch, ..., channels]."""
+    shape = tf.shape(x)
+    # The kernel takes images; a volume is as good as a tall one.
+    x = tf.reshape(x, (shape[0], -1, shape[-2], x.shape[-1]))
+    arguments = {
+      'x': x,
+      'scale': tf.convert_to_tensor(self.gamma),
+      'offset': tf.convert_to_tensor(self.beta),
+      'epsilon': self.epsilon,
+    }
+    if not training:
+      result = tf.raw_ops.FusedBatchNormV3(
+        mean=tf.convert_to_tensor(self.moving_mean),
+        variance=tf.convert_to_tensor(self.moving_variance),
+        is_training=False,
+        **arguments,
+      )
+      return tf.reshape(result.y, shape)
+    result = tf.raw_ops.FusedBatchNormV3(
+      mean=tf.zeros([0]), variance=tf.zeros([0]), is_training=True, **arguments
+    )
+    for moving, batch in (
+      (self.moving_mean, result.batch_mean),
+      (self.moving_variance, result.batch_variance),
+    ):
+      moving.assign(self.momentum * moving + (1 - self.momentum) * batch)
+    return tf.reshape(result.y, shape)
+
+  def compute_output_shape(
+    self, input_shape: tuple[int | None, ...]
+  ) -> tuple[int | None, ...]:
+    """The shape of the input."""
+    return input_shape
+
+  def get_config(self) -> dict:
+    """The arguments of `__init__`."""
+    return {
+      **super().get_config(),
+      'momentum': self.momentum,
+      'epsilon': self.epsilon,
     }

@@ -25,10 +25,12 @@ class AugmentConfig:
     mirror: left-right flips alone (the eight turns hold them already).
     rotate_degrees: free rotation up to this angle, either way.
     shift_px: shift up to this on each axis.
-    scale: zoom by a factor within 1 +- scale.
+    scale: zoom by a factor between 1 / (1 + scale) and 1 + scale.
+    aspect: stretch of one axis against the other, by a factor within 1 +- aspect.
     intensity: contrast by a factor within 1 +- intensity about air, and a shift by as
       much of the window, 1400 HU, on either side.
     blur_px: Gaussian blur of a sigma up to this.
+    soften: mixes in a 3x3 blur by a share within +- this; a negative share sharpens.
     noise_hu: Gaussian noise of a sigma up to this.
   """
 
@@ -37,8 +39,10 @@ class AugmentConfig:
   rotate_degrees: float = 0.0
   shift_px: float = 0.0
   scale: float = 0.0
+  aspect: float = 0.0
   intensity: float = 0.0
   blur_px: float = 0.0
+  soften: float = 0.0
   noise_hu: float = 0.0
 
   def __post_init__(self):
@@ -46,8 +50,9 @@ class AugmentConfig:
       value = getattr(self, field.name)
       if not math.isfinite(value) or value < 0:
         raise ValueError(f'{field.name} must be 0 or more. Received: {value}')
-    if self.scale >= 1 or self.intensity >= 1:
-      raise ValueError('scale and intensity must be less than 1')
+    for name in ('scale', 'aspect', 'intensity', 'soften'):
+      if getattr(self, name) >= 1:
+        raise ValueError(f'{name} must be less than 1. Received: {getattr(self, name)}')
     if self.rotate_degrees > 180:
       raise ValueError(
         f'rotate_degrees must be at most 180. Received: {self.rotate_degrees}'
@@ -56,14 +61,21 @@ class AugmentConfig:
   @property
   def warps(self) -> bool:
     """Whether pixels have to be interpolated."""
-    return bool(self.rotate_degrees or self.shift_px or self.scale)
+    return bool(self.rotate_degrees or self.shift_px or self.scale or self.aspect)
 
 
 RECIPES = {
   'none': AugmentConfig(),
   'turns': AugmentConfig(turns=True),
   'standard': AugmentConfig(
-    turns=True, rotate_degrees=20, shift_px=4, scale=0.1, intensity=0.1
+    turns=True,
+    rotate_degrees=45,
+    shift_px=4,
+    scale=0.2,
+    aspect=0.05,
+    intensity=0.12,
+    soften=0.5,
+    noise_hu=42,
   ),
   # The article's: a left-right flip, rotation within 25 degrees, blur.
   'article': AugmentConfig(mirror=True, rotate_degrees=25, blur_px=3.0),
@@ -102,6 +114,8 @@ def augment(images: tf.Tensor, config: AugmentConfig, seed: tf.Tensor) -> tf.Ten
     )
   if config.blur_px:
     images = blur(images, config.blur_px, seeds[2])
+  if config.soften:
+    images = soften(images, config.soften, seeds[5])
   if config.intensity:
     images = vary_intensity(images, config.intensity, seeds[3])
   if config.noise_hu:
@@ -138,45 +152,50 @@ def random_affines(
   """Draws a rotation, a zoom and a shift for each image.
 
   Returns:
-    `angle` [batch] in radians, `zoom` [batch], `shift_yx` [batch, 2] in pixels.
+    `angle` [batch] in radians, `zoom_yx` [batch, 2], `shift_yx` [batch, 2] in pixels.
   """
-  uniform = tf.random.stateless_uniform([4, batch], seed, -1.0, 1.0)
+  uniform = tf.random.stateless_uniform([5, batch], seed, -1.0, 1.0)
+  zoom = tf.exp(uniform[1] * math.log1p(config.scale))
+  stretch = tf.exp(uniform[2] * math.log1p(config.aspect))
   return {
     'angle': uniform[0] * math.radians(config.rotate_degrees),
-    'zoom': 1 + uniform[1] * config.scale,
-    'shift_yx': tf.transpose(uniform[2:]) * config.shift_px,
+    'zoom_yx': tf.stack([zoom * stretch, zoom / stretch], axis=1),
+    'shift_yx': tf.transpose(uniform[3:]) * config.shift_px,
   }
 
 
 def warp(images: tf.Tensor, affines: dict[str, tf.Tensor]) -> tf.Tensor:
-  """Rotates and zooms about the centre, then shifts, in one interpolation.
+  """Zooms and rotates about the centre, then shifts, in one interpolation.
 
   Bilinear; beyond the border the image is reflected, so that no corner is made up of a
   constant.
 
   Args:
     images: [batch, height, width, channels].
-    affines: from `random_affines`. A positive angle turns counter-clockwise as seen on
-      a screen, a zoom above 1 enlarges, a shift moves the content down and right.
+    affines: from `random_affines`. A zoom above 1 enlarges, a positive angle turns
+      counter-clockwise as seen on a screen, a shift moves the content down and right.
 
   Returns:
     float32 images of the same shape.
   """
   height, width = images.shape[1:3]
   center_y, center_x = (height - 1) / 2, (width - 1) / 2
-  cos = tf.cos(affines['angle']) / affines['zoom']
-  sin = tf.sin(affines['angle']) / affines['zoom']
+  zoom_y, zoom_x = affines['zoom_yx'][:, 0], affines['zoom_yx'][:, 1]
   shift_y, shift_x = affines['shift_yx'][:, 0], affines['shift_yx'][:, 1]
-  zero = tf.zeros_like(cos)
+  cos, sin = tf.cos(affines['angle']), tf.sin(affines['angle'])
   # From each output pixel to the point it shows: undo the shift, rotate back, unzoom.
+  x_from_x, x_from_y = cos / zoom_x, -sin / zoom_x
+  y_from_x, y_from_y = sin / zoom_y, cos / zoom_y
+  left, top = center_x + shift_x, center_y + shift_y
+  zero = tf.zeros_like(cos)
   transforms = tf.stack(
     [
-      cos,
-      -sin,
-      center_x - cos * (center_x + shift_x) + sin * (center_y + shift_y),
-      sin,
-      cos,
-      center_y - sin * (center_x + shift_x) - cos * (center_y + shift_y),
+      x_from_x,
+      x_from_y,
+      center_x - x_from_x * left - x_from_y * top,
+      y_from_x,
+      y_from_y,
+      center_y - y_from_x * left - y_from_y * top,
       zero,
       zero,
     ],
@@ -204,6 +223,21 @@ def blur(images: tf.Tensor, most_px: float, seed: tf.Tensor) -> tf.Tensor:
   for axis in (1, 2):
     images = _convolve_axis(images, kernel, radius, axis)
   return images
+
+
+def soften(images: tf.Tensor, most: float, seed: tf.Tensor) -> tf.Tensor:
+  """Mixes into each image its 3x3 binomial blur by a share uniform in +-most.
+
+  Reconstruction kernels differ from soft to sharp; this covers some of their range.
+  """
+  images = tf.cast(images, tf.float32)
+  batch = tf.shape(images)[0]
+  share = tf.random.stateless_uniform(tf.stack([batch, 1, 1, 1]), seed, -most, most)
+  kernel = tf.tile([[0.25, 0.5, 0.25]], tf.stack([batch, 1]))
+  blurred = images
+  for axis in (1, 2):
+    blurred = _convolve_axis(blurred, kernel, 1, axis)
+  return images + share * (blurred - images)
 
 
 def vary_intensity(images: tf.Tensor, most: float, seed: tf.Tensor) -> tf.Tensor:

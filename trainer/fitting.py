@@ -44,13 +44,13 @@ def fit(
     UsageError: the split cannot be balanced.
   """
   keras.utils.set_random_seed(config.input.seed)
-  keras.config.set_dtype_policy(config.precision)
+  keras.config.set_dtype_policy(config_lib.resolve_precision(config.precision))
   if config.deterministic:
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
   try:
-    steps = config.steps_per_epoch or input_pipeline.default_steps_per_epoch(
+    steps = config.recipe.steps_per_epoch or input_pipeline.default_steps_per_epoch(
       source, config.input
     )
   except ValueError as error:
@@ -59,7 +59,7 @@ def fit(
   done = int(network.optimizer.iterations.numpy()) // steps
   workdir.truncate_history(done)
   history = workdir.read_history()
-  finished = done >= config.epochs or callbacks.should_stop(
+  finished = done >= config.recipe.epochs or callbacks.should_stop(
     [row[callbacks.MONITOR] for row in history if callbacks.MONITOR in row],
     config.patience,
   )
@@ -70,7 +70,7 @@ def fit(
   network.fit(
     input_pipeline.train_batches(source, config.input, steps, start_epoch=done),
     steps_per_epoch=steps,
-    epochs=config.epochs,
+    epochs=config.recipe.epochs,
     initial_epoch=done,
     validation_data=_validation_batches(validation),
     callbacks=_callbacks(config, workdir, history),
@@ -143,7 +143,7 @@ def _network(
   _start_at_prior(network, config, source)
   recipe = config.recipe
   # A short run must not average over its own beginning.
-  ema = min(recipe.ema, 1 - 10 / (config.epochs * steps + 10))
+  ema = min(recipe.ema, 1 - 10 / (config.recipe.epochs * steps + 10))
   common = {
     'learning_rate': _learning_rate(config, steps),
     'use_ema': ema > 0,
@@ -185,10 +185,10 @@ def _learning_rate(config: config_lib.TrainConfig, steps: int) -> Any:
   recipe = config.recipe
   if recipe.schedule == 'constant':
     return recipe.learning_rate
-  total = config.epochs * steps
+  total = config.recipe.epochs * steps
   warm_up = max(round(total * _WARM_UP_SHARE), 1)
   return keras.optimizers.schedules.CosineDecay(
-    initial_learning_rate=recipe.learning_rate / 100,
+    initial_learning_rate=recipe.learning_rate / 20,
     decay_steps=max(total - warm_up, 1),
     warmup_target=recipe.learning_rate,
     warmup_steps=warm_up,

@@ -1,6 +1,6 @@
 """Scores candidates of a new scan with a trained model.
 
-    luna16-predict --workdir=/tmp/run --scan=patient.nii.gz --candidates=points.csv \\
+    luna16-predict --workdir=/tmp/run --scan=patient.nii.gz --candidates=points.csv
       --output=submission.csv
 
 The scan is a .mhd, a NIfTI file or a folder of DICOM slices. The candidates are a CSV

@@ -59,6 +59,8 @@ _AUGMENT_PARTS = {
     'shift_px': 'Shift up to so many pixels.',
     'scale': 'Zoom within 1 +- this.',
     'intensity': 'Contrast within 1 +- this, and brightness likewise.',
+    'aspect': 'Stretch of one axis against the other, within 1 +- this.',
+    'soften': 'Share of a 3x3 blur mixed in, either sign.',
     'blur_px': 'Gaussian blur of a sigma up to this.',
     'noise_hu': 'Gaussian noise of a sigma up to this.',
   }.items()
@@ -121,7 +123,10 @@ _PATIENCE = flags.DEFINE_integer(
   'patience', None, 'Epochs without a better PR AUC before it stops.', flag_values=FLAGS
 )
 _PRECISION = flags.DEFINE_string(
-  'precision', None, 'float32, mixed_bfloat16 or mixed_float16.', flag_values=FLAGS
+  'precision',
+  None,
+  'auto, float32, mixed_bfloat16 or mixed_float16.',
+  flag_values=FLAGS,
 )
 _JIT = flags.DEFINE_boolean('jit_compile', None, 'Compile with XLA.', flag_values=FLAGS)
 _DETERMINISTIC = flags.DEFINE_boolean(
@@ -161,7 +166,9 @@ def config_from_flags() -> Any:
   recipe = cli.checked(
     dataclasses.replace,
     config_lib.RECIPES[_MODEL.value],
-    **_given(_OPTIMIZER, _LEARNING_RATE, _SCHEDULE, _WEIGHT_DECAY, _EMA),
+    **_given(
+      _OPTIMIZER, _LEARNING_RATE, _SCHEDULE, _WEIGHT_DECAY, _EMA, _EPOCHS, _STEPS
+    ),
     **({'augment': _AUGMENT.value} if _AUGMENT.value is not None else {}),
   )
   return cli.checked(
@@ -170,12 +177,10 @@ def config_from_flags() -> Any:
     data_dir=str(pathlib.Path(_DATA_DIR.value).expanduser()),
     model=_MODEL.value,
     recipe=recipe,
-    input=_input_config(recipe.augment),
+    input=_input_config(recipe.augment, config_lib.BATCH_SIZES[_MODEL.value]),
     **_given(
       _TRAIN_SPLIT,
       _VALIDATION_SPLIT,
-      _EPOCHS,
-      _STEPS,
       _THRESHOLD,
       _TTA,
       _DEPLOYED_PRIOR,
@@ -187,7 +192,7 @@ def config_from_flags() -> Any:
   )
 
 
-def _input_config(augment_recipe: str) -> Any:
+def _input_config(augment_recipe: str, batch_size: int) -> Any:
   from trainer import augment
   from trainer import input_pipeline
 
@@ -205,7 +210,8 @@ def _input_config(augment_recipe: str) -> Any:
   return cli.checked(
     input_pipeline.InputConfig,
     augment=varied,
-    **_given(_BATCH_SIZE, _BALANCE, _POSITIVE_FRACTION, _SEED, _MEMORY_BUDGET_MB),
+    **{'batch_size': batch_size, **_given(_BATCH_SIZE)},
+    **_given(_BALANCE, _POSITIVE_FRACTION, _SEED, _MEMORY_BUDGET_MB),
   )
 
 

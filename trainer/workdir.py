@@ -27,7 +27,14 @@ from trainer import config as config_lib
 
 # May differ between the runs of one workdir: the first makes a run longer, the others
 # say where things are, or what is done after training.
-_MAY_DIFFER = ('epochs', 'data_dir', 'dataset', 'threshold', 'tta', 'deployed_prior')
+_MAY_DIFFER = (
+  'recipe.epochs',
+  'data_dir',
+  'dataset',
+  'threshold',
+  'tta',
+  'deployed_prior',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Workdir:
       before = json.loads(self.config.read_text())
       for name, value in flatten(fields).items():
         was = flatten(before['config']).get(name)
-        if was != value and name.split('.')[0] not in _MAY_DIFFER:
+        if was != value and name not in _MAY_DIFFER:
           raise UsageError(
             f'{self.path} holds a run with {name}={was}, not {value}; give another '
             '--workdir, or the same settings to go on with it'
