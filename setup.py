@@ -17,6 +17,10 @@ _COMMANDS = {
   'luna16-evaluate': 'trainer.evaluate',
   'luna16-predict': 'trainer.predict',
   'luna16-froc': 'trainer.froc',
+  'luna16-crossval': 'trainer.crossval',
+  'luna16-inspect': 'trainer.inspect',
+  'luna16-visualize': 'trainer.visualize',
+  'luna16-export': 'trainer.export',
   'luna16-demo': 'trainer.demo',
 }
 
