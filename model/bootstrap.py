@@ -1,95 +1,102 @@
 """Confidence intervals of a classifier's figures by resampling scans.
 
 Records of one scan are not independent, so scans are drawn, with replacement, and all
-their records come along.
+their records come along; drawn twice they count twice. Intervals are percentiles of
+the resamples (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter
+13).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-INTERVAL_METRICS = (
-  'accuracy',
-  'precision',
-  'recall',
-  'specificity',
-  'f1',
-  'roc_auc',
-  'pr_auc',
-  'brier',
-)
+from model import metrics
+
+RATES = ('accuracy', 'precision', 'recall', 'specificity', 'f1')
+
+# Noise adds to a calibration error, so its resamples lie above it by tendency, and its
+# interval with them.
+INTERVAL_METRICS = (*RATES, 'roc_auc', 'pr_auc', 'brier', 'ece')
+
+_COUNTS = ('true_positives', 'false_positives', 'false_negatives', 'true_negatives')
 
 
-def resampled_weights(
-  groups: np.ndarray, resamples: int, seed: int
-) -> Iterator[np.ndarray]:
-  """Yields how often each record is drawn in each resample.
+def number_groups(groups: np.ndarray) -> tuple[np.ndarray, int]:
+  """Numbers the scans.
 
   Args:
-    groups: [n] scan of each record.
-    resamples: how many resamples.
-    seed: of the draws.
+    groups: [n] scan of each record, as text or any other kind.
 
-  Yields:
-    [n] float64.
+  Returns:
+    ([n] int64 number of each record's scan from 0, how many scans there are).
   """
-  _, group = np.unique(np.asarray(groups), return_inverse=True)
-  count = group.max(initial=-1) + 1
+  names, number = np.unique(np.asarray(groups), return_inverse=True)
+  return number.reshape(-1), len(names)
+
+
+def draws(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+  """Yields how often each of `count` scans is drawn in each resample, [count] int64."""
   rng = np.random.default_rng(seed)
   for _ in range(resamples):
-    drawn = np.bincount(rng.integers(count, size=count), minlength=count)
-    yield drawn[group].astype(np.float64)
+    yield np.bincount(rng.integers(count, size=count), minlength=count)
 
 
-class WeightedFigures:
-  """A classifier's figures when record i counts w[i] times.
+class Figures:
+  """A classifier's figures when scan i counts `times[i]` times.
 
-  What does not depend on the weights, the order by probability, is worked out once.
+  What no resample changes is worked out once: sums over records are kept for each scan,
+  and of the order by probability only as many points as the curves have corners.
   """
 
-  def __init__(self, labels: np.ndarray, probabilities: np.ndarray, called: np.ndarray):
-    """Sorts the records.
+  def __init__(
+    self,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    called: np.ndarray,
+    scan: np.ndarray,
+    scans: int,
+  ):
+    """Sorts and sums the records.
 
     Args:
       labels: [n], 1 for nodules.
       probabilities: [n].
       called: [n] bool, what the classifier calls a nodule.
+      scan: [n] int, from `number_groups`.
+      scans: how many there are.
     """
-    probabilities = np.asarray(probabilities, np.float64)
-    self._order = np.argsort(-probabilities, kind='stable')
-    p = probabilities[self._order]
-    self._positive = (np.asarray(labels) == 1)[self._order]
-    self._called = np.asarray(called, bool)[self._order]
-    self._squared_error = (p - self._positive) ** 2
-    # Records of equal probability share one point of the curves.
-    self._ends = np.flatnonzero(np.append(p[1:] != p[:-1], True))
+    positive = np.asarray(labels) == 1
+    p = np.asarray(probabilities, np.float64)
+    self._counts = _counts_of_scans(positive, called, scan, scans)
+    self._squared_error = np.bincount(scan, (p - positive) ** 2, scans)
+    bins = metrics.calibration_bin(p)
+    self._residuals = np.zeros((scans, metrics.CALIBRATION_BINS))
+    np.add.at(self._residuals, (scan, bins), p - positive)
+    self._corner, self._corners = _corners(positive, p)
+    self._scan, self._positive = scan, positive
 
-  def __call__(self, weights: np.ndarray) -> dict[str, float]:
+  def __call__(self, times: np.ndarray) -> dict[str, float]:
     """Returns the figures of `INTERVAL_METRICS`; NaN where undefined."""
-    w = np.asarray(weights, np.float64)[self._order]
-    positives, negatives = w * self._positive, w * ~self._positive
-    tp, fp = positives @ self._called, negatives @ self._called
-    total_p, total_n = positives.sum(), negatives.sum()
-    curve_tp = np.cumsum(positives)[self._ends]
-    curve_fp = np.cumsum(negatives)[self._ends]
+    times = np.asarray(times, np.float64)
+    code = 2 * self._corner + self._positive
+    weight = np.bincount(code, times[self._scan], 2 * self._corners)
+    negatives, positives = weight.reshape(-1, 2).T
+    tp, fp = np.cumsum(positives), np.cumsum(negatives)
+    counts = times @ self._counts
+    total = counts.sum()
     with np.errstate(invalid='ignore', divide='ignore'):
-      precision = curve_tp / (curve_tp + curve_fp)
-      recall_steps = np.diff(curve_tp, prepend=0.0) / total_p
-      # A leading stretch of weight 0 has no precision and no step either.
-      pr_auc = np.nansum(recall_steps * precision) if total_p else np.nan
-      mean_tp = (curve_tp + np.append(0.0, curve_tp[:-1])) / 2
-      roc_auc = np.diff(curve_fp, prepend=0.0) @ mean_tp / (total_p * total_n)
+      # A leading stretch of weight 0 has no precision, and no step either.
+      pr_auc = np.nansum(positives / tp[-1] * (tp / (tp + fp))) if tp[-1] else np.nan
+      roc_auc = negatives @ (tp - positives / 2) / (tp[-1] * fp[-1])
       return {
-        'accuracy': (tp + total_n - fp) / w.sum(),
-        'precision': tp / (tp + fp),
-        'recall': tp / total_p,
-        'specificity': 1 - fp / total_n,
-        'f1': 2 * tp / (total_p + tp + fp),
+        **dict(zip(RATES, _rates(counts))),
         'roc_auc': roc_auc,
         'pr_auc': pr_auc,
-        'brier': w @ self._squared_error / w.sum(),
+        'brier': times @ self._squared_error / total,
+        'ece': np.abs(times @ self._residuals).sum() / total,
       }
 
 
@@ -116,40 +123,88 @@ def intervals(
   Returns:
     [lower, upper] of each of `INTERVAL_METRICS`; None where no resample defines it.
   """
-  figures = WeightedFigures(labels, probabilities, called)
-  drawn = [figures(w) for w in resampled_weights(groups, resamples, seed)]
+  scan, scans = number_groups(groups)
+  figures = Figures(labels, probabilities, called, scan, scans)
+  drawn = [figures(times) for times in draws(scans, resamples, seed)]
   return {
     name: percentile_interval(np.array([d[name] for d in drawn]), level)
     for name in INTERVAL_METRICS
   }
 
 
-def paired_intervals(
-  figures_a: Callable[[np.ndarray], dict[str, float]],
-  figures_b: Callable[[np.ndarray], dict[str, float]],
+def rate_intervals(
+  labels: np.ndarray,
+  called: np.ndarray,
   groups: np.ndarray,
-  names: tuple[str, ...],
   resamples: int = 1000,
   seed: int = 0,
   level: float = 0.95,
-) -> dict[str, dict[str, float | None]]:
+) -> dict[str, list[float | None]]:
+  """Like `intervals`, of `RATES` alone, which needs no pass over the records."""
+  scan, scans = number_groups(groups)
+  counts = _counts_of_scans(np.asarray(labels) == 1, called, scan, scans)
+  drawn = np.array([times @ counts for times in draws(scans, resamples, seed)])
+  with np.errstate(invalid='ignore', divide='ignore'):
+    rates = _rates(drawn.reshape(-1, len(_COUNTS)).T)
+  return {n: percentile_interval(rate, level) for n, rate in zip(RATES, rates)}
+
+
+def mean_interval(
+  values: np.ndarray,
+  groups: np.ndarray,
+  resamples: int = 1000,
+  seed: int = 0,
+  level: float = 0.95,
+) -> list[float | None]:
+  """The percentile interval of a mean over records.
+
+  Args:
+    values: [n], e.g. whether each nodule is found.
+    groups: [n] scan of each.
+    resamples: how many resamples.
+    seed: of the draws.
+    level: of the interval.
+  """
+  scan, scans = number_groups(groups)
+  sums = np.bincount(scan, np.asarray(values, np.float64), scans)
+  sizes = np.bincount(scan, minlength=scans)
+  drawn = draws(scans, resamples, seed)
+  means = [times @ sums / (times @ sizes) for times in drawn]
+  return percentile_interval(np.array(means), level)
+
+
+def paired_intervals(
+  a: Figures,
+  b: Figures,
+  scans: int,
+  names: Sequence[str],
+  resamples: int = 1000,
+  seed: int = 0,
+  level: float = 0.95,
+) -> dict[str, dict[str, Any]]:
   """The differences of two classifiers on the same records, resampled together.
 
+  Args:
+    a: figures of one classifier.
+    b: of the other, over the same numbers of scans.
+    scans: how many there are.
+    names: of `INTERVAL_METRICS`.
+    resamples: how many resamples.
+    seed: of the draws.
+    level: of the intervals.
+
   Returns:
-    For each name: `difference` (a - b), `lower`, `upper`.
+    For each name `difference` (a - b), `lower` and `upper`; None where undefined.
   """
-  everything = np.ones(len(groups))
-  whole_a, whole_b = figures_a(everything), figures_b(everything)
-  draws: dict[str, list[float]] = {name: [] for name in names}
-  for weights in resampled_weights(groups, resamples, seed):
-    a, b = figures_a(weights), figures_b(weights)
-    for name in names:
-      draws[name].append(a[name] - b[name])
+  whole_a, whole_b = a(np.ones(scans)), b(np.ones(scans))
+  drawn = [(a(times), b(times)) for times in draws(scans, resamples, seed)]
   result = {}
   for name in names:
-    lower, upper = percentile_interval(np.array(draws[name]), level)
+    differences = np.array([one[name] - other[name] for one, other in drawn])
+    lower, upper = percentile_interval(differences, level)
+    whole = float(whole_a[name] - whole_b[name])
     result[name] = {
-      'difference': float(whole_a[name] - whole_b[name]),
+      'difference': whole if np.isfinite(whole) else None,
       'lower': lower,
       'upper': upper,
     }
@@ -163,3 +218,49 @@ def percentile_interval(values: np.ndarray, level: float) -> list[float | None]:
     return [None, None]
   tail = (1 - level) / 2
   return [float(v) for v in np.quantile(values, [tail, 1 - tail])]
+
+
+def _counts_of_scans(
+  positive: np.ndarray, called: np.ndarray, scan: np.ndarray, scans: int
+) -> np.ndarray:
+  """Returns [scans, 4] float64, `_COUNTS` of each scan."""
+  called = np.asarray(called, bool)
+  # In the order of the counts: hit, false alarm, miss, rightly passed over.
+  kind = np.where(called, ~positive, 2 + ~positive)
+  table = np.bincount(len(_COUNTS) * scan + kind, minlength=len(_COUNTS) * scans)
+  return table.reshape(scans, len(_COUNTS)).astype(np.float64)
+
+
+def _rates(counts: np.ndarray) -> tuple[Any, ...]:
+  """`RATES` from `_COUNTS` [4, ...]; NaN where undefined."""
+  tp, fp, fn, tn = counts
+  return (
+    (tp + tn) / (tp + fp + fn + tn),
+    tp / (tp + fp),
+    tp / (tp + fn),
+    tn / (tn + fp),
+    2 * tp / (2 * tp + fp + fn),
+  )
+
+
+def _corners(positive: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, int]:
+  """Numbers, by falling probability, the stretches between corners of the curves.
+
+  Records of equal probability share a point of the curves. Between two points that bring
+  positives the curves run straight whatever the weights, as only negatives come in; so
+  all negatives between them are one stretch.
+
+  Returns:
+    ([n] int64 stretch of each record, how many there are).
+  """
+  if not len(p):
+    return np.zeros(0, np.int64), 1
+  order = np.argsort(-p, kind='stable')
+  block = np.cumsum(np.diff(p[order], prepend=np.inf) != 0) - 1
+  brings = np.bincount(block, positive[order]) > 0
+  # A block starts a stretch if it brings positives, or if the one before does.
+  starts = brings | np.append(False, brings[:-1])
+  stretch = np.cumsum(starts)
+  corner = np.empty(len(p), np.int64)
+  corner[order] = stretch[block]
+  return corner, int(stretch[-1]) + 1

@@ -9,6 +9,7 @@ import numpy as np
 
 THRESHOLD_RULES = 'max_f1, precision:P, recall:R, specificity:S, or a number in 0..1'
 _TARGETS = ('precision', 'recall', 'specificity')
+CALIBRATION_BINS = 15
 
 
 def confusion(labels: np.ndarray, called: np.ndarray) -> dict[str, int]:
@@ -80,8 +81,15 @@ def summary(
   }
 
 
+def calibration_bin(
+  probabilities: np.ndarray, bins: int = CALIBRATION_BINS
+) -> np.ndarray:
+  """Returns which of `bins` bins of equal width each probability lies in."""
+  return np.minimum((np.asarray(probabilities, float) * bins).astype(int), bins - 1)
+
+
 def calibration_bins(
-  labels: np.ndarray, probabilities: np.ndarray, bins: int = 15
+  labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Bins probabilities by equal width.
 
@@ -94,7 +102,7 @@ def calibration_bins(
     (mean probability, share of nodules, records) of each bin that is not empty.
   """
   labels, probabilities = np.asarray(labels, float), np.asarray(probabilities, float)
-  which = np.minimum((probabilities * bins).astype(int), bins - 1)
+  which = calibration_bin(probabilities, bins)
   counts = np.bincount(which, minlength=bins)
   filled = counts > 0
   mean = np.bincount(which, probabilities, bins)[filled] / counts[filled]
@@ -103,7 +111,7 @@ def calibration_bins(
 
 
 def expected_calibration_error(
-  labels: np.ndarray, probabilities: np.ndarray, bins: int = 15
+  labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS
 ) -> float:
   """Mean distance of probability and frequency over bins, weighted by their records.
 
@@ -145,11 +153,13 @@ def choose_threshold(labels: np.ndarray, probabilities: np.ndarray, rule: str) -
     The threshold; for a target that no threshold reaches, the one that comes nearest.
 
   Raises:
-    ValueError: the rule is unknown.
+    ValueError: the rule is unknown, or there are no records.
   """
   name, value = parse_threshold_rule(rule)
   if name == 'fixed':
     return value
+  if not len(labels):
+    raise ValueError('a threshold cannot be chosen without records')
   order = np.argsort(probabilities, kind='stable')[::-1]
   p, y = np.asarray(probabilities, float)[order], np.asarray(labels)[order] == 1
   # After the last of equal probabilities a threshold can lie.
@@ -159,7 +169,8 @@ def choose_threshold(labels: np.ndarray, probabilities: np.ndarray, rule: str) -
   curves = {
     'precision': tp / (tp + fp),
     'recall': tp / positives,
-    'specificity': 1 - fp / negatives,
+    # Not 1 - fp / negatives: the last bit would miss a target that is just reached.
+    'specificity': (negatives - fp) / negatives,
     'max_f1': 2 * tp / (tp + fp + positives),
   }
   curve = curves[name]
@@ -173,7 +184,9 @@ def choose_threshold(labels: np.ndarray, probabilities: np.ndarray, rule: str) -
     pick = int(reached[-1]) if len(reached) else int(np.argmax(curve))
   last = ends[pick]
   below = p[last + 1] if last + 1 < len(p) else 0.0
-  return float((p[last] + below) / 2)
+  middle = (p[last] + below) / 2
+  # Between two neighbouring numbers there is none, and the half may round down.
+  return float(middle if middle > below else p[last])
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -168,3 +168,28 @@ def read_csv(path):
   with open(path, newline='') as file:
     rows = list(csv.reader(file))[1:]
   return [(name, *map(float, numbers)) for name, *numbers in rows]
+
+
+def read_dataset(folder):
+  """Reads a dataset with TFDS alone: {split: {key: record}}."""
+  import tensorflow_datasets as tfds
+
+  builder = tfds.builder_from_directory(str(folder))
+  found = {}
+  for split in builder.info.splits:
+    records = list(tfds.as_numpy(builder.as_dataset(split=split)))
+    found[split] = {
+      f'{r["seriesuid"].decode()}/{r["candidate_id"]}': r for r in records
+    }
+    assert len(found[split]) == len(records), 'a key stands twice'
+  return found
+
+
+def files_of(folder):
+  """Name -> bytes of the files in a folder."""
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def shards_of(folder):
+  """Name -> bytes of the TFRecord files in a folder."""
+  return {name: data for name, data in files_of(folder).items() if '.tfrecord-' in name}

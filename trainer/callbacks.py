@@ -2,13 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import math
 import os
 import pathlib
 
 from absl import logging
 import keras
 
+from luna_tfds.errors import JobError
+
 MONITOR = 'val_pr_auc'
+
+
+class AverageWeights(keras.callbacks.SwapEMAWeights):
+  """Puts the averaged weights in for validation and for whatever comes after it."""
+
+  def __init__(self):
+    super().__init__(swap_on_epoch=True)
+
+  @property
+  def swapped(self) -> bool:
+    """Whether the model holds the average now."""
+    return self._ema_weights_in_model
+
+
+class SeedDropout(keras.callbacks.Callback):
+  """Lets the dropout of an epoch follow from its number.
+
+  Keras does not save the state of a dropout layer's generator, so that a run that goes
+  on would drop otherwise than one that was never stopped.
+  """
+
+  def __init__(self, seed: int, start_step: int = 0):
+    """Makes the callback.
+
+    Args:
+      seed: of the run.
+      start_step: steps of the first epoch that an earlier run did.
+    """
+    super().__init__()
+    self._seed = seed
+    self._start_step = start_step
+
+  def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+    """Sets every generator: its state is a key, and how often it was used."""
+    layers = [layer for layer in self.model.layers if hasattr(layer, 'seed_generator')]
+    for number, layer in enumerate(layers):
+      key = (self._seed * 1009 + number) % 2**32
+      used = (epoch * 2**18 + self._start_step) % 2**32
+      layer.seed_generator.state.assign([key, used])
+    self._start_step = 0
+
+
+class StopOnNaN(keras.callbacks.Callback):
+  """Stops at a loss that is not a number, and names the records of the batch."""
+
+  def __init__(self, keys_of: Callable[[int, int], list[str]]):
+    """Makes the callback.
+
+    Args:
+      keys_of: returns the keys of the records of a batch, by epoch and step.
+    """
+    super().__init__()
+    self._keys_of = keys_of
+    self._epoch = 0
+
+  def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+    """Remembers the epoch."""
+    self._epoch = epoch
+
+  def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+    """Stops if the loss is not a number."""
+    loss = (logs or {}).get('loss', 0.0)
+    if math.isfinite(loss):
+      return
+    keys = self._keys_of(self._epoch, batch)
+    raise JobError(
+      f'the loss is {loss} in epoch {self._epoch + 1}, step {batch + 1}; the last good '
+      'checkpoint is kept. Try a lower --learning_rate or --precision=float32. Records '
+      f'of the batch: {" ".join(keys)}'
+    )
 
 
 class SaveLast(keras.callbacks.Callback):

@@ -13,6 +13,7 @@ from model import registry
 
 OPTIMIZERS = ('adam', 'adamw')
 SCHEDULES = ('constant', 'cosine')
+STRATEGIES = ('none', 'mirrored', 'multiworker')
 PRECISIONS = ('auto', 'float32', 'mixed_bfloat16', 'mixed_float16')
 
 
@@ -102,6 +103,8 @@ class TrainConfig:
     patience: epochs without a better PR AUC on validation before it stops; 0 never.
     precision: Keras dtype policy, or 'auto': mixed_bfloat16 where this machine computes
       in it, else float32.
+    strategy: 'none', or a `tf.distribute` strategy: 'mirrored' over the GPUs of this
+      machine; 'multiworker' is refused with the reason.
     jit_compile: whether XLA compiles the step.
     deterministic: whether ops are chosen so that a rerun is equal bit by bit.
   """
@@ -118,12 +121,14 @@ class TrainConfig:
   deployed_prior: float = 0.0
   patience: int = 0
   precision: str = 'auto'
+  strategy: str = 'none'
   jit_compile: bool = False
   deterministic: bool = False
 
   def __post_init__(self):
     _one_of('model', self.model, registry.MODELS)
     _one_of('precision', self.precision, PRECISIONS)
+    _one_of('strategy', self.strategy, STRATEGIES)
     if self.patience < 0:
       raise ValueError(f'patience must be 0 or more. Received: {self.patience}')
     if not 0 <= self.deployed_prior < 1:

@@ -1,40 +1,51 @@
-"""Scores a split and draws up the report; what `luna16-evaluate` does."""
+"""Scores a split: every figure with its interval, the files; for `luna16-evaluate`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
 import keras
 import numpy as np
 
+from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from model import bootstrap as bootstrap_lib
 from model import metrics as metrics_lib
+from trainer import breakdown
 from trainer import config as config_lib
 from trainer import operating
-from trainer import plots
 from trainer import report
 from trainer import scoring
 from trainer import sources
 from trainer import workdir as workdir_lib
 
-_MOSAIC = 12
 # Operating points of the table: where the article stands, and wanted recalls.
 _POINTS = (
-  ('precision', 0.893),
-  ('specificity', 0.982),
+  ('precision', report.ARTICLE['precision']),
+  ('specificity', report.ARTICLE['specificity']),
   ('recall', 0.8),
   ('recall', 0.9),
   ('recall', 0.95),
   ('recall', 0.99),
 )
-_OPTIMISTIC = (
-  'The article splits by candidate: several candidates of one nodule lie on both sides '
-  'of the split, so these figures, like its own, are optimistic. '
-)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A trained model and where it comes from."""
+
+  workdir: workdir_lib.Workdir
+  config: config_lib.TrainConfig
+  model: keras.Model
+
+  @property
+  def fingerprint(self) -> str:
+    """Of the dataset it was trained on."""
+    return workdir_lib.read_json(self.workdir.config)['dataset_fingerprint']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,16 +53,14 @@ class Evaluation:
   """All that the report tells.
 
   Attributes:
-    workdirs: of the models.
-    config: of the first run.
+    runs: one, or an ensemble.
     source: what was scored.
     scores: of its records.
     decision: what is called a nodule.
     metrics: goes to metrics.json.
   """
 
-  workdirs: list[workdir_lib.Workdir]
-  config: config_lib.TrainConfig
+  runs: list[Run]
   source: sources.Source
   scores: scoring.Scores
   decision: operating.Decision
@@ -82,26 +91,31 @@ def evaluate(
     seed: of the resampling.
 
   Raises:
-    UsageError: a workdir, the dataset or the split is not there.
+    UsageError: a workdir, the dataset or the split is not there, or they do not fit.
+    JobError: a model gives no numbers.
   """
-  opened = [workdir_lib.open_workdir(path) for path in paths]
-  workdirs = [workdir for workdir, _ in opened]
-  config = opened[0][1]
+  runs = _open_runs(paths)
+  config = runs[0].config
   builder = sources.open_builder(data_dir or config.data_dir, dataset or config.dataset)
   split = split or ('test' if 'test' in builder.info.splits else 'validation')
   source = sources.open_source(builder, split)
-  models = [keras.models.load_model(w.model, compile=False) for w in workdirs]
-  if tuple(models[0].input_shape[1:]) != source.image_shape:
-    raise UsageError(
-      f'the model takes images of shape {tuple(models[0].input_shape[1:])}, those of '
-      f'{builder.info.full_name} have {source.image_shape}'
-    )
+  _check_shapes(runs, source, builder.info.full_name)
+  models = [run.model for run in runs]
   point = operating.threshold_for(
-    models, workdirs[0], config, builder, rule=rule, tta=tta
+    models, runs[0].workdir, config, builder, rule=rule, tta=tta
   )
   scores = scoring.score(models, source, tta=point['tta'])
-  decision = operating.decide(scores, split, config, point['threshold'], point['rule'])
-  metrics: dict[str, Any] = {
+  unfit = int(np.sum(~np.isfinite(scores.probabilities)))
+  if unfit:
+    raise JobError(
+      f'{runs[0].workdir.path}: the model gives no number for {unfit} of {len(scores)} '
+      'records; its training diverged: train again with a lower --learning_rate'
+    )
+  decision = operating.decide(
+    scores, split, point, chosen_here=_chosen_here(runs[0], source, builder)
+  )
+  resampling = breakdown.Resampling(bootstrap, seed)
+  metrics = {
     'dataset': builder.info.full_name,
     'split': split,
     'model': config.model,
@@ -111,24 +125,53 @@ def evaluate(
     'threshold_rule': decision.rule,
     'threshold_chosen_on': decision.chosen_on,
     'deployed_prior': point['deployed_prior'],
-    **metrics_lib.summary(scores.labels, scores.probabilities, decision.called),
-    'operating_points': _operating_points(scores),
+    'records_trained_on': _records_trained_on(runs, source, builder),
+    **figures(scores, decision.called, resampling),
+    **_breakdowns(scores, decision.called, resampling, sources.metadata(builder)),
     'article': report.ARTICLE,
   }
-  if bootstrap:
-    metrics['intervals'] = bootstrap_lib.intervals(
-      scores.labels,
-      scores.probabilities,
-      decision.called,
+  return Evaluation(runs, source, scores, decision, without_nan(metrics))
+
+
+def figures(
+  scores: scoring.Scores, called: np.ndarray, resampling: breakdown.Resampling
+) -> dict[str, Any]:
+  """Works out the figures over all records, operating points and intervals.
+
+  Args:
+    scores: of the records.
+    called: [n] bool, what is called a nodule.
+    resampling: for the intervals.
+  """
+  labels, probabilities = scores.labels, scores.probabilities
+  found = {
+    **metrics_lib.summary(labels, probabilities, called),
+    'scans': len(np.unique(scores.groups)) if scans_known(scores) else None,
+    'operating_points': _operating_points(scores, resampling),
+  }
+  if resampling.resamples:
+    found['intervals'] = bootstrap_lib.intervals(
+      labels,
+      probabilities,
+      called,
       scores.groups,
-      resamples=bootstrap,
-      seed=seed,
+      resampling.resamples,
+      resampling.seed,
     )
-  return Evaluation(workdirs, config, source, scores, decision, metrics)
+    found['intervals_resample'] = 'scans' if scans_known(scores) else 'records'
+    found['bootstrap'] = dataclasses.asdict(resampling)
+  return found
+
+
+def scans_known(scores: scoring.Scores) -> bool:
+  """Whether records tell which scan they are from; the article's patches don't."""
+  return bool(np.all(scores.features['seriesuid'] != ''))
 
 
 def write(evaluation: Evaluation, folder: pathlib.Path) -> pathlib.Path:
   """Writes metrics.json, predictions.csv, plots/ and report.html; returns the last."""
+  from trainer import sections
+
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -136,162 +179,102 @@ def write(evaluation: Evaluation, folder: pathlib.Path) -> pathlib.Path:
   workdir_lib.write_json(folder / 'metrics.json', evaluation.metrics)
   scoring.write_predictions(evaluation.scores, folder / 'predictions.csv')
   page = folder / 'report.html'
-  metrics = evaluation.metrics
-  subtitle = (
-    f'{metrics["model"]} on {metrics["dataset"]}, split {metrics["split"]}: '
-    f'{metrics["records"]} records, {metrics["nodules"]} nodules'
-  )
-  sections = _sections(evaluation, folder / 'plots')
-  page.write_text(report.render('Nodule classifier', subtitle, sections))
+  page.write_text(sections.page(evaluation, folder / 'plots'))
   return page
 
 
-def _operating_points(scores: scoring.Scores) -> list[dict[str, Any]]:
+def without_nan(value: Any) -> Any:
+  """Replaces what JSON has no number for, NaN and infinities, by None, at any depth."""
+  if isinstance(value, dict):
+    return {key: without_nan(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [without_nan(item) for item in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def _open_runs(paths: Sequence[str]) -> list[Run]:
+  opened = [workdir_lib.open_workdir(path) for path in paths]
+  runs = [
+    Run(workdir, config, keras.models.load_model(workdir.model, compile=False))
+    for workdir, config in opened
+  ]
+  for run in runs[1:]:
+    # Else the threshold would be chosen on records that one of them was trained on.
+    for name in ('validation_split', 'train_split'):
+      ours, first = getattr(run.config, name), getattr(runs[0].config, name)
+      if ours != first:
+        raise UsageError(
+          f'{run.workdir.path} has {name}={ours!r} and {runs[0].workdir.path} has '
+          f'{first!r}: an ensemble needs runs on the same splits'
+        )
+  return runs
+
+
+def _check_shapes(runs: Sequence[Run], source: sources.Source, dataset: str) -> None:
+  for run in runs:
+    shape = tuple(run.model.input_shape[1:])
+    if shape != source.image_shape:
+      raise UsageError(
+        f'the model of {run.workdir.path} takes images of shape {shape}, those of '
+        f'{dataset} have {source.image_shape}; give the --dataset it was trained on'
+      )
+
+
+def _chosen_here(run: Run, source: sources.Source, builder: Any) -> bool:
+  """Whether the split holds records that the threshold was chosen on."""
+  if run.fingerprint != source.fingerprint:
+    # Of another dataset shards say nothing; a split's name says which subsets it holds.
+    return source.split == run.config.validation_split
+  validation = operating.open_validation(builder, run.config)
+  return validation is not None and operating.shared_records(validation, source) > 0
+
+
+def _records_trained_on(
+  runs: Sequence[Run], source: sources.Source, builder: Any
+) -> int | None:
+  """Counts scored records that training saw; None if it saw another dataset."""
+  if any(run.fingerprint != source.fingerprint for run in runs):
+    return None
+  trained = sources.open_source(builder, runs[0].config.train_split)
+  return operating.shared_records(trained, source)
+
+
+def _breakdowns(
+  scores: scoring.Scores,
+  called: np.ndarray,
+  resampling: breakdown.Resampling,
+  metadata: dict[str, Any],
+) -> dict[str, Any]:
+  """The figures by what they depend on; what is not known is left out."""
+  tables = {
+    'by_diameter': breakdown.by_diameter(scores, called, resampling),
+    'by_subset': breakdown.by_subset(scores, called, resampling),
+  }
+  # Images that were resampled have the spacing asked for, whatever the scan's.
+  if not (metadata.get('patch') or {}).get('spacing_mm'):
+    tables['by_slice_thickness'] = breakdown.by_slice_thickness(
+      scores, called, resampling
+    )
+  return {name: rows for name, rows in tables.items() if rows}
+
+
+def _operating_points(
+  scores: scoring.Scores, resampling: breakdown.Resampling
+) -> list[dict[str, Any]]:
   if len(np.unique(scores.labels)) < 2:
     return []
-  return [
-    {
-      'target': f'{target} >= {value}',
-      **metrics_lib.at_target(scores.labels, scores.probabilities, target, value),
-    }
-    for target, value in _POINTS
-  ]
-
-
-def _sections(evaluation: Evaluation, folder: pathlib.Path) -> list[report.Section]:
-  metrics, decision = evaluation.metrics, evaluation.decision
-  article = metrics['dataset'].startswith('luna16_patches/article')
-  note = (
-    f'Called a nodule from {decision.threshold:.4g} on (rule {decision.rule}, chosen on '
-    f'{decision.chosen_on}). The intervals come from resampling '
-    f'{"records" if article else "scans"}. '
-  )
-  return [
-    report.figures_section(metrics, (_OPTIMISTIC if article else '') + note),
-    _curves(evaluation, folder),
-    _points_section(metrics),
-    *_mosaics(evaluation, folder),
-    *_training(evaluation, folder),
-    _configuration(evaluation),
-  ]
-
-
-def _curves(evaluation: Evaluation, folder: pathlib.Path) -> report.Section:
-  labels, probabilities = evaluation.scores.labels, evaluation.scores.probabilities
-  figures = {
-    'confusion_matrix': (
-      plots.confusion_matrix(evaluation.metrics['confusion_matrix']),
-      'Confusion matrix',
-    )
-  }
-  if len(np.unique(labels)) == 2:
-    figures['roc'] = plots.roc(labels, probabilities, report.ARTICLE), 'ROC curve'
-    figures['precision_recall'] = (
-      plots.precision_recall(labels, probabilities, report.ARTICLE),
-      'Precision and recall',
-    )
-    figures['reliability'] = (
-      plots.reliability(labels, probabilities),
-      'Calibration: what is called p should be a nodule in a share p of cases',
-    )
-  pictures = [
-    report.Picture(plots.save(fig, folder / f'{name}.png'), caption)
-    for name, (fig, caption) in figures.items()
-  ]
-  return report.Section('Curves', pictures=pictures)
-
-
-def _points_section(metrics: dict[str, Any]) -> report.Section:
-  rows = [
-    (
-      point['target'],
-      f'{point["threshold"]:.4g}',
-      *(
-        report.number(point[n], 3) for n in ('precision', 'recall', 'specificity', 'f1')
-      ),
-    )
-    for point in metrics['operating_points']
-  ]
-  return report.Section(
-    'Operating points',
-    'Read off the curves of these very records.',
-    ('at', 'threshold', 'precision', 'recall', 'specificity', 'F1'),
-    rows,
-  )
-
-
-def _mosaics(evaluation: Evaluation, folder: pathlib.Path) -> list[report.Section]:
-  """The most confident records of each kind, mistakes first."""
-  scores, called = evaluation.scores, evaluation.decision.called
-  positive = scores.labels == 1
-  kinds = {
-    'False negatives': (positive & ~called, 1),
-    'False positives': (~positive & called, -1),
-    'True positives': (positive & called, -1),
-    'True negatives': (~positive & ~called, 1),
-  }
-  picks = {}
-  for name, (mask, sign) in kinds.items():
-    members = np.flatnonzero(mask)
-    order = np.argsort(sign * scores.probabilities[members], kind='stable')
-    picks[name] = members[order[:_MOSAIC]]
-  images = scoring.images_at(evaluation.source, np.concatenate([*picks.values()]))
-  pictures, start = [], 0
-  for name, members in picks.items():
-    some = images[start : start + len(members)]
-    start += len(members)
-    if not len(members):
-      continue
-    fig = plots.mosaic(some, [_caption(scores, i) for i in members])
-    uri = plots.save(fig, folder / f'{name.lower().replace(" ", "_")}.png')
-    total = int(kinds[name][0].sum())
-    pictures.append(
-      report.Picture(
-        uri, f'{name}: {len(members)} of {total}, most confident first', True
+  points = []
+  for target, value in _POINTS:
+    point = metrics_lib.at_target(scores.labels, scores.probabilities, target, value)
+    if resampling.resamples:
+      point['intervals'] = bootstrap_lib.rate_intervals(
+        scores.labels,
+        scores.probabilities >= point['threshold'],
+        scores.groups,
+        resampling.resamples,
+        resampling.seed,
       )
-    )
-  wrong = np.concatenate([picks['False negatives'], picks['False positives']])
-  rows = [_mistake(scores, i) for i in wrong]
-  return [
-    report.Section('Examples', pictures=pictures),
-    report.Section(
-      'Most confident mistakes',
-      '' if rows else 'None.',
-      ('record', 'x, y, z in mm', 'is', 'probability', 'diameter in mm', 'grey zone'),
-      rows,
-    ),
-  ]
-
-
-def _caption(scores: scoring.Scores, index: int) -> str:
-  return f'{scores.probabilities[index]:.3f}  #{scores.features["candidate_id"][index]}'
-
-
-def _mistake(scores: scoring.Scores, index: int) -> tuple[str, ...]:
-  features = scores.features
-  center = features['center_xyz_mm'][index]
-  diameter = features['diameter_mm'][index]
-  return (
-    scores.keys[index].removeprefix('/'),
-    ', '.join(f'{c:.1f}' for c in center) if np.isfinite(center).all() else '–',
-    'nodule' if scores.labels[index] else 'non-nodule',
-    f'{scores.probabilities[index]:.4f}',
-    f'{diameter:.1f}' if diameter > 0 else '–',
-    'yes' if features['excluded'][index] else '',
-  )
-
-
-def _training(evaluation: Evaluation, folder: pathlib.Path) -> list[report.Section]:
-  history = evaluation.workdirs[0].read_history()
-  if not history:
-    return []
-  uri = plots.save(plots.training_curves(history), folder / 'training.png')
-  picture = report.Picture(uri, 'Loss and PR AUC over epochs', True)
-  return [report.Section('Training', pictures=[picture])]
-
-
-def _configuration(evaluation: Evaluation) -> report.Section:
-  fields = workdir_lib.read_json(evaluation.workdirs[0].config)
-  flat = workdir_lib.flatten(fields)
-  rows = [(name.removeprefix('config.'), str(value)) for name, value in flat.items()]
-  return report.Section('Configuration', header=('setting', 'value'), rows=rows)
+    points.append({'target': f'{target} >= {value}', **point})
+  return points

@@ -8,13 +8,16 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from luna_tfds.errors import UsageError
 from model import layers
 from model import metrics
 from model import registry
+from trainer import board
 from trainer import callbacks
 from trainer import config as config_lib
+from trainer import distribution
 from trainer import input_pipeline
 from trainer import scoring
 from trainer import sources
@@ -31,6 +34,10 @@ def fit(
 ) -> int:
   """Fits the network from where the workdir's last checkpoint stands.
 
+  The checkpoint holds weights, optimiser, weight average and the state of the dropout;
+  the order of an epoch follows from its number. So a run that was killed goes on from
+  the end of its last epoch, one that was interrupted from the very batch.
+
   Args:
     config: the run.
     source: training records.
@@ -41,42 +48,73 @@ def fit(
     Epochs done, in all runs of the workdir.
 
   Raises:
-    UsageError: the split cannot be balanced.
+    UsageError: the split cannot be balanced, or the strategy cannot be had.
+    JobError: the loss is not a number.
+    KeyboardInterrupt: after the state was saved.
   """
   keras.utils.set_random_seed(config.input.seed)
   keras.config.set_dtype_policy(config_lib.resolve_precision(config.precision))
   if config.deterministic:
-    import tensorflow as tf
-
     tf.config.experimental.enable_op_determinism()
+  strategy = distribution.make_strategy(config.strategy)
   try:
     steps = config.recipe.steps_per_epoch or input_pipeline.default_steps_per_epoch(
       source, config.input
     )
   except ValueError as error:
     raise UsageError(str(error)) from error
-  network = _network(config, source, steps, workdir)
-  done = int(network.optimizer.iterations.numpy()) // steps
-  workdir.truncate_history(done)
-  history = workdir.read_history()
-  finished = done >= config.recipe.epochs or callbacks.should_stop(
-    [row[callbacks.MONITOR] for row in history if callbacks.MONITOR in row],
-    config.patience,
-  )
-  if finished:
-    return done
-  if done:
-    print(f'going on after epoch {done}', file=sys.stderr)
-  network.fit(
-    input_pipeline.train_batches(source, config.input, steps, start_epoch=done),
-    steps_per_epoch=steps,
-    epochs=config.recipe.epochs,
-    initial_epoch=done,
-    validation_data=_validation_batches(validation),
-    callbacks=_callbacks(config, workdir, history),
-    verbose='auto' if sys.stdout.isatty() else 2,
-  )
-  return int(network.optimizer.iterations.numpy()) // steps
+  while True:
+    with strategy.scope():
+      network = _network(config, source, steps, workdir)
+    epoch, step = divmod(int(network.optimizer.iterations.numpy()), steps)
+    workdir.truncate_history(epoch)
+    if epoch >= config.recipe.epochs or callbacks.should_stop(
+      [
+        row[callbacks.MONITOR]
+        for row in workdir.read_history()
+        if callbacks.MONITOR in row
+      ],
+      config.patience,
+    ):
+      return epoch
+    if epoch or step:
+      print(f'going on after epoch {epoch}, step {step}', file=sys.stderr)
+    # An epoch that was interrupted is finished first, by itself.
+    last = epoch + 1 if step else config.recipe.epochs
+    _fit_epochs(
+      config, network, source, validation, workdir, (epoch, last, step, steps)
+    )
+
+
+def _fit_epochs(
+  config: config_lib.TrainConfig,
+  network: keras.Model,
+  source: sources.Source,
+  validation: sources.Source | None,
+  workdir: workdir_lib.Workdir,
+  span: tuple[int, int, int, int],
+) -> None:
+  """Fits from (epoch, step) to the end of an epoch; saves if interrupted."""
+  epoch, last, step, steps = span
+  average = callbacks.AverageWeights() if config.recipe.ema else None
+  chain = _callbacks(config, source, validation, (step, steps), workdir, average)
+  try:
+    network.fit(
+      distribution.share(
+        input_pipeline.train_batches(source, config.input, steps, epoch, step)
+      ),
+      steps_per_epoch=steps - step,
+      epochs=last,
+      initial_epoch=epoch,
+      validation_data=_validation_batches(validation),
+      callbacks=chain,
+      verbose='auto' if sys.stdout.isatty() else 2,
+    )
+  except KeyboardInterrupt:
+    # While the average is in the model its weights are not those of training.
+    if average is None or not average.swapped:
+      callbacks.save_atomically(network, workdir.last)
+    raise
 
 
 def deliver(
@@ -131,14 +169,22 @@ def _network(
   steps: int,
   workdir: workdir_lib.Workdir,
 ) -> keras.Model:
-  """The network of the last checkpoint with its optimiser, or a new one."""
+  """A new network with its optimiser, in the state of the last checkpoint if any."""
+  network = _new_network(config, source, steps)
   if workdir.last.is_file():
-    network = keras.models.load_model(workdir.last)
-    schedule = _learning_rate(config, steps)
-    if not isinstance(schedule, float):
-      # A run made longer follows the longer schedule.
-      network.optimizer._learning_rate = schedule
-    return network
+    # Not the loaded model itself: Keras does not save which weights are excluded from
+    # weight decay, and a run made longer follows a longer schedule.
+    saved = keras.models.load_model(workdir.last)
+    network.set_weights(saved.get_weights())
+    network.optimizer.build(network.trainable_variables)
+    for variable, value in zip(network.optimizer.variables, saved.optimizer.variables):
+      variable.assign(value)
+  return network
+
+
+def _new_network(
+  config: config_lib.TrainConfig, source: sources.Source, steps: int
+) -> keras.Model:
   network = registry.build(config.model, source.image_shape)
   _start_at_prior(network, config, source)
   recipe = config.recipe
@@ -198,26 +244,35 @@ def _learning_rate(config: config_lib.TrainConfig, steps: int) -> Any:
 def _validation_batches(validation: sources.Source | None) -> Any:
   if validation is None:
     return None
-  import tensorflow as tf
-
   batches = input_pipeline.evaluation_batches(validation, names=('image', 'label'))
   return batches.map(lambda r: (r['image'], tf.cast(r['label'], tf.float32)))
 
 
 def _callbacks(
   config: config_lib.TrainConfig,
+  source: sources.Source,
+  validation: sources.Source | None,
+  progress: tuple[int, int],
   workdir: workdir_lib.Workdir,
-  history: list[dict[str, float]],
+  average: callbacks.AverageWeights | None,
 ) -> list[keras.callbacks.Callback]:
-  """In this order: SaveLast before the averaged weights are swapped in."""
+  """In this order: SaveLast before the averaged weights are put in."""
+  history = workdir.read_history()
+  step, steps = progress
+
+  def keys_of(epoch: int, step: int) -> list[str]:
+    return input_pipeline.batch_keys(source, config.input, steps, epoch, step)
+
   chain: list[keras.callbacks.Callback] = [
-    keras.callbacks.TerminateOnNaN(),
+    callbacks.SeedDropout(config.input.seed, step),
+    callbacks.StopOnNaN(keys_of),
     keras.callbacks.CSVLogger(str(workdir.history), append=True),
     keras.callbacks.TensorBoard(str(workdir.tensorboard), write_graph=False),
     callbacks.SaveLast(workdir.last),
   ]
-  if config.recipe.ema:
-    chain.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+  if average is not None:
+    chain.append(average)
   chain.append(callbacks.SaveBest(workdir.best, history))
+  chain.append(board.Pictures(workdir.tensorboard, validation))
   chain.append(callbacks.StopEarly(config.patience, history))
   return chain

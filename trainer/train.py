@@ -128,6 +128,9 @@ _PRECISION = flags.DEFINE_string(
   'auto, float32, mixed_bfloat16 or mixed_float16.',
   flag_values=FLAGS,
 )
+_STRATEGY = flags.DEFINE_string(
+  'strategy', None, 'none, mirrored or multiworker.', flag_values=FLAGS
+)
 _JIT = flags.DEFINE_boolean('jit_compile', None, 'Compile with XLA.', flag_values=FLAGS)
 _DETERMINISTIC = flags.DEFINE_boolean(
   'deterministic', None, 'Make a rerun equal bit by bit; slower.', flag_values=FLAGS
@@ -186,6 +189,7 @@ def config_from_flags() -> Any:
       _DEPLOYED_PRIOR,
       _PATIENCE,
       _PRECISION,
+      _STRATEGY,
       _JIT,
       _DETERMINISTIC,
     ),

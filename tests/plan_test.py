@@ -1,0 +1,374 @@
+import itertools
+import os
+import pathlib
+import tempfile
+
+import fake_data
+import hypothesis
+from hypothesis import strategies as st
+import numpy as np
+import oracles
+import pytest
+
+from beam_jobs import plan as plan_lib
+from luna_tfds import CONFIGS
+from luna_tfds import UsageError
+from luna_tfds import custom_config
+
+ALL = CONFIGS['axial_50px_all']
+
+
+def write_scans(folder, subset_of):
+  """Writes headers without voxels: a plan does not read them."""
+  for name, subset in subset_of.items():
+    path = folder / f'subset{subset}' / f'{name}.mhd'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'ObjectType = Image\nElementDataFile = {name}.raw\n')
+    path.with_suffix('.raw').write_bytes(b'\0\0')
+
+
+def write_tables(folder, candidates, nodules=(), excluded=()):
+  fake_data.write_candidates(folder / 'candidates.csv', candidates)
+  fake_data.write_findings(folder / 'annotations.csv', nodules)
+  fake_data.write_findings(folder / 'annotations_excluded.csv', excluded)
+
+
+def rows_of(counts):
+  """Mixed candidate rows; counts are (positives, negatives) of each scan."""
+  per_scan = [
+    [
+      (name, float(i), 2.0, 3.0, int(i < positives))
+      for i in range(positives + negatives)
+    ]
+    for name, (positives, negatives) in counts.items()
+  ]
+  mixed = itertools.chain(*itertools.zip_longest(*per_scan))
+  return [row for row in mixed if row is not None]
+
+
+def planned(plan):
+  """(seriesuid, candidate_id) of every record, in order."""
+  return [
+    (task.seriesuid, int(row))
+    for shard in plan.shards
+    for task in shard.tasks
+    for row in task.candidate_ids
+  ]
+
+
+def fingerprints(plan):
+  return {(s.split, s.index): s.fingerprint for s in plan.shards}
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Two scans of subset 0, one of 1, 8 and 9, and candidates of one not on disk."""
+  write_scans(tmp_path, {'a': 0, 'b': 0, 'c': 1, 'd': 8, 'e': 9})
+  counts = {name: (1, 4) for name in 'abcde'}
+  write_tables(
+    tmp_path,
+    rows_of({**counts, 'elsewhere': (2, 2)}),
+    nodules=[('a', 0.0, 2.0, 3.0, 3.0)],
+    excluded=[('c', 6.0, 2.0, 3.0, -1)],
+  )
+  return tmp_path
+
+
+def test_plan_by_hand(folder):
+  plan = plan_lib.make_plan(folder, ALL)
+  assert [(s.split, s.index, s.subset) for s in plan.shards] == [
+    ('train', 0, 0),
+    ('train', 1, 1),
+    ('validation', 0, 8),
+    ('test', 0, 9),
+  ]
+  assert [[t.seriesuid for t in s.tasks] for s in plan.shards] == [
+    ['a', 'b'],
+    ['c'],
+    ['d'],
+    ['e'],
+  ]
+  assert plan.splits == ['train', 'validation', 'test']
+  assert (plan.num_records, plan.num_scans, plan.scans_on_disk) == (25, 5, 5)
+  assert plan.candidates_elsewhere == 4
+  assert plan.of_split('train') == list(plan.shards[:2])
+
+
+def test_a_task_holds_what_the_tables_say(folder):
+  task = plan_lib.make_plan(folder, ALL).shards[0].tasks[0]
+  assert task.seriesuid == 'a'
+  assert task.path == str(folder / 'subset0' / 'a.mhd')
+  assert len(task.candidate_ids) == 5
+  rows = oracles.read_csv(folder / 'candidates.csv')
+  for row, label, point in zip(task.candidate_ids, task.labels, task.centers_xyz_mm):
+    assert rows[row] == ('a', *point, label)
+  assert task.findings.nodule_id.tolist() == [0, 0, -1, -1, -1]
+  assert task.findings.diameter_mm.tolist() == [3, 3, 0, 0, 0]
+
+
+@pytest.mark.parametrize('config', ['axial_50px', 'axial_50px_all'])
+def test_every_wanted_candidate_once(config, download):
+  plan = plan_lib.make_plan(download.folder, CONFIGS[config])
+  subset_of = {name: scan.subset for name, scan in download.scans.items()}
+  ratio = CONFIGS[config].negatives_per_positive
+  chosen = oracles.chosen_rows(download.candidates, subset_of, ratio)
+  expected = sorted((download.candidates[i][0], i) for i in chosen)
+  assert sorted(planned(plan)) == expected
+
+
+@pytest.mark.parametrize('ratio', [0, 2])
+def test_ratio_and_seed_choose_by_hash(ratio, download):
+  config = custom_config(CONFIGS['axial_50px'], negatives_per_positive=ratio, seed=4)
+  plan = plan_lib.make_plan(download.folder, config)
+  subset_of = {name: scan.subset for name, scan in download.scans.items()}
+  chosen = oracles.chosen_rows(download.candidates, subset_of, ratio, seed=4)
+  assert {row for _, row in planned(plan)} == chosen
+
+
+layouts = st.dictionaries(
+  st.integers(100, 999).map('scan{}'.format),
+  st.tuples(
+    st.sampled_from([None, 0, 1, 5, 8, 9]), st.integers(0, 3), st.integers(0, 6)
+  ),
+  min_size=1,
+  max_size=14,
+).filter(lambda scans: any(s[0] is not None for s in scans.values()))
+
+
+@hypothesis.given(
+  layout=layouts, ratio=st.sampled_from([None, 0, 1, 5]), shuffle=st.randoms()
+)
+@hypothesis.settings(max_examples=40)
+def test_properties_of_a_plan(layout, ratio, shuffle):
+  config = custom_config(ALL, negatives_per_positive=ratio)
+  subset_of = {name: s[0] for name, s in layout.items() if s[0] is not None}
+  rows = rows_of({name: s[1:] for name, s in layout.items()})
+  hypothesis.assume(rows)
+  with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+    first, second = pathlib.Path(first), pathlib.Path(second)
+    write_scans(first, subset_of)
+    write_tables(first, rows)
+    plan = plan_lib.make_plan(first, config)
+    # Each wanted candidate once.
+    chosen = oracles.chosen_rows(rows, subset_of, ratio)
+    assert sorted(planned(plan)) == sorted((rows[i][0], i) for i in chosen)
+    assert plan.candidates_elsewhere == sum(row[0] not in subset_of for row in rows)
+    for shard in plan.shards:
+      assert shard.num_records > 0
+      assert {subset_of[task.seriesuid] for task in shard.tasks} == {shard.subset}
+      assert shard.split == oracles.split_of(shard.subset)
+    for split in plan.splits:
+      shards = plan.of_split(split)
+      assert [shard.index for shard in shards] == list(range(len(shards)))
+    assert len({shard.fingerprint for shard in plan.shards}) == len(plan.shards)
+    # Scans written in another order, and rows of scans that are not on disk.
+    names = list(subset_of)
+    shuffle.shuffle(names)
+    write_scans(second, {name: subset_of[name] for name in names})
+    write_tables(second, [*rows, ('elsewhere', 0.0, 0.0, 0.0, 1)])
+    again = plan_lib.make_plan(second, config)
+    assert fingerprints(again) == fingerprints(plan)
+    assert again.fingerprint == plan.fingerprint
+
+
+class FakeTask:
+  def __init__(self, num_records, num_scans=1):
+    self.labels = [0] * num_records
+    self.num_scans = num_scans
+
+
+@hypothesis.given(
+  sizes=st.lists(st.integers(1, 40), max_size=30),
+  max_records=st.integers(1, 60),
+  max_scans=st.integers(1, 6),
+)
+def test_shards_keep_their_bounds(sizes, max_records, max_scans):
+  tasks = [FakeTask(size) for size in sizes]
+  groups = list(plan_lib.pack_tasks(tasks, 100, max_records * 100, max_scans))
+  assert [task for group in groups for task in group] == tasks
+  for group in groups:
+    assert 1 <= len(group) <= max_scans
+    assert len(group) == 1 or sum(len(t.labels) for t in group) <= max_records
+  # No group could have taken the first task of the next.
+  for group, following in itertools.pairwise(groups):
+    full = sum(len(t.labels) for t in [*group, following[0]]) > max_records
+    assert full or len(group) == max_scans
+
+
+def test_many_scans_make_many_shards(tmp_path):
+  names = [f'scan{i:02d}' for i in range(2 * plan_lib.MAX_SCANS_PER_SHARD + 3)]
+  write_scans(tmp_path, dict.fromkeys(names, 4))
+  write_tables(tmp_path, rows_of(dict.fromkeys(names, (1, 1))))
+  plan = plan_lib.make_plan(tmp_path, ALL)
+  most = plan_lib.MAX_SCANS_PER_SHARD
+  assert [shard.num_scans for shard in plan.shards] == [most, most, 3]
+  assert [shard.index for shard in plan.shards] == [0, 1, 2]
+
+
+def test_large_patches_make_small_shards(tmp_path):
+  write_scans(tmp_path, {'a': 4, 'b': 4, 'c': 4})
+  # 48^3 int16 is 221,184 bytes; 400 of them are two thirds of a shard.
+  write_tables(tmp_path, rows_of({'a': (0, 400), 'b': (0, 400), 'c': (0, 150)}))
+  plan = plan_lib.make_plan(tmp_path, CONFIGS['cube_48mm_all'])
+  assert [[t.seriesuid for t in s.tasks] for s in plan.shards] == [['a'], ['b', 'c']]
+  assert plan.record_bytes > 48**3 * 2
+  for shard in plan.shards:
+    assert shard.num_records * plan.record_bytes <= plan_lib.MAX_SHARD_BYTES
+
+
+def test_the_same_inputs_make_the_same_plan(folder):
+  first, second = plan_lib.make_plan(folder, ALL), plan_lib.make_plan(folder, ALL)
+  assert first.fingerprint == second.fingerprint
+  assert fingerprints(first) == fingerprints(second)
+
+
+def test_the_place_of_the_download_does_not_matter(folder, tmp_path):
+  before = fingerprints(plan_lib.make_plan(folder, ALL))
+  moved = folder.rename(tmp_path.with_name('moved'))
+  assert fingerprints(plan_lib.make_plan(moved, ALL)) == before
+
+
+def change_header(folder):
+  path = folder / 'subset1' / 'c.mhd'
+  path.write_text('ElementSpacing = 1 1 2\n' + path.read_text())
+
+
+def change_size(folder):
+  (folder / 'subset1' / 'c.raw').write_bytes(b'\0\0\0')
+
+
+def change_data_file(folder):
+  (folder / 'subset1' / 'c.raw').unlink()
+
+
+def change_row(folder, old, new):
+  text = (folder / 'candidates.csv').read_text()
+  assert old in text
+  (folder / 'candidates.csv').write_text(text.replace(old, new))
+
+
+def change_centre(folder):
+  change_row(folder, 'c,1.0,2.0,3.0,0', 'c,1.0,2.0,3.0000001,0')
+
+
+def change_label(folder):
+  change_row(folder, 'c,1.0,2.0,3.0,0', 'c,1.0,2.0,3.0,1')
+
+
+def change_nodule(folder):
+  nodules = [('a', 0.0, 2.0, 3.0, 3.0), ('c', 0.0, 2.0, 3.0, 3.0)]
+  fake_data.write_findings(folder / 'annotations.csv', nodules)
+
+
+def change_excluded(folder):
+  fake_data.write_findings(folder / 'annotations_excluded.csv', [])
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    change_header,
+    change_size,
+    change_data_file,
+    change_centre,
+    change_label,
+    change_nodule,
+    change_excluded,
+  ],
+)
+def test_a_change_shows_in_its_shard_alone(change, folder):
+  before = plan_lib.make_plan(folder, ALL)
+  change(folder)
+  after = plan_lib.make_plan(folder, ALL)
+  assert after.fingerprint != before.fingerprint
+  changed = {
+    place
+    for place, fingerprint in fingerprints(after).items()
+    if fingerprint != fingerprints(before)[place]
+  }
+  assert changed == {('train', 1)}
+
+
+@pytest.mark.parametrize('changes', [{'seed': 1}, {'patch_shape': (50, 49)}])
+def test_seed_and_shape_show_in_every_shard(changes, folder):
+  before = fingerprints(plan_lib.make_plan(folder, ALL))
+  after = fingerprints(plan_lib.make_plan(folder, custom_config(ALL, **changes)))
+  assert after.keys() == before.keys()
+  assert not set(after.values()) & set(before.values())
+
+
+def test_subsets(folder):
+  plan = plan_lib.make_plan(folder, custom_config(ALL, subsets=(1, 9)))
+  assert [s.subset for s in plan.shards] == [1, 9]
+  assert plan.splits == ['train', 'test']
+  assert plan.scans_on_disk == 2
+
+
+def test_second_candidate_list(folder):
+  config = custom_config(ALL, candidate_list='V2')
+  with pytest.raises(UsageError, match=r'candidates_V2\.csv .* is missing'):
+    plan_lib.make_plan(folder, config)
+  fake_data.write_candidates(folder / 'candidates_V2.csv', [('d', 1.0, 2.0, 3.0, 0)])
+  assert planned(plan_lib.make_plan(folder, config)) == [('d', 0)]
+
+
+def test_tables_that_are_missing(folder):
+  (folder / 'annotations_excluded.csv').unlink()
+  plan = plan_lib.make_plan(folder, ALL)
+  assert not any(t.findings.excluded.any() for s in plan.shards for t in s.tasks)
+  (folder / 'annotations.csv').unlink()
+  with pytest.raises(UsageError, match=r'annotations\.csv .* is missing'):
+    plan_lib.make_plan(folder, ALL)
+
+
+def test_no_candidate_in_a_scan_on_disk(folder):
+  write_tables(folder, rows_of({'elsewhere': (1, 1)}))
+  plan = plan_lib.make_plan(folder, ALL)
+  assert plan.shards == ()
+  assert plan.candidates_elsewhere == 2
+
+
+def test_input_files(folder):
+  shard = plan_lib.make_plan(folder, ALL).shards[0]
+  names = [os.path.relpath(path, folder) for path in plan_lib.input_files(shard)]
+  assert names == ['subset0/a.mhd', 'subset0/a.raw', 'subset0/b.mhd', 'subset0/b.raw']
+
+
+def test_input_files_of_a_broken_header(folder):
+  (folder / 'subset1' / 'c.mhd').write_text('ElementDataFile = /etc/hostname\n')
+  shard = plan_lib.make_plan(folder, ALL).shards[1]
+  assert plan_lib.input_files(shard) == [folder / 'subset1' / 'c.mhd']
+
+
+def test_article(tmp_path):
+  rows = fake_data.write_article(tmp_path)
+  plan = plan_lib.make_plan(tmp_path, CONFIGS['article'])
+  assert [(s.split, s.index, s.subset) for s in plan.shards] == [
+    ('train', 0, -1),
+    ('validation', 0, -1),
+  ]
+  for shard in plan.shards:
+    images = [image for task in shard.tasks for image in task.images]
+    assert [(i.path, i.label, i.candidate_id) for i in images] == rows[shard.split]
+    assert plan_lib.input_files(shard) == [path for path, _, _ in rows[shard.split]]
+  assert plan.num_scans == 0
+  assert plan.num_records == 8
+
+
+def test_equal_lists_make_different_shards(tmp_path):
+  fake_data.write_article(tmp_path)
+  text = (tmp_path / 'valdatalabels.txt').read_text()
+  (tmp_path / 'testdatalabels.txt').write_text(text)
+  shards = plan_lib.make_plan(tmp_path, CONFIGS['article']).shards
+  assert len({shard.fingerprint for shard in shards}) == len(shards) == 3
+
+
+def test_plan_of_the_real_scans(real_data):
+  plan = plan_lib.make_plan(real_data / 'luna16', ALL)
+  assert [(s.split, s.subset, s.num_scans) for s in plan.shards] == [
+    ('train', 1, 1),
+    ('test', 9, 1),
+  ]
+  assert plan.num_records == 935
+  labels = np.concatenate([t.labels for s in plan.shards for t in s.tasks])
+  assert labels.sum() == 4

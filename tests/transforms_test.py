@@ -1,0 +1,124 @@
+import random
+
+import apache_beam as beam
+from apache_beam.runners.portability import fn_api_runner
+from apache_beam.testing import test_pipeline
+from apache_beam.testing import util
+import fake_data
+import oracles
+import pytest
+
+from beam_jobs import job_folder
+from beam_jobs import plan as plan_lib
+from beam_jobs import transforms
+from luna_tfds import CONFIGS
+from luna_tfds import patches
+
+CONFIG = CONFIGS['axial_50px_all']
+
+
+@pytest.fixture
+def folder(tmp_path):
+  folder = job_folder.JobFolder(tmp_path / 'data' / '1.0.0')
+  with folder.locked():
+    yield folder
+
+
+def write(plan, folder, shards=None, check=None):
+  """Runs the transform in the in-process runner; returns the pipeline's result."""
+  folder.clean(plan)
+  names = [folder.store(shard) for shard in (shards or plan.shards)]
+  pipeline = test_pipeline.TestPipeline(runner=fn_api_runner.FnApiRunner())
+  results = (
+    pipeline
+    | beam.Create(names)
+    | transforms.WriteShards(CONFIG.spec, CONFIG.seed, folder)
+  )
+  if check:
+    util.assert_that(results, check)
+  result = pipeline.run()
+  result.wait_until_finish()
+  return result
+
+
+def counters(result):
+  found = {}
+  for counter in result.metrics().query()['counters']:
+    if counter.key.metric.namespace.endswith('WriteShards'):
+      found[counter.key.metric.name] = counter.committed
+  return found
+
+
+def test_counters(download, folder):
+  plan = plan_lib.make_plan(download.folder, CONFIG)
+  found = counters(write(plan, folder))
+  voxels = sum(scan.voxels.size for scan in download.scans.values())
+  padded = 0
+  images = {name: oracles.world_image(path) for name, path in download.paths.items()}
+  for name, *point, _ in download.candidates:
+    center = oracles.center_zyx(images[name], point)
+    first = [int((c + 0.5) // 1) - n // 2 for c, n in zip(center, (1, 50, 50))]
+    shape = images[name].GetSize()[::-1]
+    padded += any(f < 0 or f + n > s for f, n, s in zip(first, (1, 50, 50), shape))
+  assert 0 < padded < len(download.candidates)
+  assert found == {
+    'scans-read': 12,
+    'scans-failed': 0,
+    'bytes-read': 2 * voxels,
+    'patches-written': len(download.candidates),
+    'patches-padded': padded,
+  }
+
+
+def test_counters_of_failed_scans(tmp_path, folder):
+  scans = [fake_data.make_scan(seed, seed) for seed in range(3)]
+  download = fake_data.write_download(tmp_path / 'luna16', scans)
+  fake_data.truncate(download.paths['1.2.826.0.1'].with_suffix('.raw'), 2)
+  found = counters(write(plan_lib.make_plan(download.folder, CONFIG), folder))
+  left = [row for row in download.candidates if row[0] != '1.2.826.0.1']
+  assert found['scans-failed'] == 1
+  assert found['scans-read'] == 2
+  assert found['patches-written'] == len(left)
+
+
+def test_one_small_row_a_shard(download, folder):
+  plan = plan_lib.make_plan(download.folder, CONFIG)
+
+  def check(results):
+    found = {r.fingerprint: r.num_records for r in results}
+    assert found == {s.fingerprint: s.num_records for s in plan.shards}
+    assert {(r.split, r.index, r.subset) for r in results} == {
+      (s.split, s.index, s.subset) for s in plan.shards
+    }
+    for result in results:
+      assert folder.part(result).stat().st_size == result.num_bytes
+
+  write(plan, folder, check=check)
+  assert folder.finished() == {s.fingerprint for s in plan.shards}
+
+
+def test_the_order_of_shards_does_not_matter(download, folder, tmp_path):
+  plan = plan_lib.make_plan(download.folder, CONFIG)
+  other = job_folder.JobFolder(tmp_path / 'other' / '1.0.0')
+  shuffled = list(plan.shards)
+  random.Random(1).shuffle(shuffled)
+  assert shuffled != list(plan.shards)
+  write(plan, folder)
+  with other.locked():
+    write(plan, other, shuffled)
+    parts = oracles.files_of(folder.incomplete)
+    assert len(parts) == len(plan.shards) == 10
+    assert oracles.files_of(other.incomplete) == parts
+
+
+@pytest.mark.parametrize(
+  ('spec', 'as_folder', 'problem'),
+  [
+    ((1, 50, 50), True, r'spec must be a PatchSpec\. Received: \(1, 50, 50\)'),
+    (patches.PatchSpec(), False, r'folder must be a JobFolder\. Received: '),
+  ],
+)
+def test_arguments_are_checked_on_the_launcher(spec, as_folder, problem, tmp_path):
+  folder = job_folder.JobFolder(tmp_path) if as_folder else tmp_path
+  with pytest.raises(TypeError, match=problem):
+    transforms.WriteShards(spec, 0, folder)
