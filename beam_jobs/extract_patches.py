@@ -297,7 +297,7 @@ def _collect(plan: Any, folder: Any, max_failed_scans: int) -> list[Any]:
   for shard in plan.shards:
     fields = folder.result(shard, plan)
     if fields is None:
-      raise JobError(
+      raise folder.problem(shard) or JobError(
         f'shard {shard.index} of {shard.split} was not written; run the same command '
         'again, which goes on from the finished ones'
       )

@@ -156,6 +156,29 @@ class JobFolder:
     with open(self._progress(fingerprint), 'ab') as file:
       file.write(b'.' * scans)
 
+  def note_problem(self, fingerprint: str, error: Exception) -> None:
+    """Leaves word of why a shard could not be written."""
+    with contextlib.suppress(OSError):  # on a full disk there may be no room for it
+      self._problem(fingerprint).write_text(
+        json.dumps({'usage': isinstance(error, UsageError), 'text': str(error)})
+      )
+
+  def problem(self, shard: plan_lib.Shard) -> Exception | None:
+    """Returns why a shard could not be written, if a worker left word."""
+    try:
+      fields = json.loads(self._problem(shard.fingerprint).read_text())
+    except (OSError, json.JSONDecodeError):
+      return None
+    if fields['usage']:
+      return UsageError(fields['text'])
+    return JobError(
+      f'{fields["text"]}; finished shards are kept in {self.incomplete}: run the same '
+      'command again to go on'
+    )
+
+  def _problem(self, fingerprint: str) -> pathlib.Path:
+    return self.book / f'{fingerprint}.problem'
+
   def scans_in_progress(self) -> int:
     """Scans done of shards that are not finished."""
     total = 0

@@ -235,7 +235,7 @@ def _pack(
     ordered = sorted(tasks, key=lambda item: item[0])
     for subset, members in itertools.groupby(ordered, key=lambda item: item[0]):
       for group in pack_tasks((task for _, task in members), record_bytes):
-        fields = [_FORMAT, config.fingerprint_fields()]
+        fields = [_FORMAT, config.fingerprint_fields(), split]
         fields += [_task_fields(task, luna_dir) for task in group]
         shards.append(Shard(split, index, subset, group, _digest(fields)))
         index += 1

@@ -52,6 +52,8 @@ def write_metadata(
   }
   for split in plan.splits:
     of_split = [result for result in results if result.split == split]
+    if not any(result.num_records for result in of_split):
+      continue  # every scan of it failed; TFDS cannot read a split without records
     metadata['shard_subsets'][split] = [r.subset for r in of_split]
     metadata['shard_label_counts'][split] = [r.stats.label_counts for r in of_split]
     split_infos.append(

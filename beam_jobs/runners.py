@@ -18,6 +18,7 @@ from apache_beam.transforms import environments
 from beam_jobs.job_folder import JobFolder
 from luna_tfds import cli
 from luna_tfds.errors import JobError
+from luna_tfds.errors import UsageError
 
 # Since Beam 2.6x DirectRunner means: download Prism and try that first. Here it means
 # what it says.
@@ -54,8 +55,6 @@ def parse(
 
 
 def _raise_usage_error(message: str) -> None:
-  from luna_tfds.errors import UsageError
-
   raise UsageError(message)
 
 
@@ -71,7 +70,10 @@ def pipeline(
   """
   options = options or pipeline_options.PipelineOptions([])
   if runner not in _LOCAL:
-    return beam.Pipeline(runner=runner, options=options)
+    try:
+      return beam.Pipeline(runner=runner, options=options)
+    except ValueError as error:
+      raise UsageError(f'--runner={runner}: {error}') from error
   direct = options.view_as(pipeline_options.DirectOptions)
   direct.direct_num_workers = num_workers
   # What `multi_processing` would do, with a worker that heeds the log level.
@@ -90,7 +92,7 @@ def failures_as_job_errors(folder: JobFolder) -> Iterator[None]:
   """Turns a failure of the runner into one line; the log keeps the rest."""
   try:
     yield
-  except (JobError, OSError):
+  except (JobError, OSError, UsageError):
     raise
   except Exception as error:  # a runner wraps what a worker raised as it likes
     logging.debug('the pipeline failed', exc_info=True)

@@ -3,13 +3,15 @@
     import apache_beam as beam
     from beam_jobs import job_folder, plan, transforms
 
-    shards = plan.make_plan(luna_dir, config).shards
-    with folder.locked(), beam.Pipeline() as pipeline:
-      results = (
-        pipeline
-        | beam.Create([folder.store(shard) for shard in shards])
-        | transforms.WriteShards(config.spec, config.seed, folder)
-      )
+    the_plan = plan.make_plan(luna_dir, config)
+    with folder.locked():
+      folder.clean(the_plan)
+      with beam.Pipeline() as pipeline:
+        results = (
+          pipeline
+          | beam.Create([folder.store(shard) for shard in the_plan.shards])
+          | transforms.WriteShards(config.spec, config.seed, folder)
+        )
 
 No patch crosses from one step to another: the name of a shard goes in, one small row
 comes out. The local runner loses elements when it has to materialise many of them, and a
@@ -25,6 +27,7 @@ import apache_beam as beam
 from beam_jobs import job_folder
 from beam_jobs import shard_writer
 from luna_tfds import patches
+from luna_tfds.errors import UsageError
 
 
 class WriteShards(beam.PTransform):
@@ -76,7 +79,13 @@ class _WriteShard(beam.DoFn):
 
   def process(self, name: str) -> Iterator[shard_writer.ShardResult]:
     shard = self._folder.load(name)
-    result = shard_writer.write_shard(shard, self._spec, self._seed, self._folder)
+    try:
+      result = shard_writer.write_shard(shard, self._spec, self._seed, self._folder)
+    except (OSError, UsageError) as error:
+      # Raised here it would end the job with pages of the runner's. The launcher misses
+      # the shard and tells why in one line.
+      self._folder.note_problem(name, error)
+      return
     counts = {
       'scans-read': result.stats.scans_read,
       'scans-failed': len(result.stats.failed),

@@ -115,7 +115,8 @@ class FusedBatchNormalization(keras.layers.Layer):
     """Normalises x [batch, ..., channels]."""
     shape = tf.shape(x)
     # The kernel takes images; a volume is as good as a tall one.
-    x = tf.reshape(x, (shape[0], -1, shape[-2], x.shape[-1]))
+    if x.shape.rank == 5:
+      x = tf.reshape(x, (shape[0], shape[1] * shape[2], shape[3], x.shape[-1]))
     arguments = {
       'x': x,
       'scale': tf.convert_to_tensor(self.gamma),

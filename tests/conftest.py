@@ -88,3 +88,30 @@ def error_line(capfd):
     return lines[0]
 
   return read
+
+
+@pytest.fixture
+def small(tmp_path):
+  """A download of four scans, one a shard: two of train, validation and test."""
+  scans = [fake_data.make_scan(seed, seed) for seed in (0, 1, 8, 9)]
+  return fake_data.write_download(tmp_path / 'luna16', scans)
+
+
+@pytest.fixture
+def out(tmp_path):
+  """A data folder that is not there yet."""
+  return tmp_path / 'data'
+
+
+@pytest.fixture
+def failure(capfd):
+  """Returns a function: the error after what the job says; no traceback with it."""
+
+  def read():
+    text = capfd.readouterr().err
+    assert 'Traceback' not in text
+    errors = [line for line in text.splitlines() if 'luna16-extract: error: ' in line]
+    assert errors == text.splitlines()[-1:]
+    return errors[0]
+
+  return read

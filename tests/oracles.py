@@ -54,11 +54,19 @@ def mm_block(image, point_xyz_mm, shape_zyx, spacing_mm):
 
 def nearest_hit(seriesuid, point_xyz_mm, findings):
   """Row of the nearest finding (seriesuid, x, y, z, diameter) hit, or -1."""
+  return _nearest_hit(point_xyz_mm, _findings_in(seriesuid, findings))
+
+
+def _findings_in(seriesuid, findings):
+  return [(row, *f[1:]) for row, f in enumerate(findings) if f[0] == seriesuid]
+
+
+def _nearest_hit(point_xyz_mm, rows_in_scan):
   best, best_mm = -1, math.inf
-  for row, (name, x, y, z, diameter) in enumerate(findings):
+  for row, x, y, z, diameter in rows_in_scan:
     distance_mm = math.dist(point_xyz_mm, (x, y, z))
     radius_mm = (10.0 if diameter < 0 else diameter) / 2
-    if name == seriesuid and distance_mm < radius_mm and distance_mm < best_mm:
+    if distance_mm < radius_mm and distance_mm < best_mm:
       best, best_mm = row, distance_mm
   return best
 
@@ -114,11 +122,13 @@ def expected_records(candidates, nodules, excluded, paths, subset_of, rows, shap
   for seriesuid in sorted({candidates[i][0] for i in rows}):
     image = world_image(paths[seriesuid])
     voxels = padded(sitk.GetArrayFromImage(image))
+    nodules_here = _findings_in(seriesuid, nodules)
+    excluded_here = _findings_in(seriesuid, excluded)
     for row in sorted(i for i in rows if candidates[i][0] == seriesuid):
       point, label = candidates[row][1:4], candidates[row][4]
       center = center_zyx(image, point)
-      nodule = nearest_hit(seriesuid, point, nodules)
-      in_excluded = nearest_hit(seriesuid, point, excluded) >= 0
+      nodule = _nearest_hit(point, nodules_here)
+      in_excluded = _nearest_hit(point, excluded_here) >= 0
       yield (
         f'{seriesuid}/{row}',
         {
@@ -193,3 +203,13 @@ def files_of(folder):
 def shards_of(folder):
   """Name -> bytes of the TFRecord files in a folder."""
   return {name: data for name, data in files_of(folder).items() if '.tfrecord-' in name}
+
+
+def digest(array):
+  """SHA-256 of an array's bytes."""
+  return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def dataset_folder(data_dir, config='axial_50px_all'):
+  """Where TFDS looks for a dataset."""
+  return data_dir / 'luna16_patches' / config / '1.0.0'

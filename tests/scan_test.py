@@ -1,4 +1,5 @@
 import gzip
+import locale
 
 import fake_data
 import numpy as np
@@ -48,6 +49,7 @@ def edit_header(path, key, value):
 
 def write_dicom(folder, fake, slices=None, series='1.2.3.4'):
   folder.mkdir(exist_ok=True)
+  saved_locale = locale.setlocale(locale.LC_ALL)
   image = fake.world_image()
   writer = sitk.ImageFileWriter()
   writer.KeepOriginalImageUIDOn()
@@ -68,6 +70,8 @@ def write_dicom(folder, fake, slices=None, series='1.2.3.4'):
     # Names in another order than the slices.
     writer.SetFileName(str(folder / f'{series}_{(k * 7) % 100:02d}.dcm'))
     writer.Execute(plane)
+  # Writing DICOM puts the whole process into the C locale.
+  locale.setlocale(locale.LC_ALL, saved_locale)
   return folder
 
 

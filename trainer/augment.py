@@ -1,13 +1,15 @@
 """Augmentation in the batch: stateless, seeded, on Hounsfield units.
 
 Every op takes a batch and a seed [2] and gives the same result for the same seed, eagerly
-and inside tf.data. In-plane only: slices are further apart than pixels. For stacks and
-cubes the slices of one record move together.
+and inside tf.data. Interpolation is in-plane only: slices are further apart than pixels.
+For stacks and cubes the slices of one record move together. Zoom, rotation and mirrors
+are about the centre, where the nodule is; only `shift_px` moves it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -21,7 +23,8 @@ class AugmentConfig:
   """What is varied, and how far. A zero turns a part off.
 
   Attributes:
-    turns: the eight quarter turns and mirrors, each as likely.
+    turns: the eight quarter turns and mirrors, each as likely; of stacks and cubes the
+      order of slices too.
     mirror: left-right flips alone (the eight turns hold them already).
     rotate_degrees: free rotation up to this angle, either way.
     shift_px: shift up to this on each axis.
@@ -126,24 +129,29 @@ def augment(images: tf.Tensor, config: AugmentConfig, seed: tf.Tensor) -> tf.Ten
 def quarter_turns(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   """Puts each image into one of its eight quarter turns and mirror images.
 
+  Where there are several slices, their order is turned round in half of the images too:
+  that is sound whatever the distance of slices, while an exchange of the depth axis with
+  another would not be.
+
   Args:
     images: [batch, height, width, channels]; where height and width differ, only the
       four that keep the shape.
     seed: [2].
   """
-  batch = tf.shape(images)[0]
-  choice = tf.random.stateless_uniform([batch], seed, 0, 8, tf.int32)
+  choice = tf.random.stateless_uniform([tf.shape(images)[0]], seed, 0, 16, tf.int32)
   if images.shape[1] == images.shape[2]:
-    transposed = tf.transpose(images, [0, 2, 1, 3])
-    images = tf.where(_bit(choice, 2), transposed, images)
-  images = tf.where(_bit(choice, 1), tf.reverse(images, [1]), images)
-  return tf.where(_bit(choice, 0), tf.reverse(images, [2]), images)
+    images = _where_bit(choice, 2, tf.transpose(images, [0, 2, 1, 3]), images)
+  images = _where_bit(choice, 1, tf.reverse(images, [1]), images)
+  images = _where_bit(choice, 0, _reverse_columns(images), images)
+  if images.shape[3] > 1:
+    images = _where_bit(choice, 3, tf.reverse(images, [3]), images)
+  return images
 
 
 def mirror(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   """Flips half of the images left-right."""
   choice = tf.random.stateless_uniform([tf.shape(images)[0]], seed, 0, 2, tf.int32)
-  return tf.where(_bit(choice, 0), tf.reverse(images, [2]), images)
+  return _where_bit(choice, 0, _reverse_columns(images), images)
 
 
 def random_affines(
@@ -219,10 +227,7 @@ def blur(images: tf.Tensor, most_px: float, seed: tf.Tensor) -> tf.Tensor:
   radius = math.ceil(3 * most_px)
   offsets = tf.range(-radius, radius + 1, dtype=tf.float32)
   kernel = tf.exp(-0.5 * (offsets / sigma) ** 2)
-  kernel /= tf.reduce_sum(kernel, axis=1, keepdims=True)
-  for axis in (1, 2):
-    images = _convolve_axis(images, kernel, radius, axis)
-  return images
+  return _convolve_plane(images, kernel / tf.reduce_sum(kernel, axis=1, keepdims=True))
 
 
 def soften(images: tf.Tensor, most: float, seed: tf.Tensor) -> tf.Tensor:
@@ -234,9 +239,7 @@ def soften(images: tf.Tensor, most: float, seed: tf.Tensor) -> tf.Tensor:
   batch = tf.shape(images)[0]
   share = tf.random.stateless_uniform(tf.stack([batch, 1, 1, 1]), seed, -most, most)
   kernel = tf.tile([[0.25, 0.5, 0.25]], tf.stack([batch, 1]))
-  blurred = images
-  for axis in (1, 2):
-    blurred = _convolve_axis(blurred, kernel, 1, axis)
+  blurred = _convolve_plane(images, kernel)
   return images + share * (blurred - images)
 
 
@@ -278,25 +281,54 @@ def eight_turns(images: np.ndarray | tf.Tensor) -> list[tf.Tensor]:
   ]
 
 
-def _bit(choice: tf.Tensor, bit: int) -> tf.Tensor:
-  """Tells of each image whether a bit of its choice is set: bool [batch, 1, 1, 1]."""
-  return tf.reshape(tf.bitwise.bitwise_and(choice, 1 << bit) > 0, [-1, 1, 1, 1])
+def _where_bit(choice: tf.Tensor, bit: int, yes: tf.Tensor, no: tf.Tensor) -> tf.Tensor:
+  """Takes an image [batch, ...] from `yes` where a bit of its choice is set."""
+  # The old Select copies whole images; tf.where would broadcast the condition.
+  return tf.raw_ops.Select(
+    condition=tf.bitwise.bitwise_and(choice, 1 << bit) > 0, x=yes, y=no
+  )
 
 
-def _convolve_axis(
-  images: tf.Tensor, kernel: tf.Tensor, radius: int, axis: int
-) -> tf.Tensor:
-  """Convolves each image with its own kernel [batch, 2 * radius + 1] along an axis."""
-  size = images.shape[axis]
-  padding = [[0, 0]] * 4
-  padding[axis] = [min(radius, size - 1)] * 2
-  padded = tf.pad(images, padding, 'REFLECT')
-  result = tf.zeros_like(images)
-  for k in range(2 * radius + 1):
-    start = [0] * 4
-    start[axis] = min(max(k - radius, 1 - size), size - 1) + padding[axis][0]
-    length = [-1] * 4
-    length[axis] = size
-    weight = tf.reshape(kernel[:, k], [-1, 1, 1, 1])
-    result += weight * tf.slice(padded, start, length)
-  return result
+def _reverse_columns(images: tf.Tensor) -> tf.Tensor:
+  """Mirrors [batch, height, width, channels] left-right."""
+  if images.shape[3] == 1:
+    # Five times faster than with an axis of one channel behind it.
+    return tf.reverse(images[..., 0], [2])[..., tf.newaxis]
+  return tf.reverse(images, [2])
+
+
+def _convolve_plane(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+  """Convolves the rows and the columns of each image with a kernel.
+
+  As products with band matrices, seven times faster than a sum over shifted images. The
+  border is reflected, (b a | a b c).
+
+  Args:
+    images: [batch, height, width, channels] float32.
+    kernel: [batch, 2 * radius + 1] float32, symmetric.
+  """
+  height, width, channels = images.shape[1:]
+  radius = kernel.shape[1] // 2
+  bands = {
+    size: tf.reshape(
+      kernel @ tf.constant(_reflected_shifts(size, radius)), [-1, size, size]
+    )
+    for size in {height, width}
+  }
+  # Equal batch sizes: broadcast products give garbage or crash in TensorFlow 2.21.
+  images = bands[height] @ tf.reshape(images, [-1, height, width * channels])
+  images = tf.reshape(images, [-1, height, width, channels])
+  rows = tf.reshape(tf.transpose(images, [0, 1, 3, 2]), [-1, height * channels, width])
+  rows = tf.matmul(rows, bands[width], transpose_b=True)
+  rows = tf.reshape(rows, [-1, height, channels, width])
+  return tf.transpose(rows, [0, 1, 3, 2])
+
+
+@functools.lru_cache(maxsize=16)
+def _reflected_shifts(size: int, radius: int) -> np.ndarray:
+  """Matrices [2 * radius + 1, size * size] float32 that shift an axis by -radius.. ."""
+  shifts = np.zeros((2 * radius + 1, size, size), np.float32)
+  for k, row in np.ndindex(2 * radius + 1, size):
+    source = (row + k - radius) % (2 * size)
+    shifts[k, row, min(source, 2 * size - 1 - source)] = 1
+  return shifts.reshape(2 * radius + 1, size * size)

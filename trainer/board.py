@@ -40,7 +40,7 @@ class Pictures(keras.callbacks.Callback):
     filters = visualize.first_filters(self.model)
     pictures = {'filters': visualize.draw_filters(filters)}
     if len(self._images):
-      logits = self.model.predict_on_batch(self._images)[:, 0]
+      logits = self.model(self._images, training=False)[:, 0]
       probabilities = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
       pictures['examples'] = self._mosaic(probabilities)
       if len(np.unique(self._labels)) == 2:

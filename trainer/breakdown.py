@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,7 @@ def _bins(
   bounds = [None, *edges, None]
   # Spacings are float32: 0.7 and 1.25 must fall where a reader expects them.
   which = np.digitize(np.round(np.asarray(values, np.float64), 5), edges)
-  for k, (low, high) in enumerate(zip(bounds, bounds[1:])):
+  for k, (low, high) in enumerate(itertools.pairwise(bounds)):
     mask = known & (which == k)
     if mask.any():
       yield _bin_name(low, high), low, high, mask

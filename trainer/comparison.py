@@ -97,9 +97,12 @@ def _same_records(
   a: evaluation.Evaluation, b: evaluation.Evaluation
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the rows of both in one order."""
-  if a.source.fingerprint and a.source.fingerprint == b.source.fingerprint:
-    if a.source.split == b.source.split:
-      return np.arange(len(a.scores)), np.arange(len(b.scores))
+  one, other = a.source, b.source
+  if one.fingerprint and (one.fingerprint, one.split) == (
+    other.fingerprint,
+    other.split,
+  ):
+    return np.arange(len(a.scores)), np.arange(len(b.scores))
   keys_a, rows_a = _sorted_keys(a.scores)
   keys_b, rows_b = _sorted_keys(b.scores)
   same = np.array_equal(keys_a, keys_b) and np.array_equal(

@@ -74,7 +74,7 @@ RECIPES = {
     weight_decay=0.05,
     ema=0.995,
     augment='standard',
-    epochs=20,
+    epochs=30,
     steps_per_epoch=200,
   ),
 }

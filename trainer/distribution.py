@@ -41,3 +41,24 @@ def share(dataset: tf.data.Dataset) -> tf.data.Dataset:
     tf.data.experimental.AutoShardPolicy.DATA
   )
   return dataset.with_options(options)
+
+
+def shared_batch_size(num_records: int, replicas: int, most: int = 256) -> int:
+  """Returns a batch size that leaves no device without a record.
+
+  Keras builds its step from the first batch, whose parts must be of equal size, and
+  convolutions on CPUs fail on an empty part of the last one.
+
+  Args:
+    num_records: of the whole pass.
+    replicas: devices that share each batch.
+    most: the batch is at most this large.
+  """
+  first = min(most, num_records) // replicas * replicas
+  for size in range(first, 0, -replicas):
+    rest = num_records % size
+    if rest == 0 or rest >= replicas:
+      return size
+  raise UsageError(
+    f'{num_records} validation records cannot be shared among {replicas} devices'
+  )

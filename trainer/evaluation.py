@@ -127,7 +127,7 @@ def evaluate(
     'deployed_prior': point['deployed_prior'],
     'records_trained_on': _records_trained_on(runs, source, builder),
     **figures(scores, decision.called, resampling),
-    **_breakdowns(scores, decision.called, resampling, sources.metadata(builder)),
+    **breakdowns(scores, decision.called, resampling, sources.metadata(builder)),
     'article': report.ARTICLE,
   }
   return Evaluation(runs, source, scores, decision, without_nan(metrics))
@@ -163,6 +163,25 @@ def figures(
   return found
 
 
+def breakdowns(
+  scores: scoring.Scores,
+  called: np.ndarray,
+  resampling: breakdown.Resampling,
+  metadata: dict[str, Any],
+) -> dict[str, Any]:
+  """The figures by what they depend on; what is not known is left out."""
+  tables = {
+    'by_diameter': breakdown.by_diameter(scores, called, resampling),
+    'by_subset': breakdown.by_subset(scores, called, resampling),
+  }
+  # Images that were resampled have the spacing asked for, whatever the scan's.
+  if not (metadata.get('patch') or {}).get('spacing_mm'):
+    tables['by_slice_thickness'] = breakdown.by_slice_thickness(
+      scores, called, resampling
+    )
+  return {name: rows for name, rows in tables.items() if rows}
+
+
 def scans_known(scores: scoring.Scores) -> bool:
   """Whether records tell which scan they are from; the article's patches don't."""
   return bool(np.all(scores.features['seriesuid'] != ''))
@@ -172,15 +191,24 @@ def write(evaluation: Evaluation, folder: pathlib.Path) -> pathlib.Path:
   """Writes metrics.json, predictions.csv, plots/ and report.html; returns the last."""
   from trainer import sections
 
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UsageError(f'{folder}: cannot be written: {error.strerror}') from error
+  make_folder(folder)
   workdir_lib.write_json(folder / 'metrics.json', evaluation.metrics)
   scoring.write_predictions(evaluation.scores, folder / 'predictions.csv')
   page = folder / 'report.html'
   page.write_text(sections.page(evaluation, folder / 'plots'))
   return page
+
+
+def make_folder(folder: pathlib.Path) -> None:
+  """Makes the folder of results.
+
+  Raises:
+    UsageError: it cannot be made.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UsageError(f'{folder}: cannot be written: {error.strerror}') from error
 
 
 def without_nan(value: Any) -> Any:
@@ -226,7 +254,7 @@ def _chosen_here(run: Run, source: sources.Source, builder: Any) -> bool:
   """Whether the split holds records that the threshold was chosen on."""
   if run.fingerprint != source.fingerprint:
     # Of another dataset shards say nothing; a split's name says which subsets it holds.
-    return source.split == run.config.validation_split
+    return source.split == run.config.validation_split and '[' not in source.split
   validation = operating.open_validation(builder, run.config)
   return validation is not None and operating.shared_records(validation, source) > 0
 
@@ -239,25 +267,6 @@ def _records_trained_on(
     return None
   trained = sources.open_source(builder, runs[0].config.train_split)
   return operating.shared_records(trained, source)
-
-
-def _breakdowns(
-  scores: scoring.Scores,
-  called: np.ndarray,
-  resampling: breakdown.Resampling,
-  metadata: dict[str, Any],
-) -> dict[str, Any]:
-  """The figures by what they depend on; what is not known is left out."""
-  tables = {
-    'by_diameter': breakdown.by_diameter(scores, called, resampling),
-    'by_subset': breakdown.by_subset(scores, called, resampling),
-  }
-  # Images that were resampled have the spacing asked for, whatever the scan's.
-  if not (metadata.get('patch') or {}).get('spacing_mm'):
-    tables['by_slice_thickness'] = breakdown.by_slice_thickness(
-      scores, called, resampling
-    )
-  return {name: rows for name, rows in tables.items() if rows}
 
 
 def _operating_points(

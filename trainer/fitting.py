@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from typing import Any
@@ -10,10 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from luna_tfds import sampling
 from luna_tfds.errors import UsageError
 from model import layers
 from model import metrics
 from model import registry
+from trainer import augment
 from trainer import board
 from trainer import callbacks
 from trainer import config as config_lib
@@ -53,10 +56,14 @@ def fit(
     KeyboardInterrupt: after the state was saved.
   """
   keras.utils.set_random_seed(config.input.seed)
-  keras.config.set_dtype_policy(config_lib.resolve_precision(config.precision))
   if config.deterministic:
     tf.config.experimental.enable_op_determinism()
   strategy = distribution.make_strategy(config.strategy)
+  if config.input.batch_size % strategy.num_replicas_in_sync:
+    raise UsageError(
+      f'--batch_size={config.input.batch_size} must be a multiple of the '
+      f'{strategy.num_replicas_in_sync} devices it is shared among'
+    )
   try:
     steps = config.recipe.steps_per_epoch or input_pipeline.default_steps_per_epoch(
       source, config.input
@@ -96,6 +103,7 @@ def _fit_epochs(
 ) -> None:
   """Fits from (epoch, step) to the end of an epoch; saves if interrupted."""
   epoch, last, step, steps = span
+  replicas = distribution.make_strategy(config.strategy).num_replicas_in_sync
   average = callbacks.AverageWeights() if config.recipe.ema else None
   chain = _callbacks(config, source, validation, (step, steps), workdir, average)
   try:
@@ -106,7 +114,7 @@ def _fit_epochs(
       steps_per_epoch=steps - step,
       epochs=last,
       initial_epoch=epoch,
-      validation_data=_validation_batches(validation),
+      validation_data=_validation_batches(validation, replicas),
       callbacks=chain,
       verbose='auto' if sys.stdout.isatty() else 2,
     )
@@ -185,7 +193,12 @@ def _network(
 def _new_network(
   config: config_lib.TrainConfig, source: sources.Source, steps: int
 ) -> keras.Model:
-  network = registry.build(config.model, source.image_shape)
+  before = keras.config.dtype_policy()
+  keras.config.set_dtype_policy(config_lib.resolve_precision(config.precision))
+  try:
+    network = registry.build(config.model, source.image_shape)
+  finally:
+    keras.config.set_dtype_policy(before)
   _start_at_prior(network, config, source)
   recipe = config.recipe
   # A short run must not average over its own beginning.
@@ -241,11 +254,42 @@ def _learning_rate(config: config_lib.TrainConfig, steps: int) -> Any:
   )
 
 
-def _validation_batches(validation: sources.Source | None) -> Any:
+def _validation_batches(validation: sources.Source | None, replicas: int) -> Any:
   if validation is None:
     return None
-  batches = input_pipeline.evaluation_batches(validation, names=('image', 'label'))
+  batch_size = distribution.shared_batch_size(validation.num_records, replicas)
+  batches = input_pipeline.evaluation_batches(
+    validation, batch_size, ('image', 'label')
+  )
   return batches.map(lambda r: (r['image'], tf.cast(r['label'], tf.float32)))
+
+
+def _keys_of_batch(
+  source: sources.Source,
+  config: input_pipeline.InputConfig,
+  steps: int,
+  epoch: int,
+  step: int,
+) -> list[str]:
+  """Returns the keys of the records of a batch, found by their pixels.
+
+  The stream does not carry keys, which only this needs; it is the same every time, so
+  its batch can be drawn again, and looked up among the stored records.
+  """
+  plain = dataclasses.replace(config, augment=augment.RECIPES['none'])
+  batches = input_pipeline.train_batches(source, plain, steps, epoch, step)
+  images, _ = next(iter(batches))
+  wanted = {image.tobytes() for image in images.numpy()}
+  keys = []
+  for batch in input_pipeline.evaluation_batches(
+    source, names=('image', 'seriesuid', 'candidate_id')
+  ):
+    for image, seriesuid, candidate_id in zip(
+      *(batch[name].numpy() for name in ('image', 'seriesuid', 'candidate_id'))
+    ):
+      if image.tobytes() in wanted:
+        keys.append(sampling.record_key(seriesuid.decode(), int(candidate_id)))
+  return keys
 
 
 def _callbacks(
@@ -261,7 +305,7 @@ def _callbacks(
   step, steps = progress
 
   def keys_of(epoch: int, step: int) -> list[str]:
-    return input_pipeline.batch_keys(source, config.input, steps, epoch, step)
+    return _keys_of_batch(source, config.input, steps, epoch, step)
 
   chain: list[keras.callbacks.Callback] = [
     callbacks.SeedDropout(config.input.seed, step),

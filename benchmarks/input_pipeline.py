@@ -1,0 +1,382 @@
+"""Compares ways to feed balanced batches, on the same records in one run.
+
+    python benchmarks/input_pipeline.py --output=input.json
+    python benchmarks/input_pipeline.py --data_dir=DATA --dataset=luna16_patches/axial_50px
+
+(a) raw: tf.data.TFRecordDataset over the files, in batches of 512, nothing parsed;
+    raw_blocks: the same read four files at a time, as this pipeline does;
+(b) files_*: this pipeline with a memory budget of a quarter of the records, so that it
+    streams them; memory_*: with a budget that holds them. Balanced; with quarter turns;
+    with all augmentations (`standard`);
+(c) tfdata_*: tf.data's `rejection_resample` and per-example ops;
+(d) numpy_*: an HDF5 read into RAM, indices shuffled by NumPy, per-image SciPy ops;
+(e) torch_*: a PyTorch DataLoader over the same patches in RAM with a worker a core, a
+    weighted sampler and the same SciPy ops; left out where torch is not installed.
+
+`out` counts records delivered in balanced batches (int16 HU and labels; float32 where
+augmented), `in` the records read for them: all records of a rejected stream, also of (d)
+and (e) none but those delivered. Reads against reads: (a), (b), (c) by `in`. (b), (d) and
+(e) by `out`, at equal work. The best of some rounds, as machines are shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
+
+import numpy as np
+
+_BATCH = 96
+_SHAPE = (50, 50, 1)
+
+
+def main() -> None:
+  """Runs every way in turn, some rounds, and prints a table."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--data_dir', default='~/tensorflow_datasets')
+  parser.add_argument('--dataset', help='made up records if not given')
+  parser.add_argument('--split', default='train')
+  parser.add_argument('--records', type=int, default=36_000, help='to make up')
+  parser.add_argument('--secs', type=float, default=2.0, help='of each measurement')
+  parser.add_argument('--rounds', type=int, default=3)
+  parser.add_argument('--output', type=pathlib.Path, default='input_pipeline.json')
+  parser.add_argument('--torch_hdf5', help=argparse.SUPPRESS)
+  options = parser.parse_args()
+  if options.torch_hdf5:
+    print(json.dumps(_torch_stages(options)))
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    source = _source(options, pathlib.Path(folder))
+    results = _measure(source, options, pathlib.Path(folder))
+  results['ratios'] = _ratios(results)
+  _print(results)
+  options.output.write_text(json.dumps(results, indent=2) + '\n')
+
+
+def make_records(folder: pathlib.Path, count: int, shards: int = 16, ratio: int = 5):
+  """Writes records of noise, `ratio` non-nodules a nodule; returns their source."""
+  from luna_tfds import records
+  from trainer import sources
+
+  encoder = records.RecordEncoder(_SHAPE)
+  rng = np.random.default_rng(0)
+  noise = rng.integers(-1000, 400, (64, *_SHAPE)).astype(np.int16)
+  pieces, positives = [], 0
+  for shard, numbers in enumerate(np.array_split(np.arange(count), shards)):
+    path = folder / f'made-train.tfrecord-{shard:05d}-of-{shards:05d}'
+    labels = rng.random(len(numbers)) < 1 / (ratio + 1)
+    uid = f'1.3.6.1.4.1.14519.5.2.1.6279.6001.{10**29 + shard}'
+    records.write_tfrecords(
+      path,
+      (
+        encoder.encode(records.Record(noise[n % 64], int(y), uid, int(n)))
+        for n, y in zip(numbers, labels)
+      ),
+    )
+    pieces.append(sources.Piece(str(path), 0, len(numbers)))
+    positives += int(labels.sum())
+  return sources.Source(
+    split='train',
+    pieces=tuple(pieces),
+    image_shape=_SHAPE,
+    label_counts=(count - positives, positives),
+    num_bytes=count * records.record_bytes(_SHAPE),
+    fingerprint='made up',
+  )
+
+
+def _source(options: argparse.Namespace, folder: pathlib.Path):
+  if not options.dataset:
+    return make_records(folder, options.records)
+  from trainer import sources
+
+  builder = sources.open_builder(options.data_dir, options.dataset)
+  return sources.open_source(builder, options.split)
+
+
+def _measure(source, options: argparse.Namespace, folder: pathlib.Path) -> dict:
+  from trainer import input_pipeline
+
+  images, labels = _load(source)
+  hdf5 = _write_hdf5(images, labels, folder)
+  ways = {**_own_ways(source), **_tfdata_ways(source), **_numpy_ways(images, labels)}
+  own = input_pipeline.InputConfig(batch_size=_BATCH, balance='rejection')
+  amplification = input_pipeline.plan_balance(source, own).amplification
+  best: dict[str, float] = {}
+  for _ in range(options.rounds):
+    for name, make in ways.items():
+      best[name] = max(best.get(name, 0.0), _rate(make(), options.secs))
+  if importlib.util.find_spec('torch'):
+    command = [sys.executable, __file__, f'--torch_hdf5={hdf5}']
+    command += [f'--secs={options.secs}', f'--rounds={options.rounds}']
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    best.update(json.loads(done.stdout.splitlines()[-1]))
+  else:
+    print('torch is not installed: the DataLoader is left out', file=sys.stderr)
+  reads = {
+    name: rate
+    * (amplification if name.startswith(('files', 'memory', 'tfdata')) else 1)
+    for name, rate in best.items()
+  }
+  return {
+    'cores': len(os.sched_getaffinity(0)),
+    'records': source.num_records,
+    'label_counts': source.label_counts,
+    'amplification': amplification,
+    'out_per_sec': best,
+    'in_per_sec': reads,
+  }
+
+
+def _rate(batches, secs: float) -> float:
+  """Records delivered per second, from the third batch on."""
+  batches = iter(batches)
+  for _ in range(3):
+    next(batches)
+  count, start = 0, time.perf_counter()
+  while (spent := time.perf_counter() - start) < secs:
+    batch = next(batches)
+    count += len(batch[0] if isinstance(batch, (tuple, list)) else batch)
+  return count / spent
+
+
+def _own_ways(source) -> dict:
+  import tensorflow as tf
+
+  from trainer import augment
+  from trainer import input_pipeline
+
+  paths = [piece.path for piece in source.pieces]
+  quarter = max(source.num_bytes // 4 // 2**20, 1)
+
+  def ours(recipe, budget):
+    config = input_pipeline.InputConfig(
+      batch_size=_BATCH,
+      balance='rejection',
+      augment=augment.RECIPES[recipe],
+      memory_budget_mb=budget,
+    )
+    return input_pipeline.train_batches(source, config, announce=False)
+
+  def blocks():
+    files = tf.data.Dataset.from_tensor_slices(paths).repeat()
+    return files.interleave(
+      lambda path: tf.data.TFRecordDataset(path, buffer_size=2**20).batch(512),
+      cycle_length=4,
+      num_parallel_calls=4,
+    )
+
+  ways = {
+    'raw': lambda: tf.data.TFRecordDataset(paths).repeat().batch(512),
+    'raw_blocks': blocks,
+  }
+  for regime, budget in (('files', quarter), ('memory', source.num_bytes // 2**20 + 1)):
+    for way, recipe in (('balanced', 'none'), ('turns', 'turns'), ('all', 'standard')):
+      ways[f'{regime}_{way}'] = lambda recipe=recipe, budget=budget: ours(
+        recipe, budget
+      )
+  return ways
+
+
+def _tfdata_ways(source) -> dict:
+  """As the guides write it: parse, shuffle, rejection_resample, augment, batch."""
+  import tensorflow as tf
+
+  from luna_tfds import records
+  from trainer import augment
+
+  paths = [piece.path for piece in source.pieces]
+  prior = [1 - source.prior, source.prior]
+
+  def parse(serialized):
+    parsed = records.parse_batch(serialized[tf.newaxis], _SHAPE, ('image', 'label'))
+    return parsed['image'][0], tf.cast(parsed['label'][0], tf.int32)
+
+  def make(recipe):
+    def vary(number, example):
+      image, label = example[1]
+      image = augment.augment(
+        image[tf.newaxis], augment.RECIPES[recipe], tf.stack([0, number])
+      )
+      return image[0], label
+
+    dataset = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths)).repeat()
+    dataset = dataset.interleave(
+      tf.data.TFRecordDataset, cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE
+    )
+    dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE).shuffle(2000)
+    dataset = dataset.rejection_resample(
+      lambda image, label: label, target_dist=[0.5, 0.5], initial_dist=prior
+    )
+    dataset = dataset.enumerate().map(vary, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.batch(_BATCH).prefetch(tf.data.AUTOTUNE)
+
+  return {
+    'tfdata_balanced': lambda: make('none'),
+    'tfdata_turns': lambda: make('turns'),
+    'tfdata_all': lambda: make('standard'),
+  }
+
+
+def _load(source) -> tuple[np.ndarray, np.ndarray]:
+  from trainer import input_pipeline
+
+  images = np.empty((source.num_records, *source.image_shape), np.int16)
+  labels = np.empty(source.num_records, np.int64)
+  start = 0
+  for batch in input_pipeline.evaluation_batches(source, 512, ('image', 'label')):
+    stop = start + len(batch['label'])
+    images[start:stop], labels[start:stop] = batch['image'], batch['label']
+    start = stop
+  return images, labels
+
+
+def _write_hdf5(images, labels, folder: pathlib.Path) -> pathlib.Path:
+  """An .npz in place of the HDF5 where h5py is missing; both are read into RAM."""
+  try:
+    import h5py
+  except ImportError:
+    np.savez(folder / 'patches.npz', X=images, Y=labels)
+    return folder / 'patches.npz'
+  with h5py.File(folder / 'patches.h5', 'w') as file:
+    file['X'], file['Y'] = images, labels
+  return folder / 'patches.h5'
+
+
+def _read_hdf5(path: str) -> tuple[np.ndarray, np.ndarray]:
+  if path.endswith('.npz'):
+    with np.load(path) as file:
+      return file['X'], file['Y']
+  import h5py
+
+  with h5py.File(path, 'r') as file:
+    return file['X'][:], file['Y'][:]
+
+
+def _numpy_ways(images, labels) -> dict:
+  groups = [np.flatnonzero(labels == label) for label in (0, 1)]
+
+  def make(vary):
+    rng = np.random.default_rng(0)
+    count = min(map(len, groups))
+    while True:
+      epoch = np.concatenate([rng.permutation(g)[:count] for g in groups])
+      rng.shuffle(epoch)
+      for start in range(0, len(epoch) - _BATCH + 1, _BATCH):
+        picks = epoch[start : start + _BATCH]
+        batch = images[picks]
+        if vary:
+          batch = np.stack([vary(image, rng) for image in batch])
+        yield batch, labels[picks].astype(np.float32)
+
+  return {
+    'numpy_balanced': lambda: make(None),
+    'numpy_turns': lambda: make(_turn),
+    'numpy_all': lambda: make(_vary_all),
+  }
+
+
+def _turn(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  choice = rng.integers(8)
+  if choice & 4:
+    image = image.transpose(1, 0, 2)
+  return np.ascontiguousarray(
+    image[:: -1 if choice & 2 else 1, :: -1 if choice & 1 else 1]
+  )
+
+
+def _vary_all(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """What the recipe `standard` does, on one image [height, width, 1]."""
+  from scipy import ndimage
+
+  image = _turn(image, rng)[..., 0].astype(np.float32)
+  angle, grow, stretch, y, x, share, contrast, shift = rng.uniform(-1, 1, 8)
+  angle = np.radians(45) * angle
+  zoom = 1.2**grow * np.array([1.05**stretch, 1.05**-stretch])
+  turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+  inverse = np.linalg.inv(turn @ np.diag(zoom))
+  center = (np.array(image.shape) - 1) / 2
+  offset = center - inverse @ (center + 4 * np.array([y, x]))
+  image = ndimage.affine_transform(image, inverse, offset, order=1, mode='reflect')
+  soft = image
+  for axis in (0, 1):
+    soft = ndimage.convolve1d(soft, [0.25, 0.5, 0.25], axis)
+  image += 0.5 * share * (soft - image)
+  image = -1000 + (image + 1000) * (1 + 0.12 * contrast) + 0.12 * shift * 700
+  noise = rng.standard_normal(image.shape, np.float32) * rng.uniform(0, 42)
+  return (image + noise)[..., np.newaxis].astype(np.float32)
+
+
+def _torch_stages(options: argparse.Namespace) -> dict[str, float]:
+  """In a process of its own: workers are forked, which TensorFlow does not survive."""
+  import torch
+
+  images, labels = _read_hdf5(options.torch_hdf5)
+  weights = 1 / np.bincount(labels)[labels]
+
+  class Patches(torch.utils.data.Dataset):
+    def __init__(self, vary):
+      self._vary, self._rng = vary, np.random.default_rng(0)
+
+    def __len__(self):
+      return len(images)
+
+    def __getitem__(self, index):
+      image = images[index]
+      if self._vary:
+        image = self._vary(image, self._rng)
+      return torch.from_numpy(image), np.float32(labels[index])
+
+  def make(vary):
+    sampler = torch.utils.data.WeightedRandomSampler(weights, 10**6)
+    return torch.utils.data.DataLoader(
+      Patches(vary),
+      batch_size=_BATCH,
+      sampler=sampler,
+      num_workers=len(os.sched_getaffinity(0)),
+    )
+
+  ways = {'torch_balanced': None, 'torch_turns': _turn, 'torch_all': _vary_all}
+  return {
+    name: max(_rate(make(vary), options.secs) for _ in range(options.rounds))
+    for name, vary in ways.items()
+  }
+
+
+def _ratios(results: dict) -> dict[str, float]:
+  reads, out = results['in_per_sec'], results['out_per_sec']
+  ratios = {}
+  for regime in ('files', 'memory'):
+    for way in ('balanced', 'turns'):
+      for raw in ('raw', 'raw_blocks'):
+        ratios[f'{regime}_{way} / {raw}, in'] = reads[f'{regime}_{way}'] / reads[raw]
+    for way in ('balanced', 'turns', 'all'):
+      for other in ('tfdata', 'numpy', 'torch'):
+        if f'{other}_{way}' in out:
+          ratios[f'{regime}_{way} / {other}_{way}, out'] = (
+            out[f'{regime}_{way}'] / out[f'{other}_{way}']
+          )
+  return ratios
+
+
+def _print(results: dict) -> None:
+  print(f'{results["records"]} records, {results["cores"]} cores')
+  print(f'{"":18}{"in/s":>12}{"out/s":>12}')
+  for name, rate in results['out_per_sec'].items():
+    print(f'{name:18}{results["in_per_sec"][name]:12,.0f}{rate:12,.0f}')
+  for name, ratio in results['ratios'].items():
+    print(f'  {name}: {ratio:.2f}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,101 @@
+"""Measures which share of a training step is spent waiting for input.
+
+    python benchmarks/train_step.py --model=article_cnn --augment=article_turned
+
+In each regime of the input: split held in memory, and streamed from files. Waiting is the
+time until the next batch is there; the rest of the step is Keras's. `slowdown` compares a
+step with the pipeline behind it to one on a batch that is always the same: on a CPU the
+two share cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import tempfile
+import time
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+import input_pipeline as made
+import numpy as np
+
+
+def main() -> None:
+  """Trains some steps in each regime and prints the shares."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--model', default='article_cnn')
+  parser.add_argument('--augment', default='article_turned')
+  parser.add_argument('--batch_size', type=int, default=96)
+  parser.add_argument('--records', type=int, default=36_000)
+  parser.add_argument('--steps', type=int, default=60)
+  parser.add_argument('--output', type=pathlib.Path, default='train_step.json')
+  options = parser.parse_args()
+  with tempfile.TemporaryDirectory() as folder:
+    source = made.make_records(pathlib.Path(folder), options.records)
+    results = _measure(source, options)
+  for regime, row in results.items():
+    print(
+      f'{regime}: {row["step_ms"]:.1f} ms a step, {row["wait_ms"]:.2f} ms of them '
+      f'waiting ({row["share"]:.2%}); slowdown {row["slowdown"]:.2f}'
+    )
+  options.output.write_text(json.dumps(results, indent=2) + '\n')
+
+
+def _measure(source, options: argparse.Namespace) -> dict:
+  import keras
+
+  from model import registry
+  from trainer import augment
+  from trainer import input_pipeline
+
+  network = registry.build(options.model, source.image_shape)
+  network.compile(
+    optimizer='adam', loss=keras.losses.BinaryCrossentropy(from_logits=True)
+  )
+  megabytes = source.num_bytes // 2**20 + 1
+  results = {}
+  for regime, budget in (('memory', megabytes), ('files', max(megabytes // 4, 1))):
+    config = input_pipeline.InputConfig(
+      batch_size=options.batch_size,
+      balance='rejection',
+      augment=augment.RECIPES[options.augment],
+      memory_budget_mb=budget,
+    )
+    batches = iter(input_pipeline.train_batches(source, config, announce=False))
+    step, wait = _steps(network, batches, options.steps)
+    del batches
+    same = itertools.repeat(
+      (
+        np.zeros((options.batch_size, *source.image_shape), np.float32),
+        np.zeros(options.batch_size, np.float32),
+      )
+    )
+    alone, _ = _steps(network, same, options.steps)
+    results[regime] = {
+      'step_ms': step * 1e3,
+      'wait_ms': wait * 1e3,
+      'share': wait / step,
+      'slowdown': step / alone,
+    }
+  return results
+
+
+def _steps(network, batches, count: int) -> tuple[float, float]:
+  """Mean seconds of a step, and of those waiting, after the first five."""
+  waits, start = 0.0, 0.0
+  for step in range(count + 5):
+    if step == 5:
+      waits, start = 0.0, time.perf_counter()
+    before = time.perf_counter()
+    image, label = next(batches)
+    waits += time.perf_counter() - before
+    network.train_on_batch(image, label)
+  return (time.perf_counter() - start) / count, waits / count
+
+
+if __name__ == '__main__':
+  main()

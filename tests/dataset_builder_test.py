@@ -1,0 +1,333 @@
+import os
+import pathlib
+import shutil
+
+import fake_data
+import numpy as np
+import oracles
+import pytest
+import tensorflow_datasets as tfds
+
+import luna_tfds
+from luna_tfds import CONFIGS
+from luna_tfds import Builder
+from luna_tfds import UsageError
+from luna_tfds import custom_config
+from luna_tfds import fold_splits
+
+# Reads a dataset that nothing but TFDS knows of.
+WITHOUT_THE_PACKAGE = """
+import hashlib, json, sys
+import tensorflow_datasets as tfds
+builder = tfds.builder_from_directory(sys.argv[1])
+found = {}
+for split in builder.info.splits:
+  for record in tfds.as_numpy(builder.as_dataset(split=split)):
+    key = f"{split}/{record['seriesuid'].decode()}/{record['candidate_id']}"
+    found[key] = [
+      hashlib.sha256(record['image'].tobytes()).hexdigest(),
+      int(record['label']),
+      record['center_xyz_mm'].tolist(),
+      bool(record['excluded']),
+    ]
+roots = {name.partition('.')[0] for name in sys.modules}
+print(json.dumps({
+  'found': found,
+  'loaded': sorted(roots & {'luna_tfds', 'beam_jobs', 'SimpleITK', 'apache_beam'}),
+  'labels': builder.info.features['label'].names,
+  'first_shards': builder.as_dataset(split='train[:2shard]').cardinality().numpy().item(),
+}))
+"""
+
+WITH_THE_PACKAGE = """
+import json, sys
+import luna_tfds
+import tensorflow_datasets as tfds
+ds = tfds.load('luna16_patches/axial_50px', split='train', data_dir=sys.argv[1])
+count = len(list(ds.as_numpy_iterator()))
+roots = {name.partition('.')[0] for name in sys.modules}
+rooms = {'SimpleITK', 'apache_beam', 'beam_jobs', 'model', 'trainer'}
+print(json.dumps({'count': count, 'loaded': sorted(roots & rooms)}))
+"""
+
+
+@pytest.fixture(scope='module')
+def expected(download):
+  """Every record of `axial_50px_all`, by split and key."""
+  records = oracles.expected_of(download, range(len(download.candidates)), (1, 50, 50))
+  found = {'train': {}, 'validation': {}, 'test': {}}
+  for key, record in records.items():
+    found[oracles.split_of(record['subset'])][key] = record
+  return found
+
+
+@pytest.fixture(scope='module')
+def builder(data_dir):
+  return tfds.builder('luna16_patches/axial_50px_all', data_dir=data_dir)
+
+
+@pytest.fixture
+def small(tmp_path):
+  scans = [fake_data.make_scan(seed, seed) for seed in (0, 8, 9)]
+  return fake_data.write_download(tmp_path / 'luna16', scans)
+
+
+def key(record):
+  return f'{record["seriesuid"].decode()}/{record["candidate_id"]}'
+
+
+def read(builder, split):
+  records = list(tfds.as_numpy(builder.as_dataset(split=split)))
+  found = {key(record): record for record in records}
+  assert len(found) == len(records)
+  return found
+
+
+# Reading
+
+
+@pytest.mark.parametrize('split', ['train', 'validation', 'test'])
+def test_load_gives_every_feature(split, data_dir, expected):
+  dataset = tfds.load('luna16_patches/axial_50px_all', split=split, data_dir=data_dir)
+  found = {key(record): record for record in tfds.as_numpy(dataset)}
+  assert found.keys() == expected[split].keys()
+  for name, record in found.items():
+    oracles.assert_same_record(record, expected[split][name])
+
+
+def test_load_takes_the_default_config(data_dir, download):
+  dataset, info = tfds.load('luna16_patches', data_dir=data_dir, with_info=True)
+  assert info.full_name == 'luna16_patches/axial_50px/1.0.0'
+  assert set(dataset) == {'train', 'validation', 'test'}
+  subset_of = {name: scan.subset for name, scan in download.scans.items()}
+  rows = oracles.chosen_rows(download.candidates, subset_of, 5)
+  assert sum(len(split) for split in dataset.values()) == len(rows)
+
+
+def test_load_as_supervised(data_dir, expected):
+  dataset = tfds.load(
+    'luna16_patches/axial_50px_all', split='test', data_dir=data_dir, as_supervised=True
+  )
+  found = sorted((image.tobytes(), label) for image, label in tfds.as_numpy(dataset))
+  records = expected['test'].values()
+  assert found == sorted(
+    (record['image'].astype(np.int16).tobytes(), record['label']) for record in records
+  )
+
+
+def test_dtypes_and_shapes(builder):
+  spec = builder.as_dataset(split='train').element_spec
+  assert {name: (s.dtype.name, s.shape.as_list()) for name, s in spec.items()} == {
+    'image': ('int16', [50, 50, 1]),
+    'label': ('int64', []),
+    'seriesuid': ('string', []),
+    'candidate_id': ('int64', []),
+    'subset': ('int64', []),
+    'center_xyz_mm': ('float64', [3]),
+    'center_zyx': ('float32', [3]),
+    'spacing_xyz_mm': ('float32', [3]),
+    'nodule_id': ('int64', []),
+    'diameter_mm': ('float32', []),
+    'excluded': ('bool', []),
+  }
+
+
+def test_sizes_of_splits(builder, expected):
+  sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
+  assert sizes == {name: len(records) for name, records in expected.items()}
+  for split in builder.info.splits.values():
+    assert sum(split.shard_lengths) == split.num_examples
+    assert split.num_shards == (8 if split.name == 'train' else 1)
+    files = oracles.files_of(pathlib.Path(builder.data_path))
+    assert split.num_bytes == sum(len(files[name]) for name in split.filenames)
+
+
+def test_shards_by_number(builder, expected):
+  found = read(builder, 'train[:2shard]')
+  assert found.keys() == {k for k, r in expected['train'].items() if r['subset'] < 2}
+  assert {int(record['subset']) for record in found.values()} == {0, 1}
+
+
+def test_slices_by_percent(builder, expected):
+  first, rest = read(builder, 'train[:25%]'), read(builder, 'train[25%:]')
+  assert len(first) == round(len(expected['train']) / 4)
+  assert not first.keys() & rest.keys()
+  assert first.keys() | rest.keys() == expected['train'].keys()
+
+
+def test_metadata(builder, expected, download):
+  metadata = builder.info.metadata
+  assert metadata['shard_subsets'] == {
+    'train': [0, 1, 2, 3, 4, 5, 6, 7],
+    'validation': [8],
+    'test': [9],
+  }
+  for split, counts in metadata['shard_label_counts'].items():
+    for index, (negatives, positives) in enumerate(counts):
+      records = read(builder, f'{split}[{index}shard:{index + 1}shard]').values()
+      labels = [int(record['label']) for record in records]
+      assert (labels.count(0), labels.count(1)) == (negatives, positives)
+  assert metadata['candidates_elsewhere'] == 0
+  assert metadata['scans_failed'] == 0
+  # The candidates 2 voxels behind the last corner, and what was drawn outside.
+  assert metadata['candidates_outside'] >= len(download.scans)
+  assert metadata['patches_padded'] >= metadata['candidates_outside']
+
+
+def test_info(builder):
+  assert builder.info.features['label'].names == ['non_nodule', 'nodule']
+  assert builder.info.supervised_keys == ('image', 'label')
+  assert 'LUNA16' in builder.info.description
+  assert 'all candidates of the V1 list' in builder.builder_config.description
+  assert '@article' in builder.info.citation
+  assert builder.version == '1.0.0'
+
+
+@pytest.mark.parametrize('fold', [0, 4, 9])
+def test_folds(fold, builder, expected):
+  splits = fold_splits(builder.info.metadata, fold)
+  found = {name: read(builder, split) for name, split in splits.items()}
+  scans = [{r['seriesuid'] for r in records.values()} for records in found.values()]
+  assert not scans[0] & scans[1] | scans[0] & scans[2] | scans[1] & scans[2]
+  everything = {k for records in expected.values() for k in records}
+  assert {k for records in found.values() for k in records} == everything
+  assert {int(r['subset']) for r in found['test'].values()} == {fold}
+  if fold == 9:
+    for name, records in expected.items():
+      assert found[name].keys() == records.keys()
+
+
+def test_reading_without_the_package(fresh_python, data_dir, builder, expected):
+  seen = fresh_python(WITHOUT_THE_PACKAGE, builder.data_path)
+  assert seen['loaded'] == []
+  assert seen['labels'] == ['non_nodule', 'nodule']
+  assert seen['first_shards'] == sum(
+    r['subset'] < 2 for r in expected['train'].values()
+  )
+  found = seen['found']
+  here = {
+    f'{split}/{name}': [
+      oracles.digest(record['image'].astype(np.int16)),
+      record['label'],
+      record['center_xyz_mm'].tolist(),
+      record['excluded'],
+    ]
+    for split, records in expected.items()
+    for name, record in records.items()
+  }
+  assert found == here
+
+
+def test_reading_loads_neither_beam_nor_simpleitk(fresh_python, data_dir, builder):
+  seen = fresh_python(WITH_THE_PACKAGE, data_dir)
+  there = tfds.builder('luna16_patches/axial_50px', data_dir=data_dir)
+  assert seen == {'count': there.info.splits['train'].num_examples, 'loaded': []}
+
+
+# Configs of one's own
+
+
+def test_custom_config_is_read_by_its_name(extract, small, tmp_path):
+  flags = ['--patch_shape=16,12', '--negatives_per_positive=2', '--seed=3']
+  assert extract(small.folder, tmp_path / 'data', *flags) == 0
+  name = 'axial_16x12px_neg2_seed3'
+  assert name not in CONFIGS
+  by_name = tfds.builder(f'luna16_patches/{name}', data_dir=tmp_path / 'data')
+  config = custom_config(
+    CONFIGS['axial_50px'], patch_shape=(16, 12), negatives_per_positive=2, seed=3
+  )
+  by_class = tfds.builder('luna16_patches', config=config, data_dir=tmp_path / 'data')
+  subset_of = {name: scan.subset for name, scan in small.scans.items()}
+  rows = oracles.chosen_rows(small.candidates, subset_of, 2, seed=3)
+  expected = oracles.expected_of(small, rows, (1, 16, 12))
+  for builder in (by_name, by_class):
+    found = read(builder, 'train+validation+test')
+    assert found.keys() == expected.keys()
+    for k, record in found.items():
+      oracles.assert_same_record(record, expected[k])
+
+
+# Preparing
+
+
+@pytest.fixture
+def one_core(monkeypatch):
+  """Keeps the job in this process: starting workers takes seconds."""
+  monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0})
+
+
+def manual(folder, **fields):
+  return tfds.download.DownloadConfig(manual_dir=str(folder), **fields)
+
+
+def test_download_and_prepare_writes_what_the_command_writes(
+  extract, small, tmp_path, one_core
+):
+  assert extract(small.folder, tmp_path / 'command') == 0
+  builder = Builder(config='axial_50px', data_dir=str(tmp_path / 'builder'))
+  builder.download_and_prepare(download_config=manual(small.folder))
+  by_command = tmp_path / 'command' / 'luna16_patches' / 'axial_50px' / '1.0.0'
+  by_builder = pathlib.Path(builder.data_path)
+  assert oracles.files_of(by_builder) == oracles.files_of(by_command)
+  # The builder knows at once what it made.
+  assert set(builder.info.splits) == {'train', 'validation', 'test'}
+  assert len(read(builder, 'train')) == builder.info.splits['train'].num_examples
+
+
+def test_load_prepares_from_the_manual_folder(small, tmp_path, one_core):
+  shutil.copytree(small.folder, tmp_path / 'downloads' / 'manual')
+  dataset = tfds.load(
+    'luna16_patches/axial_50px_all',
+    split='train',
+    data_dir=tmp_path / 'data',
+    download_and_prepare_kwargs={'download_dir': str(tmp_path / 'downloads')},
+  )
+  expected = [row for row in small.candidates if row[0] == '1.2.826.0.0']
+  assert len(list(dataset)) == len(expected)
+
+
+def test_a_dataset_that_is_there_is_reused(small, tmp_path, one_core):
+  builder = Builder(config='axial_50px', data_dir=str(tmp_path / 'data'))
+  builder.download_and_prepare(download_config=manual(small.folder))
+  folder = pathlib.Path(builder.data_path)
+  before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+  shutil.rmtree(small.folder)
+  builder.download_and_prepare(download_config=manual(small.folder))
+  after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+  assert after == before
+
+
+def test_a_dataset_is_made_anew_if_asked(small, tmp_path, one_core):
+  builder = Builder(config='axial_50px_all', data_dir=str(tmp_path / 'data'))
+  builder.download_and_prepare(download_config=manual(small.folder))
+  fake_data.write_candidates(small.folder / 'candidates.csv', small.candidates[:-5])
+  mode = tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS
+  assert mode.overwrite_dataset
+  builder.download_and_prepare(download_config=manual(small.folder, download_mode=mode))
+  again = tfds.builder_from_directory(str(builder.data_path))
+  assert len(read(again, 'all')) == len(small.candidates) - 5
+
+
+def test_a_dataset_that_is_nowhere(tmp_path):
+  with pytest.raises(
+    UsageError, match=r'luna16-extract --luna_dir=.*--config=axial_50px'
+  ):
+    tfds.load('luna16_patches', data_dir=tmp_path)
+
+
+def test_a_split_of_which_every_scan_failed(extract, small, tmp_path):
+  fake_data.truncate(small.paths['1.2.826.0.8'].with_suffix('.raw'), 2)
+  flags = ['--config=axial_50px_all', '--max_failed_scans=1']
+  assert extract(small.folder, tmp_path / 'data', *flags) == 0
+  builder = tfds.builder('luna16_patches/axial_50px_all', data_dir=tmp_path / 'data')
+  assert builder.info.metadata['scans_failed'] == 1
+  # TFDS refuses to read a split without a record; the others are as they were.
+  assert builder.info.splits['validation'].num_examples == 0
+  for split, name in (('train', '1.2.826.0.0'), ('test', '1.2.826.0.9')):
+    assert len(read(builder, split)) == sum(r[0] == name for r in small.candidates)
+
+
+def test_the_package_offers_what_it_promises():
+  for name in luna_tfds.__all__:
+    assert getattr(luna_tfds, name) is not None
+  assert 'luna16_patches' in tfds.list_builders()
