@@ -46,7 +46,7 @@ def main() -> None:
   parser.add_argument('--data_dir', default='~/tensorflow_datasets')
   parser.add_argument('--dataset', help='made up records if not given')
   parser.add_argument('--split', default='train')
-  parser.add_argument('--records', type=int, default=36_000, help='to make up')
+  parser.add_argument('--records', type=int, default=64_000, help='to make up')
   parser.add_argument('--secs', type=float, default=2.0, help='of each measurement')
   parser.add_argument('--rounds', type=int, default=3)
   parser.add_argument('--output', type=pathlib.Path, default='input_pipeline.json')

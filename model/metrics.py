@@ -134,7 +134,7 @@ def parse_threshold_rule(rule: str) -> tuple[str, float | None]:
     value = float(match[2]) if match else -1.0
   except ValueError:
     value = -1.0
-  if not 0 <= value <= 1:
+  if not match or not 0 <= value <= 1:
     raise ValueError(f'threshold must be {THRESHOLD_RULES}. Received: {rule!r}')
   return match[1] or 'fixed', value
 
@@ -156,7 +156,7 @@ def choose_threshold(labels: np.ndarray, probabilities: np.ndarray, rule: str) -
     ValueError: the rule is unknown, or there are no records.
   """
   name, value = parse_threshold_rule(rule)
-  if name == 'fixed':
+  if value is not None and name == 'fixed':
     return value
   if not len(labels):
     raise ValueError('a threshold cannot be chosen without records')

@@ -370,10 +370,12 @@ def test_json_has_no_nan():
 
 
 def test_ensemble_is_the_mean_with_a_threshold_of_its_own(trained, other, tmp_path):
-  outputs = {}
+  outputs = {
+    name: evaluation.evaluate([str(path)], split='test', bootstrap=0)
+    for name, path in (('a', trained), ('b', other))
+  }
+  outputs = {name: result.scores.probabilities for name, result in outputs.items()}
   for name, arguments in {
-    'a': [f'--workdir={trained}'],
-    'b': [f'--workdir={other}'],
     'list': [f'--ensemble={trained},{other}'],
     'flags': [f'--workdir={trained}', f'--workdir={other}'],
   }.items():
@@ -443,21 +445,24 @@ def test_compare_with_itself_in_one_argument(trained, tmp_path):
     assert row['difference'] == row['lower'] == row['upper'] == 0
 
 
-def test_compare_needs_the_same_records(trained, data_dir, tmp_path, capfd):
-  folder = tmp_path / 'sampled'
-  run_training(data_dir, folder, '--dataset=luna16_patches/axial_50px')
+@pytest.fixture(scope='module')
+def sampled(data_dir, tmp_path_factory):
+  """A run on a dataset that holds a part of the candidates."""
+  folder = tmp_path_factory.mktemp('sampled')
+  return run_training(data_dir, folder, '--dataset=luna16_patches/axial_50px')
+
+
+def test_compare_needs_the_same_records(trained, sampled, capfd):
   capfd.readouterr()
-  assert run(f'--compare={trained},{folder}', f'--split={EVERYTHING}') == 2
+  assert run(f'--compare={trained},{sampled}', f'--split={EVERYTHING}') == 2
   (line,) = capfd.readouterr().err.splitlines()
   assert 'compare models on the same candidates' in line
 
 
-def test_models_of_two_datasets_compare_on_one(trained, data_dir, tmp_path):
-  folder = tmp_path / 'sampled'
-  run_training(data_dir, folder, '--dataset=luna16_patches/axial_50px')
+def test_models_of_two_datasets_compare_on_one(trained, sampled):
   a, b = (
     evaluation.evaluate([str(path)], split='test', dataset=DATASET, bootstrap=0)
-    for path in (trained, folder)
+    for path in (trained, sampled)
   )
   found = comparison.compare(a, b, breakdown.Resampling(5))
   assert found['records'] == len(a.scores)

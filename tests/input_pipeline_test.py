@@ -344,8 +344,9 @@ def write_predictions(path, labels, hard):
   return str(path)
 
 
-@pytest.mark.parametrize('name', REGIMES)
-@pytest.mark.parametrize('drop', [False, True])
+@pytest.mark.parametrize(
+  ('name', 'drop'), [*((name, True) for name in REGIMES), ('files', False)]
+)
 def test_hard_negatives_come_as_often_as_asked(tmp_path, with_excluded, name, drop):
   source, labels = with_excluded
   if 'memory_budget_mb' in REGIMES[name]:
@@ -408,7 +409,7 @@ def test_memory_settings_follow_from_the_budget():
     config = config_of(memory_budget_mb=budget)
     one = records.record_bytes(cube.image_shape)
     block = input_pipeline._block_size(cube, config, 1.0)
-    assert block == 8 or 24 * block * one <= budget * 2**20 / 4
+    assert block == 8 or 24 * block * one <= budget * 2**20 / 2
     ahead = input_pipeline._decoded_ahead(cube, config)
     assert ahead == 1 or ahead * 2 * 12 * one <= budget * 2**20 / 8
   patch = dataclasses.replace(cube, image_shape=(50, 50, 1))
@@ -441,6 +442,7 @@ def test_real_extraction_can_be_drawn_from(data_dir):
   assert collections.Counter(label.numpy().tolist()).keys() <= {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_rejection_prints_nothing_but_its_line(tmp_path):
   """tf.data's own prints a warning for each batch of rejections."""
   write_source(tmp_path, 500, 5, shards=1)

@@ -16,6 +16,7 @@ from trainer import plots
 from trainer import report
 from trainer import scoring
 from trainer import train
+from trainer import visualize
 
 CHROMIUM = next(
   filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
@@ -242,7 +243,8 @@ def test_most_confident_mistakes_are_shown_with_scan_and_position(page, evaluate
   assert page.index('False negatives') < after < page.index('False positives')
 
 
-def test_page_without_records_of_a_kind(evaluated, tmp_path):
+def test_page_without_records_of_a_kind(evaluated, tmp_path, monkeypatch):
+  monkeypatch.setattr(visualize, 'figures', lambda model, image: {})
   labels = evaluated.scores.labels
   called = evaluated.decision.called
   before = called.copy()

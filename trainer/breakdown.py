@@ -63,7 +63,7 @@ def by_diameter(
       'mean_probability': (scores.probabilities[mask], groups),
       'nodule_recall': (found, scans),
     }
-    row = {
+    row: dict[str, Any] = {
       'bin': name,
       'from_mm': low,
       'below_mm': high,

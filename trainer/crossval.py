@@ -45,6 +45,7 @@ class Findings:
 FLAGS = flags.FlagValues()
 FLAGS.append_flag_values(train.FLAGS)
 
+_WORKDIR = flags.FlagHolder(FLAGS, FLAGS['workdir'])
 _FOLDS = flags.DEFINE_string(
   'folds',
   ','.join(map(str, range(candidates.NUM_SUBSETS))),
@@ -100,7 +101,7 @@ _SET_BY_FOLD = ('train_split', 'validation_split')
 def main(unused: list[str]) -> None:
   """Flags -> folds -> merged files."""
   del unused
-  workdir = pathlib.Path(cli.required(FLAGS['workdir'])).expanduser()
+  workdir = pathlib.Path(cli.required(_WORKDIR)).expanduser()
   numbers = _fold_numbers()
   _check_flags()
   # Read before the work, so that nothing is trained in vain.

@@ -276,7 +276,9 @@ def _operating_points(
     return []
   points = []
   for target, value in _POINTS:
-    point = metrics_lib.at_target(scores.labels, scores.probabilities, target, value)
+    point: dict[str, Any] = metrics_lib.at_target(
+      scores.labels, scores.probabilities, target, value
+    )
     if resampling.resamples:
       point['intervals'] = bootstrap_lib.rate_intervals(
         scores.labels,

@@ -177,12 +177,12 @@ def score_fold(plan: FoldPlan, resamples: int, seed: int) -> None:
     seed=seed,
   )
   evaluation.write(result, plan.path)
-  np.savez_compressed(
-    plan.path / 'scores.npz',
+  arrays: dict[str, Any] = {
     **result.scores.features,
-    probabilities=result.scores.probabilities,
-    called=result.decision.called,
-  )
+    'probabilities': result.scores.probabilities,
+    'called': result.decision.called,
+  }
+  np.savez_compressed(plan.path / 'scores.npz', **arrays)
   plan.remember(trained=state['trained'], scored=settings)
 
 

@@ -42,7 +42,7 @@ _PARALLEL_FILES = 4
 # tf.data opens twice as many files ahead, and buffers two blocks of each.
 _BLOCKS_IN_FLIGHT = 6 * _PARALLEL_FILES
 # Shares of the memory budget; the rest is room for what is being copied.
-_SHUFFLE_SHARE, _BLOCK_SHARE, _DECODED_SHARE = 0.5, 0.25, 0.125
+_SHUFFLE_SHARE, _BLOCK_SHARE, _DECODED_SHARE = 0.25, 0.5, 0.125
 
 # An epoch of tokens, whatever stands for a batch before it is decoded; and their decoder
 # to (image, label).
@@ -114,7 +114,7 @@ def train_batches(
   dataset = tf.data.Dataset.range(start_epoch, 2**20).flat_map(epoch_tokens)
   # Decoding last: what was rejected is never decoded. Outside of the flat_map, so that
   # batches of two epochs are decoded side by side.
-  dataset = dataset.map(finish, num_parallel_calls=min(ahead, _cores()))
+  dataset = dataset.map(finish, num_parallel_calls=min(ahead, _cores() + 1))
   return _with_options(dataset.prefetch(ahead))
 
 
@@ -273,7 +273,6 @@ def _stream(
   held = max(int(held), config.batch_size)
   block_size = _block_size(source, config, share)
   everything = min(keep) == 1.0
-  readers = min(_cores(), _PARALLEL_FILES)
 
   def one_pass(number: tf.Tensor) -> tf.data.Dataset:
     # Of this function's graph alone: else the buffer's order would depend on the
@@ -288,7 +287,7 @@ def _stream(
 
     blocks = _blocks(source, block_size, config, number, rotate)
     if not everything:
-      blocks = blocks.enumerate().map(reject, num_parallel_calls=readers)
+      blocks = blocks.enumerate().map(reject, num_parallel_calls=_PARALLEL_FILES)
     # Shuffled after the rejection: the buffer holds what will be used.
     seed = tf.random.stateless_uniform(
       [], _seed(config, 'shuffle', number), None, None, tf.int64
@@ -374,10 +373,9 @@ def _blocks(
   files = tf.data.Dataset.from_tensor_slices(order)
   if config is None:
     return files.flat_map(read)
+  # Not as many as there are cores: the order must not depend on the machine.
   cycle = min(_PARALLEL_FILES, count)
-  return files.interleave(
-    read, cycle_length=cycle, num_parallel_calls=min(cycle, _cores())
-  )
+  return files.interleave(read, cycle_length=cycle, num_parallel_calls=cycle)
 
 
 def _decode(serialized: tf.Tensor, source: Source) -> tuple[tf.Tensor, tf.Tensor]:
@@ -405,7 +403,7 @@ def _budget_bytes(config: InputConfig) -> int:
 def _fits(source: Source, config: InputConfig, nodules: int) -> bool:
   """Whether the nodules may be held: then they take the place of a shuffle buffer."""
   held = nodules * records.record_bytes(source.image_shape)
-  return held <= _budget_bytes(config) * _SHUFFLE_SHARE / 2
+  return held <= _budget_bytes(config) * _SHUFFLE_SHARE
 
 
 def _block_size(source: Source, config: InputConfig, share: float) -> int:

@@ -9,6 +9,7 @@ import io
 import pathlib
 from typing import Any
 
+import cycler
 import matplotlib
 
 matplotlib.use('Agg')
@@ -39,8 +40,8 @@ _SHADES = {'light': 'Blues', 'dark': 'Blues_r'}
 def theme(name: str) -> Iterator[None]:
   """Gives what is drawn and saved within it the colours of a 'light' or 'dark' page."""
   colors = _THEMES[name]
-  settings: dict[str, Any] = {
-    'axes.prop_cycle': matplotlib.cycler(color=_CYCLES[name]),
+  settings: Any = {
+    'axes.prop_cycle': cycler.cycler(color=_CYCLES[name]),
     'axes.grid.axis': 'both',
     'axes.axisbelow': True,
     'axes.spines.top': False,

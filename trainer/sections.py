@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import functools
 import pathlib
 from typing import Any
 
@@ -271,7 +272,7 @@ def _examples(evaluation: Evaluation, folder: pathlib.Path) -> report.Section:
       captions = [f'{scores.probabilities[i]:.3f}' for i in members]
       path = folder / f'{name.lower().replace(" ", "_")}.png'
       plots.save(plots.mosaic(np.stack(some), captions), path)
-      tiles = [_tile(scores, i, image) for i, image in zip(members, some)]
+      tiles = [_tile(scores, int(i), image) for i, image in zip(members, some)]
       groups.append((f'{name}: {len(members)} of {total}', tiles))
   text = (
     'The most confident first. Window -1000 … 400 HU; of stacks and cubes the middle '
@@ -333,7 +334,7 @@ def _training(evaluation: Evaluation, folder: pathlib.Path) -> list[report.Secti
     return []
   pictures = [
     _picture(
-      lambda name=name: plots.training_curve(history, name),
+      functools.partial(plots.training_curve, history, name),
       folder / f'training_{name}.png',
       f'{title} over epochs; in training it is of the balanced, augmented batches',
     )

@@ -84,6 +84,22 @@ _SEED = flags.DEFINE_integer('seed', None, 'Seed of everything.', flag_values=FL
 _MEMORY_BUDGET_MB = flags.DEFINE_integer(
   'memory_budget_mb', None, 'Memory for records held by the input.', flag_values=FLAGS
 )
+_DROP_EXCLUDED = flags.DEFINE_boolean(
+  'drop_excluded',
+  None,
+  'Leave candidates that hit an excluded finding out of training.',
+  flag_values=FLAGS,
+)
+_HARD_NEGATIVES = flags.DEFINE_string(
+  'hard_negatives',
+  None,
+  'predictions.csv of an earlier evaluation of the training split; the non-nodules it '
+  'was worst at come more often.',
+  flag_values=FLAGS,
+)
+_HARD_NEGATIVE_FACTOR = flags.DEFINE_float(
+  'hard_negative_factor', None, 'How many times as often.', flag_values=FLAGS
+)
 _OPTIMIZER = flags.DEFINE_string('optimizer', None, 'adam or adamw.', flag_values=FLAGS)
 _LEARNING_RATE = flags.DEFINE_float(
   'learning_rate', None, 'At its highest.', flag_values=FLAGS
@@ -215,7 +231,15 @@ def _input_config(augment_recipe: str, batch_size: int) -> Any:
     input_pipeline.InputConfig,
     augment=varied,
     **{'batch_size': batch_size, **_given(_BATCH_SIZE)},
-    **_given(_BALANCE, _POSITIVE_FRACTION, _SEED, _MEMORY_BUDGET_MB),
+    **_given(
+      _BALANCE,
+      _POSITIVE_FRACTION,
+      _SEED,
+      _MEMORY_BUDGET_MB,
+      _DROP_EXCLUDED,
+      _HARD_NEGATIVES,
+      _HARD_NEGATIVE_FACTOR,
+    ),
   )
 
 
@@ -237,10 +261,12 @@ def train(config: Any, path: pathlib.Path) -> str:
     UsageError: the dataset is missing, or the folder holds another run.
   """
   from trainer import fitting
+  from trainer import inspect
   from trainer import sources
   from trainer import workdir as workdir_lib
 
   builder = sources.open_builder(config.data_dir, config.dataset)
+  inspect.audit_cheap(builder)
   source = sources.open_source(builder, config.train_split)
   validation = None
   if config.validation_split and config.validation_split in _splits(builder, config):

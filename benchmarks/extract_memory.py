@@ -1,0 +1,84 @@
+"""Compares the peak memory of the job on a small and a large download.
+
+    python benchmarks/standin.py --luna16=METADATA --out_dir=/tmp/small --scans=88
+    python benchmarks/standin.py --luna16=METADATA --out_dir=/tmp/large
+    python benchmarks/extract_memory.py --small=/tmp/small --large=/tmp/large
+
+Sums the memory of the whole process tree, pages that processes share counted once
+(Linux's PSS), and prints the ratio of the peaks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+_POLL_SECS = 0.2
+
+
+def main() -> None:
+  """Runs the job on both and prints a table."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--small', required=True)
+  parser.add_argument('--large', required=True)
+  parser.add_argument('--config', default='axial_50px')
+  parser.add_argument('--num_workers', type=int, default=2)
+  parser.add_argument('--output', type=pathlib.Path, default='extract_memory.json')
+  options = parser.parse_args()
+  peaks = {name: _peak(getattr(options, name), options) for name in ('small', 'large')}
+  result = {
+    'config': options.config,
+    'num_workers': options.num_workers,
+    'peak_mb': peaks,
+    'ratio': peaks['large']['mb'] / peaks['small']['mb'],
+  }
+  for name, peak in peaks.items():
+    print(f'{name:6}{peak["mb"]:8.0f} MB peak {peak["secs"]:8.1f} s')
+  print(f'large / small: {result["ratio"]:.3f}')
+  options.output.write_text(json.dumps(result, indent=2) + '\n')
+
+
+def _peak(luna_dir: str, options: argparse.Namespace) -> dict[str, float]:
+  with tempfile.TemporaryDirectory() as data_dir:
+    command = [sys.executable, '-m', 'beam_jobs.extract_patches']
+    command += [f'--luna_dir={luna_dir}', f'--data_dir={data_dir}']
+    command += [f'--config={options.config}', f'--num_workers={options.num_workers}']
+    start, peak = time.perf_counter(), 0
+    job = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while job.poll() is None:
+      peak = max(peak, sum(map(_pss_bytes, _tree(job.pid))))
+      time.sleep(_POLL_SECS)
+    if job.returncode:
+      raise SystemExit(f'the job failed with exit code {job.returncode}')
+    return {'mb': peak / 1e6, 'secs': time.perf_counter() - start}
+
+
+def _tree(pid: int) -> list[int]:
+  """The process and all its descendants."""
+  found = [pid]
+  for task in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):
+    try:
+      children = task.read_text().split()
+    except OSError:  # ended just now
+      continue
+    for child in children:
+      found += _tree(int(child))
+  return found
+
+
+def _pss_bytes(pid: int) -> int:
+  try:
+    rollup = pathlib.Path(f'/proc/{pid}/smaps_rollup').read_text()
+  except OSError:  # ended just now
+    return 0
+  lines = [line for line in rollup.splitlines() if line.startswith('Pss:')]
+  return 1024 * int(lines[0].split()[1]) if lines else 0
+
+
+if __name__ == '__main__':
+  main()
