@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Sequence
 import pathlib
 import shutil
 
@@ -113,7 +114,7 @@ def _existing_parent(path: pathlib.Path) -> pathlib.Path:
   return path
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
   widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
   return [
     '  '.join(

@@ -176,7 +176,7 @@ def make_plan(
   """
   record_bytes = records.record_bytes(config.spec.image_shape)
   if config.source == 'article':
-    by_split = {
+    by_split: dict[str, list[tuple[int, Task]]] = {
       split: [(-1, task) for task in _article_tasks(images)]
       for split, images in article.read_lists(luna_dir).items()
     }

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import shlex
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.options import pipeline_options
@@ -23,6 +23,13 @@ from luna_tfds.errors import UsageError
 # Since Beam 2.6x DirectRunner means: download Prism and try that first. Here it means
 # what it says.
 _LOCAL = (None, 'DirectRunner', 'FnApiRunner', 'direct')
+
+
+class _Parser(argparse.ArgumentParser):
+  """Raises where argparse would print its usage and exit."""
+
+  def error(self, message: str) -> NoReturn:
+    raise UsageError(message)
 
 
 def parse(
@@ -40,22 +47,17 @@ def parse(
   Raises:
     UsageError: neither does Beam know one of them.
   """
-  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  parser = _Parser(add_help=False, allow_abbrev=False)
   for options_class in pipeline_options.PipelineOptions.__subclasses__():
     with contextlib.suppress(argparse.ArgumentError):  # a runner's own copy of a flag
-      options_class._add_argparse_args(parser)
+      options_class._add_argparse_args(parser)  # type: ignore[arg-type]
   known = [o.lstrip('-') for a in parser._actions for o in a.option_strings]
   if arguments:
-    parser.error = _raise_usage_error
     _, unknown = parser.parse_known_args(arguments)
     if unknown:
       raise cli.unknown_flag(unknown[0], [*own_flags, *known])
   options = pipeline_options.PipelineOptions(list(arguments))
   return options.view_as(pipeline_options.StandardOptions).runner, options
-
-
-def _raise_usage_error(message: str) -> None:
-  raise UsageError(message)
 
 
 def pipeline(

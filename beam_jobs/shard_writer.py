@@ -118,6 +118,7 @@ def write_shard(
     except ScanError as error:
       del keyed[kept:]
       stats.label_counts = counts
+      assert isinstance(task, ScanTask)  # only scans raise it
       stats.failed.append(FailedScan(task.seriesuid, len(task.labels), str(error)))
     folder.note_progress(shard.fingerprint, task.num_scans)
   order = np.argsort(

@@ -111,8 +111,8 @@ def read_candidates(path: pathlib.Path, *, labelled: bool = True) -> Table:
     UsageError: the file cannot be read, or a row is wrong.
   """
   table = read_table(path, 'class' if labelled else None)
-  wrong = np.flatnonzero(~np.isin(table.values, (0, 1))) if labelled else ()
-  if len(wrong):
+  wrong = np.flatnonzero(~np.isin(table.values, (0, 1)))
+  if labelled and len(wrong):
     raise UsageError(
       f'{path}, row {wrong[0]} (from 0): class must be 0 or 1, found '
       f'{table.values[wrong[0]]:g}; correct the row'
@@ -161,7 +161,7 @@ def find_scans(luna_dir: pathlib.Path) -> dict[str, ScanFile]:
       f'{luna_dir}: no such folder; --luna_dir must be the unpacked LUNA16 download '
       '(luna16-phantom writes a synthetic one)'
     )
-  scans = {}
+  scans: dict[str, ScanFile] = {}
   for folder in sorted(luna_dir.glob('subset*')):
     match = re.fullmatch(r'subset([0-9])', folder.name)
     if not match or not folder.is_dir():

@@ -74,7 +74,7 @@ def run(
     return 0
   try:
     rest = _parse(flag_values, [name, *argv[1:]], pass_unknown)
-    _set_up_logging(flag_values['verbosity'].value)
+    _set_up_logging(str(flag_values['verbosity'].value))
     return main(rest) or 0
   except flags.Error as error:
     return _fail(name, f'{_one_line(error)}; see {name} --help', EXIT_USAGE)

@@ -29,7 +29,7 @@ class Patch:
 
   image: np.ndarray
   center_zyx: np.ndarray
-  spacing_xyz_mm: tuple[float, float, float]
+  spacing_xyz_mm: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Extraction:
     voxels = self._scan.read() if self.reading.mode == 'whole' else None
     spacing_xyz_mm = spec.image_spacing_xyz_mm(grid)
     nearest = geometry.nearest_voxel(self._centers_zyx)
-    outside = ((nearest < 0) | (nearest >= grid.shape_zyx)).any(axis=1)
+    outside = np.any((nearest < 0) | (nearest >= grid.shape_zyx), axis=1).tolist()
     boxes = patches.source_boxes(self._centers_zyx, grid, spec)
     for center, box, is_outside in zip(self._centers_zyx, boxes, outside):
       inside = box.intersection(grid.shape_zyx)

@@ -32,9 +32,9 @@ class Grid:
     direction: 3x3, row-major; column k is the world direction of axis k (x, y, z).
   """
 
-  shape_zyx: tuple[int, int, int]
-  spacing_xyz_mm: tuple[float, float, float]
-  origin_xyz_mm: tuple[float, float, float]
+  shape_zyx: tuple[int, ...]
+  spacing_xyz_mm: tuple[float, ...]
+  origin_xyz_mm: tuple[float, ...]
   direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
   def __post_init__(self):
@@ -50,7 +50,7 @@ class Grid:
       raise ValueError(f'the direction must be finite; received {self.direction}')
 
   @property
-  def spacing_zyx_mm(self) -> tuple[float, float, float]:
+  def spacing_zyx_mm(self) -> tuple[float, ...]:
     """The spacing in array order."""
     return self.spacing_xyz_mm[::-1]
 
@@ -69,8 +69,8 @@ class Orientation:
     flipped: axes (after the transposition) that run against the world's.
   """
 
-  axes: tuple[int, int, int]
-  flipped: tuple[bool, bool, bool]
+  axes: tuple[int, ...]
+  flipped: tuple[bool, ...]
 
   def apply(self, array: np.ndarray) -> np.ndarray:
     """Returns a view of `array` [z, y, x as stored] in world orientation."""
@@ -82,7 +82,7 @@ class Orientation:
     start_zyx: Sequence[int],
     size_zyx: Sequence[int],
     shape_zyx: Sequence[int],
-  ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+  ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Maps a region of the world-oriented array to the stored array.
 
     Args:

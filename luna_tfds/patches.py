@@ -5,8 +5,10 @@ Pure functions on arrays of Hounsfield units in world orientation (z, y, x).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +34,7 @@ class PatchSpec:
       [depth, height, width, 1].
   """
 
-  shape_zyx: tuple[int, int, int] = (1, 50, 50)
+  shape_zyx: tuple[int, ...] = (1, 50, 50)
   spacing_mm: float | None = None
   layout: str = 'axial'
 
@@ -62,7 +64,7 @@ class PatchSpec:
       return np.ascontiguousarray(block[..., np.newaxis])
     return np.ascontiguousarray(block.transpose(1, 2, 0))
 
-  def image_spacing_xyz_mm(self, grid: geometry.Grid) -> tuple[float, float, float]:
+  def image_spacing_xyz_mm(self, grid: geometry.Grid) -> tuple[float, ...]:
     """Spacing of the stored image of a scan with grid `grid`."""
     if self.spacing_mm is None:
       return grid.spacing_xyz_mm
@@ -73,10 +75,10 @@ class PatchSpec:
 class Box:
   """A half-open box of voxels; may reach over the border of the scan."""
 
-  start_zyx: tuple[int, int, int]
-  size_zyx: tuple[int, int, int]
+  start_zyx: tuple[int, ...]
+  size_zyx: tuple[int, ...]
 
-  def intersection(self, shape_zyx: tuple[int, int, int]) -> Box:
+  def intersection(self, shape_zyx: Sequence[int]) -> Box:
     """The part inside a scan of shape `shape_zyx`; its size is 0 if there is none."""
     if all(
       s >= 0 and s + k <= n for s, k, n in zip(self.start_zyx, self.size_zyx, shape_zyx)
@@ -140,6 +142,7 @@ def sample_positions(
     For z, y, x: the fractional indices of the samples; sample k lies at
     (k - (n - 1) / 2) * spacing_mm from the centre.
   """
+  assert spec.spacing_mm is not None
   return [
     center + (np.arange(n) - (n - 1) / 2) * (spec.spacing_mm / voxel_mm)
     for center, n, voxel_mm in zip(center_zyx, spec.shape_zyx, grid.spacing_zyx_mm)
@@ -185,7 +188,7 @@ def make_patch(
     block = _interpolate_axis(block, position, axis)
   block = np.rint(block).astype(np.int16)
   for axis in range(3):
-    index = [slice(None)] * 3
+    index: list[Any] = [slice(None)] * 3
     index[axis] = outside[axis]
     block[tuple(index)] = PADDING_HU
   return spec.to_image(block), padded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import dataclasses
 import gzip
 import pathlib
@@ -80,7 +79,7 @@ class Scan:
       box.start_zyx, box.size_zyx, self.grid.shape_zyx
     )
     self._check_contents()
-    voxels = _read_voxels(self.path, start, size)
+    voxels = _read_voxels(self.path, Box(start, size))
     return self.orientation.apply(_to_int16(voxels, self.path))
 
   def _check_contents(self) -> None:
@@ -118,7 +117,7 @@ def open_scan(path: str | pathlib.Path) -> Scan:
   if not path.exists():
     raise ScanError(f'{path}: no such file')
   try:
-    reader = _dicom_reader(path) if path.is_dir() else sitk.ImageFileReader()
+    reader: Any = _dicom_reader(path) if path.is_dir() else sitk.ImageFileReader()
     if path.is_dir():
       reader.MetaDataDictionaryArrayUpdateOn()
       image = reader.Execute()
@@ -238,11 +237,7 @@ def _check_nifti(path: pathlib.Path, num_voxels: int) -> None:
         )
 
 
-def _read_voxels(
-  path: pathlib.Path,
-  start_zyx: Sequence[int] | None = None,
-  size_zyx: Sequence[int] | None = None,
-) -> np.ndarray:
+def _read_voxels(path: pathlib.Path, region: Box | None = None) -> np.ndarray:
   """Reads voxels in stored orientation; the whole scan if no region is given."""
   import SimpleITK as sitk
 
@@ -252,17 +247,18 @@ def _read_voxels(
     else:
       reader = sitk.ImageFileReader()
       reader.SetFileName(str(path))
-      if start_zyx is not None:
-        reader.SetExtractIndex([int(n) for n in start_zyx[::-1]])
-        reader.SetExtractSize([int(n) for n in size_zyx[::-1]])
+      if region is not None:
+        reader.SetExtractIndex(list(region.start_zyx[::-1]))
+        reader.SetExtractSize(list(region.size_zyx[::-1]))
       image = reader.Execute()
-    voxels = sitk.GetArrayViewFromImage(image).view(_ImageView)
-    voxels.image = image
-    if path.is_dir() and start_zyx is not None:
-      return voxels[Box(tuple(start_zyx), tuple(size_zyx)).slices()]
-    return voxels
   except RuntimeError as error:
     raise ScanError(f'{path}: {_last_line(error)}') from error
+  view = sitk.GetArrayViewFromImage(image).view(_ImageView)
+  view.image = image
+  voxels: np.ndarray = view
+  if path.is_dir() and region is not None:
+    return voxels[region.slices()]
+  return voxels
 
 
 def _dicom_reader(folder: pathlib.Path) -> Any:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  import keras
 
 # Names alone, so that listing them does not load Keras.
 MODELS = ('article_cnn', 'nodule_net')
 
 
-def build(name: str, image_shape: tuple[int, ...]) -> keras.Model:  # noqa: F821
+def build(name: str, image_shape: tuple[int, ...]) -> keras.Model:
   """Builds the network `name` for images of a shape.
 
   Raises:

@@ -209,6 +209,27 @@ def test_folds_side_by_side_share_the_cores(data_dir, tmp_path, monkeypatch):
   folds_lib.train_folds(plans, 3, arguments)
 
 
+def test_folds_are_trained_once_but_go_on_when_made_longer(
+  data_dir, tmp_path, monkeypatch
+):
+  trained = []
+
+  def pretend(config, path):
+    path.mkdir(parents=True, exist_ok=True)
+    trained.append((path.name, config.recipe.epochs))
+
+  monkeypatch.setattr(train, 'train', pretend)
+  for _ in range(2):
+    plans = plans_of(data_dir, tmp_path)
+    folds_lib.train_folds(plans, 1, [])
+    assert trained == [('fold1', 1), ('fold2', 1), ('fold4', 1)]
+  plans[0].remember(**plans[0].state, scored={'seed': 0})
+  longer = plans_of(data_dir, tmp_path, '--epochs=2')
+  folds_lib.train_folds(longer, 1, [])
+  assert trained[3:] == [('fold1', 2), ('fold2', 2), ('fold4', 2)]
+  assert 'scored' not in longer[0].state, 'figures of another training'
+
+
 @pytest.mark.parametrize(('code', 'kind'), [(2, UsageError), (1, JobError)])
 def test_a_fold_that_fails_is_told_with_its_log(
   data_dir, tmp_path, monkeypatch, code, kind
@@ -309,7 +330,8 @@ def test_help_has_the_flags_of_training(capsys):
 
 
 @pytest.mark.slow
-def test_all_folds_cover_every_candidate(data_dir, download, tmp_path):
+def test_all_folds_cover_every_candidate(data_dir, download, tmp_path, monkeypatch):
+  monkeypatch.setattr(visualize, 'figures', lambda model, image: {})
   luna_dir = f'--luna_dir={download.folder}'
   assert run(data_dir, tmp_path, luna_dir, '--parallel_folds=2') == 0
   found = read_csv(tmp_path / 'submission.csv')

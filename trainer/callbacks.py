@@ -129,7 +129,7 @@ class StopEarly(keras.callbacks.Callback):
 
   def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
     """Stops if it is time."""
-    if MONITOR in (logs or {}):
+    if logs and MONITOR in logs:
       self._values.append(logs[MONITOR])
     if should_stop(self._values, self._patience):
       logging.info('no better %s for %d epochs: stopping', MONITOR, self._patience)
