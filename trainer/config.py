@@ -8,6 +8,7 @@ import pathlib
 import re
 from typing import Any
 
+from luna_tfds.errors import UsageError
 from model import metrics
 from model import registry
 
@@ -164,17 +165,26 @@ def resolve_precision(precision: str) -> str:
 
 
 def load(path: pathlib.Path) -> TrainConfig:
-  """Reads the config a run wrote to its workdir."""
+  """Reads the config a run wrote to its workdir.
+
+  Raises:
+    UsageError: another version of the project wrote it.
+  """
   from trainer import augment
   from trainer import input_pipeline
 
-  fields = json.loads(path.read_text())['config']
-  inputs = dict(fields['input'])
-  inputs['augment'] = augment.AugmentConfig(**inputs['augment'])
-  return TrainConfig(
-    **{
-      **fields,
-      'recipe': Recipe(**fields['recipe']),
-      'input': input_pipeline.InputConfig(**inputs),
-    }
-  )
+  try:
+    fields = json.loads(path.read_text())['config']
+    inputs = dict(fields['input'])
+    inputs['augment'] = augment.AugmentConfig(**inputs['augment'])
+    return TrainConfig(
+      **{
+        **fields,
+        'recipe': Recipe(**fields['recipe']),
+        'input': input_pipeline.InputConfig(**inputs),
+      }
+    )
+  except (KeyError, TypeError, ValueError) as error:
+    raise UsageError(
+      f'{path}: was written by another version of this project ({error}); train again'
+    ) from error

@@ -281,7 +281,8 @@ def _read_kinds(
   counts = np.zeros(4, np.int64)
   for piece in source.pieces:
     counts += _count(piece, kinds_of, 4)
-  return tuple(counts.tolist())
+  easy, nodules, hard, dropped = counts.tolist()
+  return easy, nodules, hard, dropped
 
 
 def _label_counts(builder: Any, pieces: tuple[Piece, ...]) -> tuple[int, int]:
