@@ -50,7 +50,9 @@ def luna_dir(tmp_path_factory):
 
 
 @pytest.mark.parametrize('workers', [1, 2])
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(luna_dir, tmp_path, workers):
+def test_killed_at_random_moments_it_ends_as_if_undisturbed(
+  luna_dir, tmp_path, workers
+):
   undisturbed, disturbed = tmp_path / 'a', tmp_path / 'b'
   assert start(luna_dir, undisturbed, 1).wait() == 0
   rng = random.Random(workers)
@@ -90,7 +92,13 @@ def test_three_hundred_thousand_records_by_two_workers_lose_none(tmp_path):
     for k, point in enumerate(points):
       writer.writerow([scans[k % len(scans)], *point, int(k % 50 == 0)])
   flags = ['--config=axial_50px_all', '--patch_shape=8,8']
-  command = [sys.executable, '-m', 'beam_jobs.extract_patches', '--num_workers=2', *flags]
+  command = [
+    sys.executable,
+    '-m',
+    'beam_jobs.extract_patches',
+    '--num_workers=2',
+    *flags,
+  ]
   for attempt in range(2):
     data_dir = tmp_path / f'data{attempt}'
     subprocess.run(
@@ -100,7 +108,9 @@ def test_three_hundred_thousand_records_by_two_workers_lose_none(tmp_path):
     builder = tfds.builder_from_directory(folder)
     seen = np.zeros(count, bool)
     for split in builder.info.splits:
-      dataset = builder.as_dataset(split=split, decoders={'image': tfds.decode.SkipDecoding()})
+      dataset = builder.as_dataset(
+        split=split, decoders={'image': tfds.decode.SkipDecoding()}
+      )
       for batch in dataset.batch(4096).as_numpy_iterator():
         assert not seen[batch['candidate_id']].any()
         seen[batch['candidate_id']] = True

@@ -78,6 +78,7 @@ def test_model_undoes_the_prior_of_the_balanced_stream(trained, data_dir):
   np.testing.assert_allclose(scoring.predict([model], images), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_same_seed_same_run(arguments, trained, tmp_path):
   assert run(arguments, tmp_path, '--deterministic') == 0
   assert_same_weights(trained.last, tmp_path / 'checkpoints' / 'last.keras')
@@ -105,6 +106,7 @@ def test_run_that_is_interrupted_goes_on_to_the_same_end(
   assert history[1]['val_loss'] == trained.read_history()[1]['val_loss']
 
 
+@pytest.mark.slow
 def test_run_that_is_killed_after_an_epoch_goes_on_to_the_same_end(
   arguments, trained, tmp_path, monkeypatch
 ):
@@ -227,6 +229,7 @@ def test_dataset_that_was_never_extracted(tmp_path, error_line):
   assert 'luna16-extract' in error_line()
 
 
+@pytest.mark.slow
 def test_training_on_two_devices(arguments, tmp_path, fresh_python):
   """Two virtual CPU devices must be set up before TensorFlow starts."""
   code = """

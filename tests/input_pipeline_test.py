@@ -397,6 +397,25 @@ def test_evaluation_sees_every_record_once_in_stored_order(small, batch_size):
   assert batches[0]['seriesuid'][0] == b'1.2.0'
 
 
+@pytest.mark.parametrize('batch_size', [90, 360, 500])
+def test_keras_counts_every_validation_record_once(small, batch_size):
+  """At an unknown length Keras counted a last batch of static size twice."""
+  import keras
+
+  source, labels = small
+  batches = input_pipeline.evaluation_batches(source, batch_size, ('image', 'label'))
+  assert int(batches.cardinality()) == -(-360 // batch_size)
+  image = keras.Input(SHAPE)
+  logit = keras.layers.Dense(1, kernel_initializer='zeros', bias_initializer='ones')(
+    keras.layers.Flatten()(image)
+  )
+  model = keras.Model(image, logit)
+  model.compile(metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)], loss='mse')
+  pairs = batches.map(lambda r: (r['image'], tf.cast(r['label'], tf.float32)))
+  _, accuracy = model.evaluate(pairs, verbose=0)
+  assert accuracy == pytest.approx(labels.mean())
+
+
 def test_evaluation_shapes_are_static_where_they_can_be(small):
   for batch_size, static in ((60, 60), (61, None)):
     dataset = input_pipeline.evaluation_batches(small[0], batch_size, ('image',))

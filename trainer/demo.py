@@ -29,7 +29,7 @@ _OUT_DIR = flags.DEFINE_string(
 _SCANS = flags.DEFINE_integer(
   'scans', 24, 'Synthetic scans; at least 20.', flag_values=FLAGS
 )
-_EPOCHS = flags.DEFINE_integer('epochs', 10, 'Epochs of training.', flag_values=FLAGS)
+_EPOCHS = flags.DEFINE_integer('epochs', 12, 'Epochs of training.', flag_values=FLAGS)
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of everything.', flag_values=FLAGS)
 
 _MODULES = {
@@ -69,7 +69,7 @@ def main(unused: list[str]) -> None:
     f'--dataset={dataset}',
     f'--workdir={workdir}',
     '--batch_size=48',
-    '--steps_per_epoch=16',
+    '--steps_per_epoch=32',
     f'--epochs={_EPOCHS.value}',
     seed,
   )

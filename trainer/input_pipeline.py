@@ -144,7 +144,10 @@ def evaluation_batches(
 
   dataset = _blocks(source, min(batch_size, _BLOCK)).prefetch(2)
   dataset = dataset.rebatch(batch_size).map(decode, num_parallel_calls=2)
-  return _with_options(dataset.prefetch(2))
+  # Keras stops at a known length. At an unknown one it takes a step too many, which
+  # fails for want of data, but by then has counted a batch of static size.
+  length = tf.data.experimental.assert_cardinality(-(-source.num_records // batch_size))
+  return _with_options(dataset.prefetch(2).apply(length))
 
 
 def _from_memory(
