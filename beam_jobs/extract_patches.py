@@ -73,7 +73,7 @@ _SEED = flags.DEFINE_integer(
 _NUM_WORKERS = flags.DEFINE_integer(
   'num_workers',
   0,
-  'Processes of the local runner; 0 takes one for each core.',
+  'Processes of the local runner; 0 takes one for each core (one for a tiny job).',
   flag_values=FLAGS,
 )
 _MAX_FAILED = flags.DEFINE_integer(
@@ -91,6 +91,10 @@ _OVERWRITE = flags.DEFINE_boolean(
 _DRY_RUN = flags.DEFINE_boolean(
   'dry_run', False, 'Print what would be read and written, and stop.', flag_values=FLAGS
 )
+
+
+# A worker process takes seconds to start.
+_FEW_RECORDS = 2_000
 
 
 def main(beam_arguments: list[str]) -> int:
@@ -274,7 +278,7 @@ def _run_pipeline(
     return
   folder.check_room(sum(shard.num_records for shard in todo) * plan.record_bytes)
   config = builder.builder_config
-  workers = min(num_workers or len(os.sched_getaffinity(0)), len(todo))
+  workers = min(num_workers or _default_workers(todo), len(todo))
   scans_of = {shard.fingerprint: shard.num_scans for shard in plan.shards}
   with (
     runners.failures_as_job_errors(folder),
@@ -286,6 +290,13 @@ def _run_pipeline(
       | 'Shards' >> beam.Create([folder.store(shard) for shard in todo])
       | 'WriteShards' >> transforms.WriteShards(config.spec, config.seed, folder)
     )
+
+
+def _default_workers(todo: Sequence[Any]) -> int:
+  """A process for each core, but for a job that is done before they have started."""
+  if sum(shard.num_records for shard in todo) < _FEW_RECORDS:
+    return 1
+  return len(os.sched_getaffinity(0))
 
 
 def _collect(plan: Any, folder: Any, max_failed_scans: int) -> list[Any]:
