@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Sequence
+import dataclasses
 import pathlib
 import shutil
 
@@ -31,57 +32,76 @@ def report(
     UsageError: an input file is missing or wrong.
   """
   plan = plan_lib.make_plan(luna_dir, config)
+  found = _Readings()
   header = ('split', 'scans', 'candidates', 'nodules', 'shards', 'to read', 'to write')
-  rows = [header]
-  modes: collections.Counter[str] = collections.Counter()
-  unreadable: list[str] = []
-  to_read = 0
-  for split in plan.splits:
-    shards = plan.of_split(split)
-    tasks = [task for shard in shards for task in shard.tasks]
-    split_bytes = 0
-    for task in tasks:
-      if isinstance(task, plan_lib.ArticleTask):
-        split_bytes += sum(image.path.stat().st_size for image in task.images)
-        continue
-      try:
-        reading = _reading(task, config)
-      except ScanError as error:
-        unreadable.append(str(error))
-        continue
-      modes[reading.mode] += 1
-      split_bytes += reading.num_bytes
-    to_read += split_bytes
-    num_records = sum(shard.num_records for shard in shards)
-    rows.append(
-      (
-        split,
-        str(sum(shard.num_scans for shard in shards)),
-        str(num_records),
-        str(sum(int(task.labels.sum()) for task in tasks)),
-        str(len(shards)),
-        human_bytes(split_bytes),
-        human_bytes(num_records * plan.record_bytes),
-      )
-    )
+  rows: list[tuple[str, ...]] = [header]
+  rows += [_row(split, plan, config, found) for split in plan.splits]
   free = shutil.disk_usage(_existing_parent(final)).free
   lines = [f'{config.name}: {config.description}', *_aligned(rows), '']
   lines.append(
     f'in all {plan.num_records} records in {len(plan.shards)} shards; '
-    f'{human_bytes(to_read)} to read, {human_bytes(plan.num_bytes)} to write'
+    f'{human_bytes(found.num_bytes)} to read, {human_bytes(plan.num_bytes)} to write'
   )
-  if modes:
-    lines.append(f'{modes["regions"]} scans are read by region, {modes["whole"]} whole')
+  if found.modes:
+    lines.append(
+      f'{found.modes["regions"]} scans are read by region, {found.modes["whole"]} whole'
+    )
   if plan.candidates_elsewhere:
     lines.append(
       f'{plan.candidates_elsewhere} candidates are left out: their scans are not on disk'
     )
-  if unreadable:
-    lines.append(f'{len(unreadable)} scans cannot be read, e.g. {unreadable[0]}')
+  if found.unreadable:
+    lines.append(
+      f'{len(found.unreadable)} scans cannot be read, e.g. {found.unreadable[0]}'
+    )
   room = 'enough' if free > plan.num_bytes else 'NOT ENOUGH'
   lines.append(f'{human_bytes(free)} are free at {final.parent}: {room}')
   lines.append(f'fingerprint {plan.fingerprint}')
   return '\n'.join(lines)
+
+
+@dataclasses.dataclass
+class _Readings:
+  """What the headers tell."""
+
+  num_bytes: int = 0
+  modes: collections.Counter[str] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+  unreadable: list[str] = dataclasses.field(default_factory=list)
+
+
+def _row(
+  split: str,
+  plan: plan_lib.Plan,
+  config: luna16_patches.Luna16PatchesConfig,
+  found: _Readings,
+) -> tuple[str, ...]:
+  """A split's row of the table; adds what its headers tell to `found`."""
+  shards = plan.of_split(split)
+  tasks = [task for shard in shards for task in shard.tasks]
+  before = found.num_bytes
+  for task in tasks:
+    if isinstance(task, plan_lib.ArticleTask):
+      found.num_bytes += sum(image.path.stat().st_size for image in task.images)
+      continue
+    try:
+      reading = _reading(task, config)
+    except ScanError as error:
+      found.unreadable.append(str(error))
+      continue
+    found.modes[reading.mode] += 1
+    found.num_bytes += reading.num_bytes
+  num_records = sum(shard.num_records for shard in shards)
+  return (
+    split,
+    str(sum(shard.num_scans for shard in shards)),
+    str(num_records),
+    str(sum(int(task.labels.sum()) for task in tasks)),
+    str(len(shards)),
+    human_bytes(found.num_bytes - before),
+    human_bytes(num_records * plan.record_bytes),
+  )
 
 
 def human_bytes(num_bytes: int) -> str:

@@ -7,6 +7,7 @@ import fake_data
 import pytest
 
 from luna_tfds.errors import JobError
+from trainer import audit
 from trainer import inspect
 from trainer import sources
 
@@ -87,7 +88,7 @@ def test_a_whole_dataset_passes(data_dir, download, tmp_path, capsys):
   assert 'nodules: 11 (train 9, validation 1, test 1)' in text
   assert 'patients: 12' in text
   assert 'as in the metadata' in text
-  inspect.audit_cheap(sources.open_builder(str(data_dir), 'axial_50px_all'))
+  audit.check_metadata(sources.open_builder(str(data_dir), 'axial_50px_all'))
 
 
 def test_a_scan_and_its_nodule_in_two_splits(copy, capsys, monkeypatch):
@@ -98,10 +99,10 @@ def test_a_scan_and_its_nodule_in_two_splits(copy, capsys, monkeypatch):
   assert 'fails the audit' in error
   assert 'records are stored twice' in error
   assert re.search(r'; and \d+ more; extract it again', error)
-  monkeypatch.setattr(inspect, '_MOST_PROBLEMS', 99)
+  monkeypatch.setattr(audit, '_MOST_PROBLEMS', 99)
   for problem in (r'scan 1\.2\.826\.0\.\d+', r'nodule \d+'):
     with pytest.raises(JobError, match=f'{problem} lies in train and in test'):
-      inspect.audit(opened(copy))
+      audit.audit(opened(copy))
 
 
 def test_a_patient_in_two_splits(copy, download, tmp_path, capsys):
@@ -162,20 +163,20 @@ def forget_a_shard(fields):
 def test_counts_that_are_not_the_metadatas(copy, change, problem, cheap):
   edit_metadata(copy, change)
   with pytest.raises(JobError, match=problem):
-    inspect.audit(opened(copy))
+    audit.audit(opened(copy))
   if cheap:
     with pytest.raises(JobError, match=problem):
-      inspect.audit_cheap(opened(copy))
+      audit.check_metadata(opened(copy))
   else:
-    inspect.audit_cheap(opened(copy))
+    audit.check_metadata(opened(copy))
 
 
 def test_a_wrong_subset_is_seen_in_the_records(copy):
   # To a subset that no other split has, so that only the records tell.
   edit_metadata(copy, lambda fields: fields['shard_subsets']['train'].__setitem__(0, 1))
-  inspect.audit_cheap(opened(copy))
+  audit.check_metadata(opened(copy))
   with pytest.raises(JobError, match=r'holds subsets \[0\], metadata says 1'):
-    inspect.audit(opened(copy))
+    audit.audit(opened(copy))
 
 
 def test_patches_of_unknown_scans_are_told_as_such(tmp_path, extract, capsys):

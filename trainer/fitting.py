@@ -59,17 +59,7 @@ def fit(
   if config.deterministic:
     tf.config.experimental.enable_op_determinism()
   strategy = distribution.make_strategy(config.strategy)
-  if config.input.batch_size % strategy.num_replicas_in_sync:
-    raise UsageError(
-      f'--batch_size={config.input.batch_size} must be a multiple of the '
-      f'{strategy.num_replicas_in_sync} devices it is shared among'
-    )
-  try:
-    steps = config.recipe.steps_per_epoch or input_pipeline.default_steps_per_epoch(
-      source, config.input
-    )
-  except ValueError as error:
-    raise UsageError(str(error)) from error
+  steps = _steps_per_epoch(config, source, strategy.num_replicas_in_sync)
   while True:
     with strategy.scope():
       network = _network(config, source, steps, workdir)
@@ -91,6 +81,23 @@ def fit(
     _fit_epochs(
       config, network, source, validation, workdir, (epoch, last, step, steps)
     )
+
+
+def _steps_per_epoch(
+  config: config_lib.TrainConfig, source: sources.Source, replicas: int
+) -> int:
+  """Batches of an epoch; checks that the batches can be made."""
+  if config.input.batch_size % replicas:
+    raise UsageError(
+      f'--batch_size={config.input.batch_size} must be a multiple of the {replicas} '
+      'devices it is shared among'
+    )
+  try:
+    return config.recipe.steps_per_epoch or input_pipeline.default_steps_per_epoch(
+      source, config.input
+    )
+  except ValueError as error:
+    raise UsageError(str(error)) from error
 
 
 def _fit_epochs(

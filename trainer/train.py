@@ -260,13 +260,13 @@ def train(config: Any, path: pathlib.Path) -> str:
   Raises:
     UsageError: the dataset is missing, or the folder holds another run.
   """
+  from trainer import audit
   from trainer import fitting
-  from trainer import inspect
   from trainer import sources
   from trainer import workdir as workdir_lib
 
   builder = sources.open_builder(config.data_dir, config.dataset)
-  inspect.audit_cheap(builder)
+  audit.check_metadata(builder)
   source = sources.open_source(builder, config.train_split)
   validation = None
   if config.validation_split and config.validation_split in _splits(builder, config):
