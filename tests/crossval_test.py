@@ -63,6 +63,7 @@ def read_result(folder):
   return json.loads((folder / 'crossval.json').read_text())
 
 
+@pytest.mark.slow
 def test_submission_is_the_predictions_of_the_folds(finished):
   columns = ('seriesuid', 'coordX', 'coordY', 'coordZ', 'probability')
   expected = [
@@ -78,6 +79,7 @@ def test_submission_is_the_predictions_of_the_folds(finished):
     assert len(digits) >= 9
 
 
+@pytest.mark.slow
 def test_each_fold_is_scored_on_its_subset_alone(finished, download):
   for fold in (0, 3):
     rows = read_csv(finished / f'fold{fold}' / 'predictions.csv')
@@ -88,6 +90,7 @@ def test_each_fold_is_scored_on_its_subset_alone(finished, download):
     assert len(rows) == len(expected)
 
 
+@pytest.mark.slow
 def test_each_fold_has_its_own_weights_and_splits(finished):
   models = [
     keras.models.load_model(finished / f'fold{k}' / 'model.keras', compile=False)
@@ -108,6 +111,7 @@ def test_each_fold_has_its_own_weights_and_splits(finished):
     assert metrics['threshold_chosen_on'] == split_of[validation]
 
 
+@pytest.mark.slow
 def test_result_gives_mean_spread_and_pooled_figures(finished):
   result = read_result(finished)
   assert [fold['fold'] for fold in result['folds']] == [0, 3]
@@ -125,6 +129,7 @@ def test_result_gives_mean_spread_and_pooled_figures(finished):
   assert [row['subset'] for row in pooled['by_subset']] == [0, 3]
 
 
+@pytest.mark.slow
 def test_froc_is_that_of_the_submission(finished, download, tmp_path):
   # The resamples depend on the order of the scans; ours is sorted.
   listed = sorted(u for u, s in download.scans.items() if s.subset in (0, 3))
@@ -148,6 +153,7 @@ def test_froc_is_that_of_the_submission(finished, download, tmp_path):
   assert (finished / 'froc.png').is_file()
 
 
+@pytest.mark.slow
 def test_run_again_nothing_is_trained_or_scored(
   finished, data_dir, download, monkeypatch, capsys
 ):
@@ -165,6 +171,7 @@ def test_run_again_nothing_is_trained_or_scored(
   assert [line.split()[0] for line in out[1:6]] == ['0', '3', 'mean', 'std', 'pooled']
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_before_any_training(finished, data_dir, capfd):
   before = model_files(finished)
   assert run(data_dir, finished, '--folds=0', '--learning_rate=0.5') == 2
@@ -209,6 +216,7 @@ def test_folds_side_by_side_share_the_cores(data_dir, tmp_path, monkeypatch):
   folds_lib.train_folds(plans, 3, arguments)
 
 
+@pytest.mark.slow
 def test_folds_are_trained_once_but_go_on_when_made_longer(
   data_dir, tmp_path, monkeypatch
 ):

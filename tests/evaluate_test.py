@@ -369,6 +369,7 @@ def test_json_has_no_nan():
   }
 
 
+@pytest.mark.slow
 def test_ensemble_is_the_mean_with_a_threshold_of_its_own(trained, other, tmp_path):
   outputs = {
     name: evaluation.evaluate([str(path)], split='test', bootstrap=0)
