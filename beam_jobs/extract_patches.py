@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 import os
 import pathlib
+import shutil
 import sys
 from typing import Any
 
 from absl import flags
-from absl import logging
 
 from luna_tfds import cli
 from luna_tfds.errors import JobError
@@ -231,8 +231,6 @@ def _say_plan(plan: Any, builder: Any) -> None:
 
 def _is_wanted(plan: Any, folder: Any, overwrite: bool) -> bool:
   """Whether the dataset has to be made; cleans up if it is there already."""
-  import shutil
-
   from beam_jobs import registration
 
   if not folder.final.exists():
@@ -349,7 +347,6 @@ def _say_results(results: Sequence[Any], folder: Any) -> None:
 
 def _say(text: str) -> None:
   print(text, file=sys.stderr, flush=True)
-  logging.debug(text)
 
 
 if __name__ == '__main__':

@@ -7,18 +7,11 @@ import contextlib
 import sys
 import threading
 import time
-from typing import Protocol
 
 from beam_jobs.job_folder import JobFolder
 
 _POLL_SECS = 0.5
 _LINE_SECS = 10.0
-
-
-class _Display(Protocol):
-  def show(self, done: int) -> None: ...
-
-  def close(self) -> None: ...
 
 
 @contextlib.contextmanager
@@ -85,6 +78,7 @@ class _Lines:
     self._last = done
 
   def show(self, done: int) -> None:
+    """Prints a line if it is time for one, or if all is done."""
     now = time.monotonic()
     finished = done == self._total and self._last < done
     if now - self._shown < _LINE_SECS and not finished:
