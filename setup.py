@@ -33,7 +33,7 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=setuptools.find_packages(
-    include=['luna_tfds*', 'beam_jobs', 'model', 'trainer']
+    include=['luna_tfds*', 'beam_jobs*', 'model*', 'trainer*']
   ),
   package_data={'luna_tfds.luna16_patches': ['README.md', 'CITATIONS.bib', 'TAGS.txt']},
   install_requires=[

@@ -99,8 +99,8 @@ _FEW_RECORDS = 2_000
 
 def main(beam_arguments: list[str]) -> int:
   """Flags -> plan -> pipeline -> run."""
-  luna_dir = pathlib.Path(cli.required(_LUNA_DIR)).expanduser()
-  data_dir = pathlib.Path(cli.required(_DATA_DIR)).expanduser()
+  luna_dir = pathlib.Path(cli.required_value(_LUNA_DIR)).expanduser()
+  data_dir = pathlib.Path(cli.required_value(_DATA_DIR)).expanduser()
   if _NUM_WORKERS.value < 0 or _MAX_FAILED.value < 0:
     raise UsageError('--num_workers and --max_failed_scans must be 0 or more')
   config = _config_from_flags()
@@ -143,7 +143,7 @@ def _config_from_flags() -> Any:
   base = luna16_patches.CONFIGS[_CONFIG.value]
   changes: dict[str, Any] = {}
   if _PATCH_SHAPE.value is not None:
-    changes['patch_shape'] = cli.integers(_PATCH_SHAPE.value, 'patch_shape')
+    changes['patch_shape'] = cli.parse_ints(_PATCH_SHAPE.value, 'patch_shape')
   if _SPACING_MM.value is not None:
     changes['spacing_mm'] = _SPACING_MM.value
   if _CANDIDATES.value is not None:
@@ -152,7 +152,7 @@ def _config_from_flags() -> Any:
     keep_all = _NEGATIVES.value == -1
     changes['negatives_per_positive'] = None if keep_all else _NEGATIVES.value
   if _SUBSETS.value is not None:
-    changes['subsets'] = cli.integers(_SUBSETS.value, 'subsets')
+    changes['subsets'] = cli.parse_ints(_SUBSETS.value, 'subsets')
   if _SEED.value is not None:
     changes['seed'] = _SEED.value
   if not changes:
@@ -162,7 +162,7 @@ def _config_from_flags() -> Any:
       f'--config=article takes no --{next(iter(changes))}: its patches are published '
       'as they are'
     )
-  return cli.checked(luna16_patches.custom_config, base, **changes)
+  return cli.as_usage_error(luna16_patches.custom_config, base, **changes)
 
 
 def prepare(
@@ -190,9 +190,9 @@ def prepare(
     UsageError: an input is missing or wrong.
     JobError: the job failed; finished shards are kept for the next run.
   """
+  from beam_jobs import dataset_metadata
   from beam_jobs import job_folder
   from beam_jobs import plan as plan_lib
-  from beam_jobs import registration
 
   plan = plan_lib.make_plan(luna_dir, builder.builder_config)
   _say_plan(plan, builder)
@@ -203,10 +203,10 @@ def prepare(
     folder.clean(plan)
     _run_pipeline(plan, builder, folder, beam_runner, beam_options, num_workers)
     results = _collect(plan, folder, max_failed_scans)
-    registration.write_failed_scans(results, folder.incomplete)
+    dataset_metadata.write_failed_scans(results, folder.incomplete)
     folder.finalize(
       plan,
-      lambda path: registration.write_metadata(builder, plan, results, path),
+      lambda path: dataset_metadata.write_metadata(builder, plan, results, path),
       overwrite,
     )
   _say_results(results, folder)
@@ -231,11 +231,11 @@ def _say_plan(plan: Any, builder: Any) -> None:
 
 def _is_wanted(plan: Any, folder: Any, overwrite: bool) -> bool:
   """Whether the dataset has to be made; cleans up if it is there already."""
-  from beam_jobs import registration
+  from beam_jobs import dataset_metadata
 
   if not folder.final.exists():
     return True
-  there = registration.stored_fingerprint(folder.final)
+  there = dataset_metadata.stored_fingerprint(folder.final)
   if there == plan.fingerprint:
     shutil.rmtree(folder.book)
     shutil.rmtree(folder.incomplete, ignore_errors=True)
@@ -299,7 +299,7 @@ def _default_workers(todo: Sequence[Any]) -> int:
 
 def _collect(plan: Any, folder: Any, max_failed_scans: int) -> list[Any]:
   """Returns the results of all shards, checked against the plan."""
-  from beam_jobs import registration
+  from beam_jobs import dataset_metadata
   from beam_jobs import shard_writer
 
   results = []
@@ -320,7 +320,7 @@ def _collect(plan: Any, folder: Any, max_failed_scans: int) -> list[Any]:
     results.append(result)
   failed = [scan for result in results for scan in result.stats.failed]
   if len(failed) > max_failed_scans:
-    path = registration.write_failed_scans(results, folder.incomplete)
+    path = dataset_metadata.write_failed_scans(results, folder.incomplete)
     raise JobError(
       f'{len(failed)} scans cannot be read (see {path}), more than --max_failed_scans='
       f'{max_failed_scans}; mend them or raise the limit, and run again: the finished '

@@ -22,6 +22,7 @@ import shutil
 from typing import Any
 
 from beam_jobs import plan as plan_lib
+from luna_tfds import records
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 
@@ -235,10 +236,8 @@ class JobFolder:
 
   def _named(self, shard: plan_lib.Shard, plan: plan_lib.Plan) -> pathlib.Path:
     """The shard's name in the dataset, as TFDS wants it."""
-    return self.incomplete / (
-      f'luna16_patches-{shard.split}.tfrecord-{shard.index:05d}-of-'
-      f'{len(plan.of_split(shard.split)):05d}'
-    )
+    num_shards = len(plan.of_split(shard.split))
+    return self.incomplete / records.shard_name(shard.split, shard.index, num_shards)
 
 
 def _modified(shard: plan_lib.Shard) -> list[Any]:

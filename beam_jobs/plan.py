@@ -17,13 +17,15 @@ from typing import Any
 from absl import logging
 import numpy as np
 
-from luna_tfds import article
-from luna_tfds import candidates
+from luna_tfds import article_patches
+from luna_tfds import candidate_selection
+from luna_tfds import download as download_lib
 from luna_tfds import luna16_patches
+from luna_tfds import matching
 from luna_tfds import records
-from luna_tfds import sampling
 from luna_tfds import scan as scan_lib
 from luna_tfds import splits
+from luna_tfds import tables
 from luna_tfds.errors import ScanError
 
 # Changes when the same inputs would give other bytes.
@@ -56,7 +58,7 @@ class ScanTask:
   candidate_ids: np.ndarray
   labels: np.ndarray
   centers_xyz_mm: np.ndarray
-  findings: candidates.Findings
+  findings: matching.CandidateMatches
 
   @property
   def num_scans(self) -> int:
@@ -68,7 +70,7 @@ class ScanTask:
 class ArticleTask:
   """Some of the article's patches."""
 
-  images: tuple[article.ArticleImage, ...]
+  images: tuple[article_patches.ArticleImage, ...]
 
   @property
   def labels(self) -> np.ndarray:
@@ -178,7 +180,7 @@ def make_plan(
   if config.source == 'article':
     by_split: dict[str, list[tuple[int, Task]]] = {
       split: [(-1, task) for task in _article_tasks(images)]
-      for split, images in article.read_lists(luna_dir).items()
+      for split, images in article_patches.read_lists(luna_dir).items()
     }
     return Plan(_pack(by_split, luna_dir, config, record_bytes), record_bytes)
   tasks, elsewhere, on_disk = _scan_tasks(luna_dir, config)
@@ -246,31 +248,33 @@ def _scan_tasks(
   luna_dir: pathlib.Path, config: luna16_patches.Luna16PatchesConfig
 ) -> tuple[list[ScanTask], int, int]:
   """Returns the tasks in order of seriesuid, candidates elsewhere, scans on disk."""
-  scans = candidates.find_scans(luna_dir)
+  scans = download_lib.find_scans(luna_dir)
   if config.subsets is not None:
     scans = {k: s for k, s in scans.items() if s.subset in config.subsets}
-  table = candidates.read_candidates(
-    candidates.require_file(luna_dir, candidates.CANDIDATE_LISTS[config.candidate_list])
+  table = tables.read_candidates(
+    download_lib.require_file(
+      luna_dir, download_lib.CANDIDATE_LISTS[config.candidate_list]
+    )
   )
-  nodules = candidates.read_findings(
-    candidates.require_file(luna_dir, candidates.ANNOTATIONS)
+  nodules = tables.read_findings(
+    download_lib.require_file(luna_dir, download_lib.ANNOTATIONS)
   )
-  excluded_path = candidates.find_file(luna_dir, candidates.ANNOTATIONS_EXCLUDED)
+  excluded_path = download_lib.find_file(luna_dir, download_lib.ANNOTATIONS_EXCLUDED)
   if excluded_path is None:
     logging.warning(
       "%s: %s is missing, so that no record is marked as excluded; it is in LUNA16's "
       'evaluationScript.zip',
       luna_dir,
-      candidates.ANNOTATIONS_EXCLUDED,
+      download_lib.ANNOTATIONS_EXCLUDED,
     )
     excluded = nodules[[]]
   else:
-    excluded = candidates.read_findings(excluded_path)
+    excluded = tables.read_findings(excluded_path)
   on_disk = np.array([name in scans for name in table.seriesuids], bool)
   elsewhere = len(table) - int(on_disk.sum())
   table = table[on_disk]
   table = table[_chosen(table, scans, config)]
-  findings = candidates.match_findings(table, nodules, excluded)
+  findings = matching.match_findings(table, nodules, excluded)
   tasks = []
   for seriesuid, rows in table.groups().items():
     tasks.append(
@@ -281,7 +285,7 @@ def _scan_tasks(
         candidate_ids=table.rows[rows],
         labels=table.values[rows].astype(np.int8),
         centers_xyz_mm=table.xyz_mm[rows],
-        findings=candidates.Findings(
+        findings=matching.CandidateMatches(
           findings.nodule_id[rows],
           findings.diameter_mm[rows],
           findings.excluded[rows],
@@ -292,11 +296,11 @@ def _scan_tasks(
 
 
 def _chosen(
-  table: candidates.Table,
-  scans: Mapping[str, candidates.ScanFile],
+  table: tables.PointTable,
+  scans: Mapping[str, download_lib.ScanFile],
   config: luna16_patches.Luna16PatchesConfig,
 ) -> np.ndarray:
-  return sampling.select_candidates(
+  return candidate_selection.select_candidates(
     seriesuids=table.seriesuids,
     candidate_ids=table.rows,
     labels=table.values,
@@ -307,7 +311,7 @@ def _chosen(
 
 
 def _article_tasks(
-  images: Sequence[article.ArticleImage],
+  images: Sequence[article_patches.ArticleImage],
 ) -> Iterator[ArticleTask]:
   for start in range(0, len(images), _IMAGES_PER_TASK):
     yield ArticleTask(tuple(images[start : start + _IMAGES_PER_TASK]))

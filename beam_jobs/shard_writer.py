@@ -12,12 +12,13 @@ from beam_jobs.job_folder import JobFolder
 from beam_jobs.plan import ArticleTask
 from beam_jobs.plan import ScanTask
 from beam_jobs.plan import Shard
-from luna_tfds import article
+from luna_tfds import article_patches
 from luna_tfds import extractor
 from luna_tfds import patches
+from luna_tfds import record_keys
 from luna_tfds import records
-from luna_tfds import sampling
 from luna_tfds import scan as scan_lib
+from luna_tfds import tfrecord
 from luna_tfds.errors import ScanError
 
 
@@ -122,11 +123,11 @@ def write_shard(
       stats.failed.append(FailedScan(task.seriesuid, len(task.labels), str(error)))
     folder.note_progress(shard.fingerprint, task.num_scans)
   order = np.argsort(
-    sampling.hash_keys((key for key, _ in keyed), seed, 'shuffle'), kind='stable'
+    record_keys.hash_keys((key for key, _ in keyed), seed, 'shuffle'), kind='stable'
   )
   part = folder.part(shard)
   with folder.writing(part) as path:
-    num_bytes = records.write_tfrecords(path, (keyed[i][1] for i in order))
+    num_bytes = tfrecord.write_tfrecords(path, (keyed[i][1] for i in order))
   result = ShardResult(
     split=shard.split,
     index=shard.index,
@@ -176,6 +177,6 @@ def _cut_scan(
 
 def _cut_article(task: ArticleTask, stats: ShardStats) -> Iterator[records.Record]:
   for item in task.images:
-    image, padded = article.read_image(item)
+    image, padded = article_patches.read_image(item)
     stats.patches_padded += padded
     yield records.Record(image, item.label, candidate_id=item.candidate_id)

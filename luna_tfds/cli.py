@@ -4,7 +4,7 @@ A command keeps its flags in a `FlagValues` of its own, so that flags of two com
 never collide and all of them can be called from one process:
 
     FLAGS = cli.new_flags()
-    _SEED = flags.DEFINE_integer('seed', 0, 'Seed of ...', flag_values=FLAGS)
+    _SEED = flags.DEFINE_integer('seed', 0, 'Hash seed.', flag_values=FLAGS)
 
     def main(unused: Sequence[str]) -> int: ...
 
@@ -18,22 +18,30 @@ from collections.abc import Callable, Sequence
 import difflib
 import logging as python_logging
 import os
+import pathlib
+import re
 import sys
-from typing import Any
+from typing import Any, TypeVar
 import warnings
 
 from absl import flags
 from absl import logging
 
+import luna_tfds
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
+
+_T = TypeVar('_T')
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130
 
 _LEVELS = ('debug', 'info', 'warning', 'error')
+_HELP_FLAGS = ('--help', '-h', '--helpfull', '-help', '--helpshort')
+# How absl describes the second name of a flag.
+_ALIAS_HELP = re.compile(r'Alias for --(?P<name>\w+)\.')
 
 
 def new_flags() -> flags.FlagValues:
@@ -59,18 +67,21 @@ def run(
   Args:
     name: the command, as the user types it.
     doc: its module docstring, printed by --help.
-    main: does the work; gets the arguments it has to judge itself and returns an exit
-      code, None for 0.
+    main: does the work; gets the arguments that are not flags of the command, and
+      returns an exit code, None for 0.
     flag_values: the command's flags.
     argv: command line; `sys.argv` if None.
-    pass_unknown: whether flags that are not the command's own go to `main`.
+    pass_unknown: whether flags that are not the command's own are passed to `main`.
 
   Returns:
-    The exit code: 0 done, 1 failed, 2 a flag or an input file is wrong.
+    The exit code: 0 success, 1 failure, 2 invalid flag or input file, 130 interrupted.
   """
   argv = list(sys.argv if argv is None else argv)
-  if any(a in ('--help', '-h', '--helpfull', '-help') for a in argv[1:]):
+  if any(argument in _HELP_FLAGS for argument in argv[1:]):
     print(_help(name, doc, flag_values))
+    return 0
+  if '--version' in argv[1:]:
+    print(f'{name} {luna_tfds.__version__}')
     return 0
   try:
     rest = _parse(flag_values, [name, *argv[1:]], pass_unknown)
@@ -87,44 +98,108 @@ def run(
 
 
 def unknown_flag(argument: str, known: Sequence[str]) -> UsageError:
-  """Returns the error for a flag nobody knows, with the nearest one that exists."""
+  """Returns the error for a flag that does not exist, with the most similar one.
+
+  Args:
+    argument: as given, e.g. `--sede=3`.
+    known: names of the flags that exist.
+  """
   flag = argument.split('=')[0]
   close = difflib.get_close_matches(flag.lstrip('-'), known, n=1)
   hint = f'; did you mean --{close[0]}?' if close else ''
   return UsageError(f'unknown argument {flag}{hint}')
 
 
-def integers(text: str, flag: str) -> tuple[int, ...]:
-  """Parses the value of a flag that lists whole numbers, e.g. `48,48,48`."""
+def parse_ints(text: str, flag: str) -> tuple[int, ...]:
+  """Parses the value of a flag that lists integers, e.g. `48,48,48`."""
   try:
     return tuple(int(part) for part in text.split(','))
   except ValueError:
     raise UsageError(
-      f'--{flag} lists whole numbers separated by commas. Received: {text!r}'
+      f'--{flag} must list integers separated by commas. Received: {text!r}'
     ) from None
 
 
-def required(holder: flags.FlagHolder[Any]) -> Any:
-  """Returns the value of a flag that must be given."""
-  if holder.value in (None, ''):
+def required_value(holder: flags.FlagHolder[_T | None]) -> _T:
+  """Returns the value of a flag.
+
+  Raises:
+    UsageError: it is not given, or empty.
+  """
+  value = holder.value
+  if value is None or value == '':
     raise UsageError(f'--{holder.name} is required')
-  return holder.value
+  return value
 
 
-def checked(make: Callable[..., Any], *args: Any, **fields: Any) -> Any:
-  """Calls `make(*args, **fields)`; a ValueError of its checks becomes a usage error."""
+def required_path(holder: flags.FlagHolder[str | None]) -> pathlib.Path:
+  """As `required_value`, for a path; `~` is expanded."""
+  return pathlib.Path(required_value(holder)).expanduser()
+
+
+def optional_path(holder: flags.FlagHolder[str | None]) -> pathlib.Path | None:
+  """Returns the path of a flag with `~` expanded; None if it is not given or empty."""
+  return pathlib.Path(holder.value).expanduser() if holder.value else None
+
+
+def as_usage_error(
+  make: Callable[..., _T], *args: Any, flag_prefix: str = '', **fields: Any
+) -> _T:
+  """Calls `make(*args, **fields)`; a ValueError of its checks becomes a usage error.
+
+  Args:
+    make: e.g. a dataclass that checks its fields.
+    *args: of `make`.
+    flag_prefix: goes before the message, e.g. '--' where messages begin with the name
+      of a field that has a flag of the same name.
+    **fields: of `make`.
+
+  Raises:
+    UsageError: `make` raised a ValueError or TypeError.
+  """
   try:
     return make(*args, **fields)
   except UsageError:
     raise
   except (ValueError, TypeError) as error:
-    raise UsageError(str(error)) from error
+    raise UsageError(f'{flag_prefix}{error}') from error
+
+
+def make_output_folder(path: pathlib.Path, flag: str) -> None:
+  """Makes the folder for results; call it before the work, so that none is lost.
+
+  Args:
+    path: the folder.
+    flag: that names it.
+
+  Raises:
+    UsageError: it cannot be made or written.
+  """
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UsageError(
+      f'--{flag}: the folder {path} cannot be made: {error.strerror}; give another one'
+    ) from error
+  if not os.access(path, os.W_OK | os.X_OK):
+    raise UsageError(f'--{flag}: the folder {path} cannot be written; give another one')
+
+
+def count_noun(count: int, noun: str, plural: str | None = None) -> str:
+  """Returns e.g. '1 scan' or '2 scans'.
+
+  Args:
+    count: how many.
+    noun: in the singular.
+    plural: if it is not the noun and an s.
+  """
+  return f'{count} {noun if count == 1 else plural or noun + "s"}'
 
 
 def load_tensorflow() -> None:
-  """Imports TensorFlow, silently unless more than warnings is to be logged.
+  """Imports TensorFlow without what it writes to stderr, if only warnings are logged.
 
-  While it loads it writes to stderr that it found no GPU, and no setting stops it.
+  While TensorFlow loads it reports that it found no GPU, and no setting prevents that.
   """
   if logging.get_verbosity() > logging.WARNING:  # absl counts up to debug
     import tensorflow
@@ -157,7 +232,7 @@ def _set_up_logging(level: str) -> None:
   logging.use_absl_handler()
   logging.set_verbosity(getattr(logging, level.upper()))
   quiet = level in ('warning', 'error')
-  # Libraries log to the root; our own warnings go through absl's logger.
+  # Libraries log to the root logger; our own warnings go through absl's logger.
   python_logging.getLogger().setLevel('ERROR' if quiet else level.upper())
   # TensorFlow's C++ reads this when it loads; it is not loaded before a command knows
   # its flags.
@@ -178,9 +253,18 @@ def _one_line(error: Exception) -> str:
 
 
 def _help(name: str, doc: str, flag_values: flags.FlagValues) -> str:
+  aliases: dict[str, list[str]] = {}
+  for flag in flag_values:
+    if match := _ALIAS_HELP.fullmatch(str(flag_values[flag].help)):
+      aliases.setdefault(match['name'], []).append(flag)
+  hidden = {alias for names in aliases.values() for alias in names}
   lines = [doc.strip(), '', f'{name} flags:']
   for flag in sorted(flag_values, key=lambda f: (f == 'verbosity', f)):
+    if flag in hidden:
+      continue
     item = flag_values[flag]
     default = '' if item.default is None else f' (default: {item.default_as_str})'
-    lines += [f'  --{flag}: {item.help}{default}']
+    also = ''.join(f' (or --{alias})' for alias in aliases.get(flag, ()))
+    lines.append(f'  --{flag}{also}: {item.help}{default}')
+  lines.append('  --version: Prints the version and exits.')
   return '\n'.join(lines)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import math
 
 import numpy as np
 
@@ -100,6 +101,35 @@ class Orientation:
         first = shape_zyx[world_axis] - first - extent
       start[stored_axis], size[stored_axis] = first, extent
     return tuple(start), tuple(size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+  """A half-open box of voxels; may reach over the border of the scan."""
+
+  start_zyx: tuple[int, ...]
+  size_zyx: tuple[int, ...]
+
+  def intersection(self, shape_zyx: Sequence[int]) -> Box:
+    """The part inside a scan of shape `shape_zyx`; its size is 0 if there is none."""
+    if all(
+      s >= 0 and s + k <= n for s, k, n in zip(self.start_zyx, self.size_zyx, shape_zyx)
+    ):
+      return self
+    start = [min(max(s, 0), n) for s, n in zip(self.start_zyx, shape_zyx)]
+    stop = [
+      min(max(s + k, 0), n) for s, k, n in zip(self.start_zyx, self.size_zyx, shape_zyx)
+    ]
+    return Box(tuple(start), tuple(b - a for a, b in zip(start, stop)))
+
+  @property
+  def num_voxels(self) -> int:
+    """Voxels in the box."""
+    return math.prod(self.size_zyx)
+
+  def slices(self) -> tuple[slice, ...]:
+    """The box as an index of an array."""
+    return tuple(slice(s, s + k) for s, k in zip(self.start_zyx, self.size_zyx))
 
 
 def orient(grid: Grid) -> tuple[Grid, Orientation]:

@@ -5,19 +5,13 @@ Pure functions on arrays of Hounsfield units in world orientation (z, y, x).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
 
 from luna_tfds import geometry
-
-# What lies outside the scan, and the least value kept: air. Scanners mark what lies
-# outside their field of view with -2000, -2048 or -3024, which would otherwise leak
-# into interpolated values.
-PADDING_HU = -1000
+from luna_tfds.hounsfield import AIR_HU
 
 LAYOUTS = ('axial', 'stack', 'cube')
 
@@ -50,6 +44,11 @@ class PatchSpec:
     if self.spacing_mm is not None and not 0 < self.spacing_mm < np.inf:
       raise ValueError(f'spacing_mm must be positive. Received: {self.spacing_mm}')
 
+  @classmethod
+  def from_json(cls, fields: dict[str, Any]) -> PatchSpec:
+    """Inverse of `dataclasses.asdict`, after a way through JSON."""
+    return cls(**{**fields, 'shape_zyx': tuple(fields['shape_zyx'])})
+
   @property
   def image_shape(self) -> tuple[int, ...]:
     """Shape of `image` in the record."""
@@ -71,38 +70,9 @@ class PatchSpec:
     return (self.spacing_mm,) * 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Box:
-  """A half-open box of voxels; may reach over the border of the scan."""
-
-  start_zyx: tuple[int, ...]
-  size_zyx: tuple[int, ...]
-
-  def intersection(self, shape_zyx: Sequence[int]) -> Box:
-    """The part inside a scan of shape `shape_zyx`; its size is 0 if there is none."""
-    if all(
-      s >= 0 and s + k <= n for s, k, n in zip(self.start_zyx, self.size_zyx, shape_zyx)
-    ):
-      return self
-    start = [min(max(s, 0), n) for s, n in zip(self.start_zyx, shape_zyx)]
-    stop = [
-      min(max(s + k, 0), n) for s, k, n in zip(self.start_zyx, self.size_zyx, shape_zyx)
-    ]
-    return Box(tuple(start), tuple(b - a for a, b in zip(start, stop)))
-
-  @property
-  def num_voxels(self) -> int:
-    """Voxels in the box."""
-    return math.prod(self.size_zyx)
-
-  def slices(self) -> tuple[slice, ...]:
-    """The box as an index of an array."""
-    return tuple(slice(s, s + k) for s, k in zip(self.start_zyx, self.size_zyx))
-
-
 def source_boxes(
   centers_zyx: np.ndarray, grid: geometry.Grid, spec: PatchSpec
-) -> list[Box]:
+) -> list[geometry.Box]:
   """The voxels each patch is made of.
 
   Args:
@@ -118,12 +88,12 @@ def source_boxes(
   shape = np.array(spec.shape_zyx)
   if spec.spacing_mm is None:
     starts = geometry.nearest_voxel(centers_zyx) - shape // 2
-    return [Box(tuple(start), spec.shape_zyx) for start in starts.tolist()]
+    return [geometry.Box(tuple(start), spec.shape_zyx) for start in starts.tolist()]
   reach = (shape - 1) / 2 * (spec.spacing_mm / np.array(grid.spacing_zyx_mm))
   starts = np.floor(centers_zyx - reach).astype(np.int64)
   sizes = np.floor(centers_zyx + reach).astype(np.int64) + 2 - starts
   return [
-    Box(tuple(start), tuple(size))
+    geometry.Box(tuple(start), tuple(size))
     for start, size in zip(starts.tolist(), sizes.tolist())
   ]
 
@@ -151,8 +121,8 @@ def sample_positions(
 
 def make_patch(
   voxels: np.ndarray,
-  box: Box,
-  inside: Box,
+  box: geometry.Box,
+  inside: geometry.Box,
   center_zyx: np.ndarray,
   grid: geometry.Grid,
   spec: PatchSpec,
@@ -172,17 +142,17 @@ def make_patch(
   """
   if spec.spacing_mm is None:
     if inside == box:
-      return spec.to_image(np.maximum(voxels, PADDING_HU)), False
-    block = np.full(spec.shape_zyx, PADDING_HU, np.int16)
+      return spec.to_image(np.maximum(voxels, AIR_HU)), False
+    block = np.full(spec.shape_zyx, AIR_HU, np.int16)
     offset = tuple(i - b for i, b in zip(inside.start_zyx, box.start_zyx))
-    block[Box(offset, inside.size_zyx).slices()] = np.maximum(voxels, PADDING_HU)
+    block[geometry.Box(offset, inside.size_zyx).slices()] = np.maximum(voxels, AIR_HU)
     return spec.to_image(block), True
   samples = sample_positions(center_zyx, grid, spec)
   outside = [(p < -0.5) | (p > n - 0.5) for p, n in zip(samples, grid.shape_zyx)]
   padded = any(o.any() for o in outside)
   if inside.num_voxels == 0:
-    return spec.to_image(np.full(spec.shape_zyx, PADDING_HU, np.int16)), padded
-  block = np.maximum(voxels, PADDING_HU).astype(np.float32)
+    return spec.to_image(np.full(spec.shape_zyx, AIR_HU, np.int16)), padded
+  block = np.maximum(voxels, AIR_HU).astype(np.float32)
   for axis in range(3):
     position = samples[axis] - inside.start_zyx[axis]
     block = _interpolate_axis(block, position, axis)
@@ -190,7 +160,7 @@ def make_patch(
   for axis in range(3):
     index: list[Any] = [slice(None)] * 3
     index[axis] = outside[axis]
-    block[tuple(index)] = PADDING_HU
+    block[tuple(index)] = AIR_HU
   return spec.to_image(block), padded
 
 

@@ -23,10 +23,11 @@ import sys
 from absl import flags
 import numpy as np
 
-from luna_tfds import candidates
-from luna_tfds import chest as chest_lib
 from luna_tfds import cli
+from luna_tfds import download as download_lib
 from luna_tfds import geometry
+from luna_tfds import phantom_anatomy
+from luna_tfds import splits
 from luna_tfds.errors import UsageError
 
 FLAGS = cli.new_flags()
@@ -80,25 +81,28 @@ def make_phantom(index: int, seed: int) -> Phantom:
   rng = np.random.default_rng([seed, index])
   narrow = index % _NARROW_EVERY == 1
   grid = _random_grid(rng, _NARROW_FIELD_OF_VIEW_MM if narrow else _FIELD_OF_VIEW_MM)
-  chest = chest_lib.Chest(rng, grid)
+  chest = phantom_anatomy.Chest(rng, grid)
   volume = chest.paint(rng)
   trunks = chest.vessels(rng)
   healthy = index % _HEALTHY_EVERY == 3
   nodules = [] if healthy else chest.nodules(rng)
   specks = [
-    chest_lib.random_nodule(rng, chest.lung_point(rng), 2.0, 2.9) for _ in range(3)
+    phantom_anatomy.random_nodule(rng, chest.lung_point(rng), 2.0, 2.9)
+    for _ in range(3)
   ]
   for ball in [*trunks, *nodules, *specks]:
-    chest_lib.stamp(volume, grid, ball)
-  chest_lib.add_noise(volume, rng)
+    phantom_anatomy.stamp(volume, grid, ball)
+  phantom_anatomy.add_noise(volume, rng)
   if index % 3 == 1 and not narrow:
-    chest_lib.mask_field_of_view(volume, int(rng.choice(chest_lib.OUTSIDE_FIELD_HU)))
+    phantom_anatomy.mask_field_of_view(
+      volume, int(rng.choice(phantom_anatomy.OUTSIDE_FIELD_HU))
+    )
   digest = hashlib.blake2b(f'{seed}/{index}'.encode(), digest_size=12).hexdigest()
   excluded = [(*b.center_xyz_mm, -1.0) for b in nodules]
   excluded += [(*b.center_xyz_mm, 2 * b.radius_mm) for b in specks]
   return Phantom(
     seriesuid=f'2.25.{int(digest, 16)}',
-    subset=index % candidates.NUM_SUBSETS,
+    subset=index % splits.NUM_SUBSETS,
     grid=grid,
     voxels=np.rint(volume).clip(-3024, 3071).astype(np.int16),
     candidates=_make_candidates(rng, chest, trunks, nodules, specks),
@@ -124,7 +128,7 @@ def write_download(out_dir: pathlib.Path, num_scans: int, seed: int) -> None:
     raise UsageError(f'--scans must be at least 1. Received: {num_scans}')
   if any(out_dir.glob('subset*/*.mhd')):
     raise UsageError(f'{out_dir}: holds scans already; give an empty --out_dir')
-  for subset in range(candidates.NUM_SUBSETS):
+  for subset in range(splits.NUM_SUBSETS):
     (out_dir / f'subset{subset}').mkdir(parents=True, exist_ok=True)
   tasks = [(out_dir, index, seed) for index in range(num_scans)]
   workers = min(len(os.sched_getaffinity(0)), num_scans)
@@ -135,11 +139,11 @@ def write_download(out_dir: pathlib.Path, num_scans: int, seed: int) -> None:
   rows = [(p.seriesuid, *row) for p in phantoms for row in p.candidates]
   order = np.random.default_rng([seed, num_scans, 1]).permutation(len(rows))
   _write_csv(
-    out_dir / candidates.CANDIDATE_LISTS['V1'], 'class', [rows[i] for i in order]
+    out_dir / download_lib.CANDIDATE_LISTS['V1'], 'class', [rows[i] for i in order]
   )
   for name, kind in (
-    (candidates.ANNOTATIONS, 'nodules'),
-    (candidates.ANNOTATIONS_EXCLUDED, 'excluded'),
+    (download_lib.ANNOTATIONS, 'nodules'),
+    (download_lib.ANNOTATIONS_EXCLUDED, 'excluded'),
   ):
     found = [(p.seriesuid, *row) for p in phantoms for row in getattr(p, kind)]
     _write_csv(out_dir / name, 'diameter_mm', found)
@@ -168,7 +172,7 @@ def write_scan(folder: pathlib.Path, phantom: Phantom) -> pathlib.Path:
 def main(unused: list[str]) -> None:
   """Writes the download the flags ask for."""
   del unused
-  out_dir = pathlib.Path(cli.required(_OUT_DIR)).expanduser()
+  out_dir = pathlib.Path(cli.required_value(_OUT_DIR)).expanduser()
   write_download(out_dir, _SCANS.value, _SEED.value)
   print(f'wrote {_SCANS.value} synthetic scans to {out_dir}', file=sys.stderr)
 
@@ -180,10 +184,10 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _make_candidates(
   rng: np.random.Generator,
-  chest: chest_lib.Chest,
-  vessels: Sequence[chest_lib.Ball],
-  nodules: Sequence[chest_lib.Ball],
-  specks: Sequence[chest_lib.Ball],
+  chest: phantom_anatomy.Chest,
+  vessels: Sequence[phantom_anatomy.Ball],
+  nodules: Sequence[phantom_anatomy.Ball],
+  specks: Sequence[phantom_anatomy.Ball],
 ) -> list[tuple[float, ...]]:
   """Returns (x, y, z, class): several hits a nodule, and what detectors mistake."""
   rows = []

@@ -8,26 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import dataclasses
-import os
-import struct
+import re
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from luna_tfds import sampling
+from luna_tfds import record_keys
+from luna_tfds import tfrecord
+
+DATASET_NAME = 'luna16_patches'
 
 LABELS = ('non_nodule', 'nodule')
 
-# Added to a record's bytes by the TFRecord format: its length and two checksums.
-TFRECORD_OVERHEAD_BYTES = 16
 
 # All features but the image take about this much in a serialised record.
 METADATA_BYTES = 320
 
-_CRC_MASK_DELTA = 0xA282EAD8
+_SHARD_NAME = re.compile(r'\w+-(?P<split>[^.]+)\.tfrecord-(?P<index>\d{5})-of-\d{5}')
 
 
 # How a feature lies in the tf.Example: dtype there, shape there, dtype in memory.
@@ -80,7 +79,7 @@ class Record:
   @property
   def key(self) -> str:
     """`seriesuid/candidate_id`."""
-    return sampling.record_key(self.seriesuid, self.candidate_id)
+    return record_keys.record_key(self.seriesuid, self.candidate_id)
 
 
 def features(image_shape: tuple[int, ...]) -> tfds.features.FeaturesDict:
@@ -165,35 +164,27 @@ class RecordEncoder:
     return example.SerializeToString(deterministic=True)
 
 
+def shard_name(split: str, index: int, num_shards: int) -> str:
+  """Returns the file name of a shard, as TFDS wants it."""
+  return f'{DATASET_NAME}-{split}.tfrecord-{index:05d}-of-{num_shards:05d}'
+
+
+def parse_shard_name(name: str) -> tuple[str, int]:
+  """Returns (split, index) of a shard from its file name.
+
+  Raises:
+    ValueError: it is not the name of a shard.
+  """
+  match = _SHARD_NAME.fullmatch(name)
+  if not match:
+    raise ValueError(f'not the file name of a shard. Received: {name!r}')
+  return match['split'], int(match['index'])
+
+
 def record_bytes(image_shape: tuple[int, ...]) -> int:
   """Returns about how many bytes a record takes in a shard."""
   image = int(np.prod(image_shape, dtype=np.int64)) * np.dtype(np.int16).itemsize
-  return image + METADATA_BYTES + TFRECORD_OVERHEAD_BYTES
-
-
-def write_tfrecords(path: str | os.PathLike[str], serialized: Iterable[bytes]) -> int:
-  """Writes a TFRecord file and makes sure that it is on disk.
-
-  Args:
-    path: the file; replaced if it is there.
-    serialized: the records.
-
-  Returns:
-    Bytes written.
-  """
-  with open(path, 'wb') as file:
-    for record in serialized:
-      length = struct.pack('<Q', len(record))
-      file.write(length + _masked_crc(length) + record + _masked_crc(record))
-    file.flush()
-    os.fsync(file.fileno())
-    return file.tell()
-
-
-def _masked_crc(data: bytes) -> bytes:
-  """The checksum of the TFRecord format: CRC-32C, rotated and offset."""
-  crc = google_crc32c.value(data)
-  return struct.pack('<I', (((crc >> 15) | (crc << 17)) + _CRC_MASK_DELTA) & 0xFFFFFFFF)
+  return image + METADATA_BYTES + tfrecord.TFRECORD_OVERHEAD_BYTES
 
 
 def parse_batch(
@@ -226,3 +217,18 @@ def parse_batch(
     elif stored != dtype:
       parsed[name] = tf.cast(parsed[name], getattr(tf, dtype))
   return parsed
+
+
+def batch_keys(parsed: dict[str, Any]) -> Any:
+  """Returns the record keys of a parsed batch, in a tf.data graph or eagerly.
+
+  Args:
+    parsed: from `parse_batch`, with `seriesuid` and `candidate_id`.
+
+  Returns:
+    [n] string tensor of `seriesuid/candidate_id`, as `record_keys.record_key`.
+  """
+  import tensorflow as tf
+
+  candidate_ids = tf.strings.as_string(parsed['candidate_id'])
+  return tf.strings.join([parsed['seriesuid'], candidate_ids], separator='/')

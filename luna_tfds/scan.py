@@ -12,7 +12,7 @@ import numpy as np
 
 from luna_tfds import geometry
 from luna_tfds.errors import ScanError
-from luna_tfds.patches import Box
+from luna_tfds.geometry import Box
 
 _HU_RANGE = np.iinfo(np.int16)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from luna_tfds.candidates import NUM_SUBSETS
-
+NUM_SUBSETS = 10
 VALIDATION_SUBSET = 8
 TEST_SUBSET = 9
 SPLITS = ('train', 'validation', 'test')

@@ -7,8 +7,9 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from luna_tfds import candidates
+from luna_tfds import download as download_lib
 from luna_tfds import patches
+from luna_tfds import splits
 
 _RATIO = 5
 
@@ -36,9 +37,9 @@ class Luna16PatchesConfig(tfds.core.BuilderConfig):
   source: str = 'scans'
 
   def __post_init__(self):
-    if self.candidate_list not in candidates.CANDIDATE_LISTS:
+    if self.candidate_list not in download_lib.CANDIDATE_LISTS:
       raise ValueError(
-        f'the candidate list must be one of {sorted(candidates.CANDIDATE_LISTS)}. '
+        f'the candidate list must be one of {sorted(download_lib.CANDIDATE_LISTS)}. '
         f'Received: {self.candidate_list!r}'
       )
     ratio = self.negatives_per_positive
@@ -46,9 +47,7 @@ class Luna16PatchesConfig(tfds.core.BuilderConfig):
       raise ValueError(f'negatives_per_positive must be 0 or more. Received: {ratio}')
     if self.subsets is not None:
       self.subsets = tuple(sorted(set(self.subsets)))
-      if not self.subsets or not set(self.subsets) <= set(
-        range(candidates.NUM_SUBSETS)
-      ):
+      if not self.subsets or not set(self.subsets) <= set(range(splits.NUM_SUBSETS)):
         raise ValueError(f'subsets must be among 0..9. Received: {self.subsets}')
     if self.source not in ('scans', 'article'):
       raise ValueError(f'unknown source. Received: {self.source!r}')

@@ -9,7 +9,8 @@ import re
 import numpy as np
 
 from luna_tfds.errors import UsageError
-from luna_tfds.patches import PADDING_HU
+from luna_tfds.hounsfield import AIR_HU
+from luna_tfds.hounsfield import WINDOW_HU
 
 LISTS = {
   'train': 'traindatalabels.txt',
@@ -17,9 +18,6 @@ LISTS = {
   'test': 'testdatalabels.txt',
 }
 SIZE_PX = 50
-
-# The article mapped this window to the grey levels 0..255.
-WINDOW_HU = (-1000.0, 400.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +85,7 @@ def read_image(image: ArticleImage) -> tuple[np.ndarray, bool]:
   except (OSError, SyntaxError) as error:
     raise UsageError(f'{image.path}: cannot be read as an image: {error}') from error
   low, high = WINDOW_HU
-  hu = np.full((SIZE_PX, SIZE_PX, 1), PADDING_HU, np.int16)
+  hu = np.full((SIZE_PX, SIZE_PX, 1), AIR_HU, np.int16)
   height, width = grey.shape
   hu[:height, :width, 0] = np.rint(low + grey * ((high - low) / 255))
   return hu, (height, width) != (SIZE_PX, SIZE_PX)

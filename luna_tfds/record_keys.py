@@ -1,0 +1,31 @@
+"""Which candidates go in: every choice follows from a keyed hash, so it is stable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import hashlib
+
+import numpy as np
+
+
+def record_key(seriesuid: str, candidate_id: int) -> str:
+  """The key of a record, `seriesuid/candidate_id`."""
+  return f'{seriesuid}/{candidate_id}'
+
+
+def hash_keys(keys: Iterable[str], seed: int, purpose: str) -> np.ndarray:
+  """Hashes keys to uniform 64-bit numbers, the same on every machine.
+
+  Args:
+    keys: [n] strings.
+    seed: another seed, other numbers.
+    purpose: keeps uses apart, so that one choice tells nothing about another.
+
+  Returns:
+    [n] uint64.
+  """
+  secret = f'{purpose}:{seed}'.encode()
+  digests = b''.join(
+    hashlib.blake2b(key.encode(), digest_size=8, key=secret).digest() for key in keys
+  )
+  return np.frombuffer(digests, '<u8').astype(np.uint64)
