@@ -1,4 +1,5 @@
-"""Networks that tell nodules from other candidates, and how they are scored.
+"""Networks that classify candidates as nodule or non-nodule, and their metrics.
 
-Knows nothing of the dataset: networks take Hounsfield units, metrics take arrays.
+`model.networks` builds the networks, `model.metrics` measures predictions. Neither knows
+the dataset: networks take images in Hounsfield units, metrics take arrays.
 """

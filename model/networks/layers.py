@@ -1,6 +1,12 @@
-"""Layers of our own; importing this module lets Keras load models that hold them."""
+"""Custom layers. Keras can load a saved model that has them once this module is imported.
+
+They are registered under a package name, not under the path of this module, so that the
+module can be moved without breaking saved models.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -8,48 +14,48 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package='luna16_patches')
 class HUWindow(keras.layers.Layer):
-  """Maps a window of Hounsfield units to 0..1 and clips the rest.
+  """Maps a window of Hounsfield units (HU) to 0..1 and clips values outside.
 
-  Being part of the model, it lets a saved model take raw HU.
+  It is part of the model, so that a saved model takes unprocessed HU.
 
   Attributes:
-    low_hu: becomes 0.
-    high_hu: becomes 1.
+    low_hu: mapped to 0.
+    high_hu: mapped to 1.
   """
 
-  def __init__(self, low_hu: float = -1000.0, high_hu: float = 400.0, **kwargs):
+  def __init__(self, low_hu: float, high_hu: float, **kwargs: Any):
     super().__init__(**kwargs)
     if not low_hu < high_hu:
       raise ValueError(
         f'low_hu must be less than high_hu. Received: {low_hu} and {high_hu}'
       )
-    self.low_hu = low_hu
-    self.high_hu = high_hu
+    self.low_hu = float(low_hu)
+    self.high_hu = float(high_hu)
 
   def call(self, hu: keras.KerasTensor) -> keras.KerasTensor:
-    """Maps HU of any shape; computes in float32, as bfloat16 has 3 digits only."""
+    """Maps HU of any shape; in float32, as bfloat16 has only about 3 digits."""
     hu = keras.ops.cast(hu, 'float32')
     scaled = (hu - self.low_hu) / (self.high_hu - self.low_hu)
     return keras.ops.cast(keras.ops.clip(scaled, 0.0, 1.0), self.compute_dtype)
 
-  def get_config(self) -> dict:
-    """The arguments of `__init__`."""
+  def get_config(self) -> dict[str, Any]:
+    """Returns the arguments of `__init__`."""
     return {**super().get_config(), 'low_hu': self.low_hu, 'high_hu': self.high_hu}
 
 
 @keras.saving.register_keras_serializable(package='luna16_patches')
 class PriorShift(keras.layers.Layer):
-  """Moves logits from the prior of the training stream to that of deployment.
+  """Corrects logits for a change of the prior between training and deployment.
 
-  By Bayes' rule a change of prior, all else equal, adds the difference of the priors'
-  log odds to the logit (Saerens, Latinne & Decaestecker, Neural Computation 14, 2002).
+  By Bayes' rule the logit changes by the difference of the log odds of the priors
+  (Saerens, Latinne & Decaestecker, Neural Computation 14, 2002).
 
   Attributes:
-    trained_prior: share of nodules in the stream that trained the model.
-    deployed_prior: share of nodules where the probabilities are used.
+    trained_prior: fraction of nodules in the batches that trained the model.
+    deployed_prior: fraction of nodules where the probabilities are used.
   """
 
-  def __init__(self, trained_prior: float, deployed_prior: float, **kwargs):
+  def __init__(self, trained_prior: float, deployed_prior: float, **kwargs: Any):
     super().__init__(**kwargs)
     for name, prior in (
       ('trained_prior', trained_prior),
@@ -61,14 +67,14 @@ class PriorShift(keras.layers.Layer):
     self.deployed_prior = deployed_prior
 
   def call(self, logits: keras.KerasTensor) -> keras.KerasTensor:
-    """Shifts logits of any shape."""
+    """Corrects logits of any shape."""
     log = keras.ops.log
     trained, deployed = self.trained_prior, self.deployed_prior
     shift = log(deployed / (1 - deployed)) - log(trained / (1 - trained))
     return logits + keras.ops.cast(shift, logits.dtype)
 
-  def get_config(self) -> dict:
-    """The arguments of `__init__`."""
+  def get_config(self) -> dict[str, Any]:
+    """Returns the arguments of `__init__`."""
     return {
       **super().get_config(),
       'trained_prior': self.trained_prior,
@@ -80,21 +86,21 @@ class PriorShift(keras.layers.Layer):
 class FusedBatchNormalization(keras.layers.Layer):
   """Batch normalisation over all axes but the last, by TensorFlow's fused kernel.
 
-  On a CPU the steps of a small network take half the time they take with Keras's own
-  layer. Statistics are float32 whatever the input is.
+  On a CPU a training step of a small network takes half as long as with Keras's own
+  layer. The statistics are float32 for every dtype of the input.
 
   Attributes:
     momentum: of the moving mean and variance.
     epsilon: added to the variance.
   """
 
-  def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, **kwargs):
+  def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3, **kwargs: Any):
     super().__init__(**kwargs)
     self.momentum = momentum
     self.epsilon = epsilon
 
   def build(self, input_shape: tuple[int | None, ...]) -> None:
-    """Makes gamma, beta and the moving statistics, [channels] each."""
+    """Creates gamma, beta and the moving statistics, [channels] each."""
 
     def weight(name: str, initial: str, trainable: bool) -> keras.Variable:
       return self.add_weight(
@@ -114,7 +120,8 @@ class FusedBatchNormalization(keras.layers.Layer):
   def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
     """Normalises x [batch, ..., channels]."""
     shape = tf.shape(x)
-    # The kernel takes images; a volume is as good as a tall one.
+    # The kernel takes images only: the slices of a volume become one tall image, which
+    # has the same statistics.
     if x.shape.rank == 5:
       x = tf.reshape(x, (shape[0], shape[1] * shape[2], shape[3], x.shape[-1]))
     arguments = {
@@ -144,11 +151,11 @@ class FusedBatchNormalization(keras.layers.Layer):
   def compute_output_shape(
     self, input_shape: tuple[int | None, ...]
   ) -> tuple[int | None, ...]:
-    """The shape of the input."""
+    """Returns the shape of the input."""
     return input_shape
 
-  def get_config(self) -> dict:
-    """The arguments of `__init__`."""
+  def get_config(self) -> dict[str, Any]:
+    """Returns the arguments of `__init__`."""
     return {
       **super().get_config(),
       'momentum': self.momentum,

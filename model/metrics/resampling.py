@@ -1,0 +1,96 @@
+"""Bootstrap resampling of scans, and confidence intervals.
+
+Records of one scan are not independent. So whole scans are drawn with replacement, and a
+scan that is drawn twice counts twice (Efron and Tibshirani, "An Introduction to the
+Bootstrap", 1993).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+
+import numpy as np
+
+CONFIDENCE_LEVEL = 0.95
+
+# The quantiles of the resamples that bound an interval.
+LOWER_QUANTILE = (1 - CONFIDENCE_LEVEL) / 2
+UPPER_QUANTILE = 1 - LOWER_QUANTILE
+
+
+@dataclasses.dataclass(frozen=True)
+class Resampling:
+  """How scans are resampled.
+
+  Attributes:
+    resamples: how often as many scans as there are are drawn; 0 for no intervals.
+    seed: seed of the random numbers.
+  """
+
+  resamples: int = 1000
+  seed: int = 0
+
+  def __post_init__(self) -> None:
+    for name in ('resamples', 'seed'):
+      if getattr(self, name) < 0:
+        raise ValueError(f'{name} must be 0 or more. Received: {getattr(self, name)}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+  """A confidence interval at `CONFIDENCE_LEVEL`; both bounds NaN if it is undefined."""
+
+  lower: float
+  upper: float
+
+  def to_json(self) -> list[float]:
+    """Returns [lower, upper]."""
+    return [self.lower, self.upper]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanIndex:
+  """The scan of each record, as a number.
+
+  Attributes:
+    of_record: [n] int64, from 0 to `num_scans` - 1.
+    num_scans: number of scans.
+  """
+
+  of_record: np.ndarray
+  num_scans: int
+
+  @classmethod
+  def from_ids(cls, scan_ids: np.ndarray) -> ScanIndex:
+    """Numbers the scans in sorted order of their ids.
+
+    Args:
+      scan_ids: [n] id of each record's scan: text or numbers.
+    """
+    unique, of_record = np.unique(np.asarray(scan_ids), return_inverse=True)
+    return cls(of_record.reshape(-1), len(unique))
+
+
+def draw_scan_weights(num_scans: int, resampling: Resampling) -> Iterator[np.ndarray]:
+  """Draws as many scans as there are with replacement, once for each resample.
+
+  Yields:
+    [num_scans] int64: how many times each scan was drawn.
+  """
+  rng = np.random.default_rng(resampling.seed)
+  for _ in range(resampling.resamples):
+    yield np.bincount(rng.integers(num_scans, size=num_scans), minlength=num_scans)
+
+
+def percentile_interval(values: np.ndarray) -> Interval:
+  """Returns the percentile interval of the finite values.
+
+  Args:
+    values: [resamples] value of a metric in each resample; NaN where undefined.
+  """
+  values = values[np.isfinite(values)]
+  if not len(values):
+    return Interval(np.nan, np.nan)
+  lower, upper = np.quantile(values, [LOWER_QUANTILE, UPPER_QUANTILE])
+  return Interval(float(lower), float(upper))
