@@ -68,9 +68,9 @@ def _made_apart(folder: pathlib.Path, count: int):
 def _peak_mb(source, options: argparse.Namespace) -> float:
   import keras
 
-  from model import registry
-  from trainer import augment
-  from trainer import input_pipeline
+  from model.networks import registry
+  from trainer.data import augment
+  from trainer.data import input_pipeline
 
   config = input_pipeline.InputConfig(
     balance=options.balance,

@@ -66,7 +66,8 @@ def main() -> None:
 def make_records(folder: pathlib.Path, count: int, shards: int = 16, ratio: int = 5):
   """Writes records of noise, `ratio` non-nodules a nodule; returns their source."""
   from luna_tfds import records
-  from trainer import sources
+  from luna_tfds import tfrecord
+  from trainer.data import split_source
 
   encoder = records.RecordEncoder(_SHAPE)
   rng = np.random.default_rng(0)
@@ -76,16 +77,16 @@ def make_records(folder: pathlib.Path, count: int, shards: int = 16, ratio: int 
     path = folder / f'made-train.tfrecord-{shard:05d}-of-{shards:05d}'
     labels = rng.random(len(numbers)) < 1 / (ratio + 1)
     uid = f'1.3.6.1.4.1.14519.5.2.1.6279.6001.{10**29 + shard}'
-    records.write_tfrecords(
+    tfrecord.write_tfrecords(
       path,
       (
         encoder.encode(records.Record(noise[n % 64], int(y), uid, int(n)))
         for n, y in zip(numbers, labels)
       ),
     )
-    pieces.append(sources.Piece(str(path), 0, len(numbers)))
+    pieces.append(split_source.Piece(str(path), 0, len(numbers)))
     positives += int(labels.sum())
-  return sources.Source(
+  return split_source.Source(
     split='train',
     pieces=tuple(pieces),
     image_shape=_SHAPE,
@@ -98,14 +99,14 @@ def make_records(folder: pathlib.Path, count: int, shards: int = 16, ratio: int 
 def _source(options: argparse.Namespace, folder: pathlib.Path):
   if not options.dataset:
     return make_records(folder, options.records)
-  from trainer import sources
+  from trainer.data import split_source
 
-  builder = sources.open_builder(options.data_dir, options.dataset)
-  return sources.open_source(builder, options.split)
+  builder = split_source.open_builder(options.data_dir, options.dataset)
+  return split_source.open_source(builder, options.split)
 
 
 def _measure(source, options: argparse.Namespace, folder: pathlib.Path) -> dict:
-  from trainer import input_pipeline
+  from trainer.data import input_pipeline
 
   images, labels = _load(source)
   hdf5 = _write_hdf5(images, labels, folder)
@@ -153,8 +154,8 @@ def _rate(batches, secs: float) -> float:
 def _own_ways(source) -> dict:
   import tensorflow as tf
 
-  from trainer import augment
-  from trainer import input_pipeline
+  from trainer.data import augment
+  from trainer.data import input_pipeline
 
   paths = [piece.path for piece in source.pieces]
   quarter = max(source.num_bytes // 4 // 2**20, 1)
@@ -193,7 +194,7 @@ def _tfdata_ways(source) -> dict:
   import tensorflow as tf
 
   from luna_tfds import records
-  from trainer import augment
+  from trainer.data import augment
 
   paths = [piece.path for piece in source.pieces]
   prior = [1 - source.prior, source.prior]
@@ -229,7 +230,7 @@ def _tfdata_ways(source) -> dict:
 
 
 def _load(source) -> tuple[np.ndarray, np.ndarray]:
-  from trainer import input_pipeline
+  from trainer.data import input_pipeline
 
   images = np.empty((source.num_records, *source.image_shape), np.int16)
   labels = np.empty(source.num_records, np.int64)

@@ -48,9 +48,9 @@ def main() -> None:
 def _measure(source, options: argparse.Namespace) -> dict:
   import keras
 
-  from model import registry
-  from trainer import augment
-  from trainer import input_pipeline
+  from model.networks import registry
+  from trainer.data import augment
+  from trainer.data import input_pipeline
 
   network = registry.build(options.model, source.image_shape)
   network.compile(

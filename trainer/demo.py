@@ -1,9 +1,9 @@
-"""The whole road on synthetic scans: phantom, extract, train, evaluate.
+"""Runs the whole pipeline on synthetic scans: phantom, extract, train, evaluate.
 
     luna16-demo
 
-Needs no download. Prints each command as it runs it, and at the end the figures and
-where the report is. Takes a few minutes at most.
+Needs no download. Prints each command before it runs it, and at the end the metrics and
+the path of the report. Takes a few minutes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,27 @@ import tempfile
 from absl import flags
 
 from luna_tfds import cli
+from luna_tfds import cli_flags
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from trainer import shared_flags
 
 FLAGS = cli.new_flags()
 
-_OUT_DIR = flags.DEFINE_string(
-  'out_dir', None, 'Folder to write; default: a new temporary one.', flag_values=FLAGS
+_OUTPUT_DIR = cli_flags.define_output_dir(
+  FLAGS, 'Folder to write (default: a new temporary one).', old_name='out_dir'
 )
 _SCANS = flags.DEFINE_integer(
-  'scans', 24, 'Synthetic scans; at least 20.', flag_values=FLAGS
+  'scans',
+  24,
+  'Synthetic scans; 20 make two in every subset.',
+  lower_bound=20,
+  flag_values=FLAGS,
 )
-_EPOCHS = flags.DEFINE_integer('epochs', 12, 'Epochs of training.', flag_values=FLAGS)
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of everything.', flag_values=FLAGS)
+_EPOCHS = flags.DEFINE_integer(
+  'epochs', 12, 'Epochs of training.', lower_bound=1, flag_values=FLAGS
+)
+_SEED = cli_flags.define_seed(FLAGS, 'Seed of the scans and of training.')
 
 _MODULES = {
   'luna16-phantom': 'luna_tfds.phantom',
@@ -43,30 +51,18 @@ _MODULES = {
 def main(unused: list[str]) -> None:
   """Runs the four commands."""
   del unused
-  if _SCANS.value < 20:
-    raise UsageError(
-      f'--scans must be at least 20, for two scans in every subset. '
-      f'Received: {_SCANS.value}'
-    )
-  if _EPOCHS.value < 1:
-    raise UsageError(f'--epochs must be at least 1. Received: {_EPOCHS.value}')
-  if _OUT_DIR.value:
-    root = pathlib.Path(_OUT_DIR.value).expanduser()
-  else:
+  root = cli.optional_path(_OUTPUT_DIR)
+  if root is None:
     root = pathlib.Path(tempfile.mkdtemp(prefix='luna16_demo_'))
-  luna_dir, data_dir, workdir = (
-    root / 'luna16',
-    root / 'tensorflow_datasets',
-    root / 'run',
-  )
-  dataset = 'luna16_patches/axial_50px'
+  luna_dir, data_dir = root / 'luna16', root / 'tensorflow_datasets'
+  workdir = root / 'run'
   seed = f'--seed={_SEED.value}'
-  _call('luna16-phantom', f'--out_dir={luna_dir}', f'--scans={_SCANS.value}', seed)
+  _call('luna16-phantom', f'--output_dir={luna_dir}', f'--scans={_SCANS.value}', seed)
   _call('luna16-extract', f'--luna_dir={luna_dir}', f'--data_dir={data_dir}')
   _call(
     'luna16-train',
     f'--data_dir={data_dir}',
-    f'--dataset={dataset}',
+    f'--dataset={shared_flags.DEFAULT_DATASET}',
     f'--workdir={workdir}',
     '--batch_size=48',
     '--steps_per_epoch=32',
@@ -88,7 +84,7 @@ def _call(command: str, *arguments: str) -> None:
     [sys.executable, '-m', _MODULES[command], *arguments], check=False
   ).returncode
   if code == cli.EXIT_USAGE:
-    raise UsageError(f'{command} refused its input (see above)')
+    raise UsageError(f'{command} rejected its input (see above)')
   if code:
     raise JobError(f'{command} failed with exit code {code}')
 

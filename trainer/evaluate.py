@@ -1,13 +1,13 @@
-"""Scores a split with a trained model and writes figures, predictions and a report.
+"""Scores a split with a trained model and writes metrics, predictions and a report.
 
     luna16-evaluate --workdir=/tmp/run --split=test
     luna16-evaluate --ensemble=/tmp/run_a,/tmp/run_b
     luna16-evaluate --compare=/tmp/run_a,/tmp/run_b
 
-Writes metrics.json, predictions.csv, plots/ and report.html, which opens from disk. Of
-an ensemble the probabilities are averaged, and its threshold is chosen anew. --compare
-tells how much better the first model is than the second on the same records, and how
-sure that is; it writes compare.json.
+Writes metrics.json, predictions.csv, plots/ and report.html, which opens from disk. The
+probabilities of an ensemble are averaged, and its threshold is chosen anew. --compare
+measures how much better the first model is than the second on the same records, with a
+confidence interval; it writes compare.json.
 """
 
 from __future__ import annotations
@@ -15,89 +15,94 @@ from __future__ import annotations
 from collections.abc import Sequence
 import pathlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from luna_tfds import cli
+from luna_tfds import cli_flags
 from luna_tfds.errors import UsageError
+from model.metrics.resampling import Resampling
+from model.metrics.threshold_rule import THRESHOLD_RULES
+from model.metrics.threshold_rule import ThresholdRule
+from trainer import shared_flags
+
+if TYPE_CHECKING:
+  from trainer.evaluation.steps import ScoredSplit
 
 FLAGS = cli.new_flags()
 
 _WORKDIR = flags.DEFINE_multi_string(
   'workdir',
   None,
-  'Folder of the run; given several times, as --ensemble.',
+  'Folder of the run (required without --compare); given several times, as --ensemble.',
   flag_values=FLAGS,
 )
 _ENSEMBLE = flags.DEFINE_list(
   'ensemble',
   None,
-  'Folders of runs, separated by commas, whose probabilities are averaged.',
+  'Folders of runs, separated by commas, whose probabilities are averaged (default: '
+  'none).',
   flag_values=FLAGS,
 )
 _COMPARE = flags.DEFINE_list(
-  'compare', None, 'Two folders of runs: a,b or a b.', flag_values=FLAGS
+  'compare', None, 'Two folders of runs: a,b or a b (default: none).', flag_values=FLAGS
 )
 _SPLIT = flags.DEFINE_string(
   'split',
-  '',
-  'TFDS split string to score; default: test, or validation if there is no test.',
-  flag_values=FLAGS,
-)
-_DATA_DIR = flags.DEFINE_string(
-  'data_dir',
   None,
-  'TFDS data folder, if it is not where training found it.',
+  'TFDS split string to score (default: test, or validation without a test split).',
   flag_values=FLAGS,
 )
-_DATASET = flags.DEFINE_string(
-  'dataset', None, 'Dataset, if not the one trained on.', flag_values=FLAGS
-)
-_OUTPUT_DIR = flags.DEFINE_string(
-  'output_dir',
-  None,
-  'Where to write; default: the (first) workdir, its folder ensemble for an ensemble.',
-  flag_values=FLAGS,
+_DATA_DIR = cli_flags.define_data_dir(FLAGS, default=None)
+_DATASET = shared_flags.define_dataset(FLAGS, default=None)
+_OUTPUT_DIR = cli_flags.define_output_dir(
+  FLAGS,
+  'Folder for the results (default: the first workdir, its folder ensemble for an '
+  'ensemble).',
 )
 _THRESHOLD = flags.DEFINE_string(
   'threshold',
   None,
-  'max_f1, precision:P, recall:R, specificity:S or a number; default: as trained.',
+  f'How the threshold is chosen: {THRESHOLD_RULES} (default: as trained).',
   flag_values=FLAGS,
 )
-_TTA = flags.DEFINE_boolean(
-  'tta',
-  None,
-  'Average over the eight turns and mirrors; default: as trained.',
-  flag_values=FLAGS,
-)
-_BOOTSTRAP = flags.DEFINE_integer(
-  'bootstrap',
-  1000,
-  'Resamples of scans for the intervals; 0 for none.',
-  flag_values=FLAGS,
-)
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the resampling.', flag_values=FLAGS)
+_TTA = shared_flags.define_tta(FLAGS)
+_BOOTSTRAP = shared_flags.define_bootstrap(FLAGS)
+_SEED = cli_flags.define_seed(FLAGS, 'Seed of the resampling.')
 
 
 def main(rest: list[str]) -> None:
-  """Flags -> evaluation -> files."""
+  """Flags -> score -> decide -> measure -> files."""
   compared = _compared(rest)
   paths = compared or [*(_WORKDIR.value or ()), *(_ENSEMBLE.value or ())]
   if not paths:
-    cli.required(_WORKDIR)
+    cli.required_value(_WORKDIR)
   _check_flags(compared)
+  resampling = shared_flags.resampling(_BOOTSTRAP.value, _SEED.value)
+  from trainer import workdir as workdir_lib
+
+  for path in paths:
+    workdir_lib.open_workdir(path)  # before TensorFlow is loaded
+  is_ensemble = len(paths) > 1 and not compared
+  default = pathlib.Path(paths[0]) / ('ensemble' if is_ensemble else '')
+  folder = cli.optional_path(_OUTPUT_DIR) or default.expanduser()
+  cli.make_output_folder(folder, _OUTPUT_DIR.name)
   cli.load_tensorflow()
   if compared:
-    _compare(*compared)
+    _compare(compared[0], compared[1], resampling, folder)
     return
-  from trainer import evaluation
+  from trainer.evaluation import steps
+  from trainer.report import evaluation_files
+  from trainer.report import text_table
 
-  result = evaluation.evaluate(paths, bootstrap=_BOOTSTRAP.value, **_settings())
-  default = pathlib.Path(paths[0]) / ('ensemble' if len(paths) > 1 else '')
-  print_figures(result.metrics)
-  print(f'report: {evaluation.write(result, _output_dir(default))}')
+  scored = _score(paths)
+  decision = steps.decide(scored)
+  metrics = steps.measure(scored, decision, resampling)
+  print(text_table.metrics_table(metrics))
+  evaluation = steps.Evaluation(scored, decision, metrics)
+  page = evaluation_files.write(evaluation, folder)
+  print(f'report: {page}')
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -107,7 +112,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _compared(rest: list[str]) -> list[str]:
-  """The two folders of --compare, [] without it; other arguments are refused."""
+  """Returns the two folders of --compare, [] without it; refuses other arguments."""
   compared = list(_COMPARE.value or ())
   if len(compared) == 1 and rest and not rest[0].startswith('-'):
     compared.append(rest[0])
@@ -124,75 +129,44 @@ def _compared(rest: list[str]) -> list[str]:
 def _check_flags(compared: list[str]) -> None:
   if compared and (_WORKDIR.value or _ENSEMBLE.value):
     raise UsageError('--compare names its workdirs; leave out --workdir and --ensemble')
-  least = 1 if compared else 0
-  if _BOOTSTRAP.value < least:
-    raise UsageError(
-      f'--bootstrap must be {least} or more. Received: {_BOOTSTRAP.value}'
-    )
-  if _SEED.value < 0:
-    raise UsageError(f'--seed must be 0 or more. Received: {_SEED.value}')
+  if compared and not _BOOTSTRAP.value:
+    raise UsageError('--compare needs resamples: --bootstrap must be 1 or more')
   if _THRESHOLD.value is not None:
-    from model import metrics
-
-    cli.checked(metrics.parse_threshold_rule, _THRESHOLD.value)
+    cli.as_usage_error(ThresholdRule.parse, _THRESHOLD.value, flag_prefix='--')
 
 
-def _settings() -> dict[str, Any]:
-  return {
-    'split': _SPLIT.value,
-    'data_dir': _DATA_DIR.value,
-    'dataset': _DATASET.value,
-    'rule': _THRESHOLD.value,
-    'tta': _TTA.value,
-    'seed': _SEED.value,
-  }
+def _score(paths: Sequence[str]) -> ScoredSplit:
+  """Opens the runs and the dataset, and scores the split."""
+  from trainer.data import dataset as dataset_lib
+  from trainer.evaluation import steps
+  from trainer.evaluation import trained_run
 
-
-def _output_dir(default: pathlib.Path) -> pathlib.Path:
-  return pathlib.Path(_OUTPUT_DIR.value or default).expanduser()
-
-
-def _compare(first: str, second: str) -> None:
-  """Two workdirs -> compare.json, and a table on stdout."""
-  from trainer import breakdown
-  from trainer import comparison
-  from trainer import evaluation
-  from trainer import workdir as workdir_lib
-
-  a, b = (
-    evaluation.evaluate([path], bootstrap=0, **_settings()) for path in (first, second)
+  runs = trained_run.open_runs(paths)
+  config = runs[0].config
+  dataset = dataset_lib.open_dataset(
+    _DATA_DIR.value or config.data_dir, _DATASET.value or config.dataset
   )
-  resampling = breakdown.Resampling(_BOOTSTRAP.value, _SEED.value)
-  result = comparison.compare(a, b, resampling)
-  folder = _output_dir(pathlib.Path(first))
-  evaluation.make_folder(folder)
-  workdir_lib.write_json(folder / 'compare.json', result)
+  split = _SPLIT.value or steps.default_split(dataset)
+  return steps.score(runs, dataset, split, rule=_THRESHOLD.value, tta=_TTA.value)
+
+
+def _compare(a: str, b: str, resampling: Resampling, folder: pathlib.Path) -> None:
+  """Two workdirs -> compare.json, and a table on stdout."""
+  from luna_tfds import atomic_files
+  from trainer.evaluation import comparison
+  from trainer.evaluation import steps
+
+  evaluations = []
+  for path in (a, b):
+    scored = _score([path])
+    decision = steps.decide(scored)
+    # Intervals are computed for the differences only.
+    metrics = steps.measure(scored, decision, Resampling(resamples=0))
+    evaluations.append(steps.Evaluation(scored, decision, metrics))
+  result = comparison.compare(evaluations[0], evaluations[1], resampling)
+  atomic_files.write_json(folder / 'compare.json', result.to_json())
   print(comparison.table(result))
   print(f'comparison: {folder / "compare.json"}')
-
-
-def print_figures(metrics: dict[str, Any]) -> None:
-  """Prints the main figures with their intervals beside the article's."""
-  from trainer import report
-
-  print(
-    f'{metrics["split"]}: {metrics["records"]} records, {metrics["nodules"]} nodules'
-  )
-  intervals = metrics.get('intervals', {})
-  for name in (
-    'accuracy',
-    'precision',
-    'recall',
-    'specificity',
-    'f1',
-    'roc_auc',
-    'pr_auc',
-  ):
-    article = report.ARTICLE.get(name)
-    beside = f'   (article {article:.3f})' if article is not None else ''
-    interval = report.interval(intervals.get(name))
-    line = f'  {name:<12}{report.number(metrics[name]):>8}   {interval:<15}{beside}'
-    print(line.rstrip())
 
 
 if __name__ == '__main__':

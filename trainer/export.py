@@ -1,6 +1,6 @@
 """Exports a trained model for use without this project.
 
-    luna16-export --workdir=/tmp/run --output=/tmp/nodule_model
+    luna16-export --workdir=/tmp/run --output_dir=/tmp/nodule_model
 
 Writes a TensorFlow SavedModel, for TF Serving or any TensorFlow: HU in, probability out.
 """
@@ -8,43 +8,41 @@ Writes a TensorFlow SavedModel, for TF Serving or any TensorFlow: HU in, probabi
 from __future__ import annotations
 
 from collections.abc import Sequence
-import pathlib
 import sys
 
-from absl import flags
-
 from luna_tfds import cli
+from luna_tfds import cli_flags
 from luna_tfds.errors import UsageError
+from trainer import shared_flags
 
 FLAGS = cli.new_flags()
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', flag_values=FLAGS)
-_OUTPUT = flags.DEFINE_string(
-  'output', None, 'Folder to write; must not be there.', flag_values=FLAGS
+_WORKDIR = shared_flags.define_workdir(FLAGS)
+_OUTPUT_DIR = cli_flags.define_output_dir(
+  FLAGS, 'Folder to write (required); must not exist.', old_name='output'
 )
 
 
 def main(unused: list[str]) -> None:
   """Flags -> SavedModel."""
   del unused
-  path = cli.required(_WORKDIR)
-  output = pathlib.Path(cli.required(_OUTPUT)).expanduser()
-  if output.exists():
-    raise UsageError(f'{output}: is there already; give another --output')
-  cli.load_tensorflow()
-  import keras
-
-  from model import layers  # noqa: F401, so that the saved model finds its layers
   from trainer import workdir as workdir_lib
 
-  workdir, _ = workdir_lib.open_workdir(path)
-  model = keras.models.load_model(workdir.model, compile=False)
-  model.export(output, verbose=False)
-  point = workdir_lib.read_json(workdir.operating_point)
-  workdir_lib.write_json(output / 'operating_point.json', point)
+  output_dir = cli.required_path(_OUTPUT_DIR)
+  workdir, _ = workdir_lib.open_workdir(cli.required_value(_WORKDIR))
+  if output_dir.exists():
+    raise UsageError(f'{output_dir}: exists already; give another --output_dir')
+  cli.load_tensorflow()
+  from trainer.scoring import inference
+  from trainer.scoring.operating_point import OperatingPoint
+
+  model = inference.load_model(workdir.model)
+  point = OperatingPoint.read(workdir.operating_point)
+  model.keras_model.export(output_dir, verbose=False)
+  point.write(output_dir / 'operating_point.json')
   print(
-    f'{output}: HU {tuple(model.input_shape[1:])} in, probability out; a nodule from '
-    f'{point["threshold"]:.4g} on'
+    f'{output_dir}: HU {model.image_shape} in, probability out; a nodule at '
+    f'{point.threshold:.4g} and above'
   )
 
 

@@ -1,32 +1,32 @@
-"""The files of a run, and whether a run may go on in a folder.
+"""The files of a run, and whether a run may continue in a folder.
 
-config.json           settings, dataset fingerprint, versions
-history.csv           one row an epoch
-checkpoints/last.keras    all that is needed to go on
+config.json               settings, dataset fingerprint, versions
+history.csv               one row for each epoch
+checkpoints/last.keras    all that is needed to continue
 checkpoints/best.keras    the network of the best epoch on validation
-model.keras           what is delivered: raw HU in, probability out
-operating_point.json  the threshold, how it was chosen, and the priors
-tensorboard/          logs
+model.keras               the inference model: raw HU in, probability out
+operating_point.json      the threshold, how it was chosen, and the priors
+tensorboard/              logs
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import csv
 import dataclasses
 import importlib.metadata
-import json
-import os
 import pathlib
 import platform
 import subprocess
 from typing import Any
 
+from luna_tfds import atomic_files
 from luna_tfds import patches
 from luna_tfds.errors import UsageError
 from trainer import config as config_lib
 
 # May differ between the runs of one workdir: the first makes a run longer, the others
-# say where things are, or what is done after training.
+# say where the data are, or what is done after training.
 _MAY_DIFFER = (
   'recipe.epochs',
   'data_dir',
@@ -36,10 +36,22 @@ _MAY_DIFFER = (
   'deployed_prior',
 )
 
+_VERSIONED_PACKAGES = (
+  'tensorflow',
+  'keras',
+  'tensorflow-datasets',
+  'numpy',
+  'scikit-learn',
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-  """A run's folder."""
+  """The folder of a run.
+
+  Attributes:
+    path: of the folder.
+  """
 
   path: pathlib.Path
 
@@ -50,12 +62,12 @@ class Workdir:
 
   @property
   def history(self) -> pathlib.Path:
-    """One row an epoch."""
+    """Metrics of each epoch."""
     return self.path / 'history.csv'
 
   @property
   def last(self) -> pathlib.Path:
-    """The checkpoint to go on from."""
+    """The checkpoint that training continues from."""
     return self.path / 'checkpoints' / 'last.keras'
 
   @property
@@ -65,7 +77,7 @@ class Workdir:
 
   @property
   def model(self) -> pathlib.Path:
-    """The model that is delivered."""
+    """The inference model."""
     return self.path / 'model.keras'
 
   @property
@@ -79,14 +91,17 @@ class Workdir:
     return self.path / 'tensorboard'
 
   def prepare(
-    self, config: config_lib.TrainConfig, fingerprint: str, patch: dict[str, Any] | None
+    self,
+    config: config_lib.TrainConfig,
+    fingerprint: str,
+    patch: patches.PatchSpec | None,
   ) -> None:
     """Makes the folder, or checks that the run in it has the same settings.
 
     Args:
       config: the run.
       fingerprint: of the dataset.
-      patch: what a patch of the dataset is, kept for prediction.
+      patch: how the patches of the dataset were cut, for prediction; None if unknown.
 
     Raises:
       UsageError: the folder holds another run, or cannot be written.
@@ -95,31 +110,50 @@ class Workdir:
       self.last.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
       raise UsageError(f'{self.path}: cannot be written: {error.strerror}') from error
-    fields = json.loads(json.dumps(config.to_json()))
     if self.config.is_file():
-      before = json.loads(self.config.read_text())
-      for name, value in flatten(fields).items():
-        was = flatten(before['config']).get(name)
-        if was != value and name not in _MAY_DIFFER:
-          raise UsageError(
-            f'{self.path} holds a run with {name}={was}, not {value}; give another '
-            '--workdir, or the same settings to go on with it'
-          )
-      if before['dataset_fingerprint'] != fingerprint:
+      self._check_same_run(config, fingerprint)
+    fields = {
+      'config': config.to_json(),
+      'dataset_fingerprint': fingerprint,
+      'patch': None if patch is None else dataclasses.asdict(patch),
+      'code_version': _code_version(),
+      'versions': _versions(),
+    }
+    atomic_files.write_json(self.config, fields)
+
+  def _check_same_run(self, config: config_lib.TrainConfig, fingerprint: str) -> None:
+    before = flatten(config_lib.load(self.config).to_json())
+    for name, value in flatten(config.to_json()).items():
+      if before[name] != value and name not in _MAY_DIFFER:
         raise UsageError(
-          f'{self.path} holds a run on another dataset (fingerprint '
-          f'{before["dataset_fingerprint"]}, now {fingerprint}); give another --workdir'
+          f'{self.path} holds a run with {name}={before[name]}, not {value}; give '
+          'another --workdir, or the same settings to continue it'
         )
-    write_json(
-      self.config,
-      {
-        'config': fields,
-        'dataset_fingerprint': fingerprint,
-        'patch': patch,
-        'code_version': _code_version(),
-        'versions': _versions(),
-      },
-    )
+    stored = self.dataset_fingerprint
+    if stored != fingerprint:
+      raise UsageError(
+        f'{self.path} holds a run on another dataset (fingerprint {stored}, now '
+        f'{fingerprint}); give another --workdir'
+      )
+
+  @property
+  def dataset_fingerprint(self) -> str:
+    """Fingerprint of the dataset that the run was trained on."""
+    return str(atomic_files.read_json(self.config)['dataset_fingerprint'])
+
+  def patch_spec(self) -> patches.PatchSpec:
+    """Returns how the patches that the run was trained on were cut.
+
+    Raises:
+      UsageError: this project did not cut them.
+    """
+    fields = atomic_files.read_json(self.config).get('patch')
+    if not fields:
+      raise UsageError(
+        f'{self.path} was trained on published patches, and how those were cut from '
+        'scans is not known; train on a dataset that luna16-extract cut from scans'
+      )
+    return patches.PatchSpec.from_json(fields)
 
   def read_history(self) -> list[dict[str, float]]:
     """Returns the rows of history.csv; empty before the first epoch."""
@@ -129,25 +163,30 @@ class Workdir:
       return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
   def truncate_history(self, epochs: int) -> None:
-    """Drops rows of epochs that the last checkpoint does not hold."""
+    """Removes the rows of epochs that are not in the last checkpoint.
+
+    Args:
+      epochs: that the checkpoint holds.
+    """
     rows = [row for row in self.read_history() if row['epoch'] < epochs]
     if not rows:
       self.history.unlink(missing_ok=True)
       return
-    temporary = self.history.with_suffix('.tmp')
-    with temporary.open('w', newline='') as file:
+    with (
+      atomic_files.atomic_write(self.history) as temporary,
+      temporary.open('w', newline='') as file,
+    ):
       writer = csv.DictWriter(file, rows[0].keys())
       writer.writeheader()
       for row in rows:
         writer.writerow({**row, 'epoch': int(row['epoch'])})
-    os.replace(temporary, self.history)
 
 
-def open_workdir(path: str) -> tuple[Workdir, config_lib.TrainConfig]:
-  """Opens the workdir of a trained model.
+def open_workdir(path: str | pathlib.Path) -> tuple[Workdir, config_lib.TrainConfig]:
+  """Opens the workdir of a trained model; loads no TensorFlow.
 
   Raises:
-    UsageError: there is none.
+    UsageError: there is none, or training has not finished.
   """
   workdir = Workdir(pathlib.Path(path).expanduser())
   if not workdir.config.is_file():
@@ -155,46 +194,20 @@ def open_workdir(path: str) -> tuple[Workdir, config_lib.TrainConfig]:
       f'{workdir.path}: no run in it (config.json is missing); train one with '
       f'luna16-train --workdir={workdir.path}'
     )
-  if not workdir.model.is_file():
-    raise UsageError(
-      f'{workdir.path}: training has not finished (model.keras is missing); run the '
-      'same luna16-train command again to go on'
-    )
+  for required in (workdir.model, workdir.operating_point):
+    if not required.is_file():
+      raise UsageError(
+        f'{workdir.path}: training has not finished ({required.name} is missing); run '
+        'the same luna16-train command again to continue it'
+      )
   return workdir, config_lib.load(workdir.config)
 
 
-def patch_spec(workdir: Workdir) -> patches.PatchSpec:
-  """Returns what patches the run was trained on.
-
-  Raises:
-    UsageError: they were not cut from scans by this project.
-  """
-  fields = read_json(workdir.config).get('patch')
-  if not fields:
-    raise UsageError(
-      f'{workdir.path} was trained on published patches, whose scans are cut in a way '
-      'that is not known; train on a dataset that luna16-extract cut from scans'
-    )
-  return patches.PatchSpec(**{**fields, 'shape_zyx': tuple(fields['shape_zyx'])})
-
-
-def write_json(path: pathlib.Path, fields: dict[str, Any]) -> None:
-  """Writes a JSON file whole or not at all."""
-  temporary = path.with_suffix('.tmp')
-  temporary.write_text(json.dumps(fields, indent=2) + '\n')
-  os.replace(temporary, path)
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Reads a JSON file."""
-  return json.loads(path.read_text())
-
-
-def flatten(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   """Joins the names of nested fields by dots."""
   flat = {}
   for name, value in fields.items():
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
       flat.update(flatten(value, f'{prefix}{name}.'))
     else:
       flat[prefix + name] = value
@@ -202,7 +215,7 @@ def flatten(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def _code_version() -> str:
-  """The package's version and, in a checkout, the commit."""
+  """The package's version and, in a git checkout, the commit."""
   version = importlib.metadata.version('luna16-patches')
   root = pathlib.Path(__file__).parent.parent
   try:
@@ -219,8 +232,7 @@ def _code_version() -> str:
 
 
 def _versions() -> dict[str, str]:
-  names = ('tensorflow', 'keras', 'tensorflow-datasets', 'numpy', 'scikit-learn')
   return {
     'python': platform.python_version(),
-    **{name: importlib.metadata.version(name) for name in names},
+    **{name: importlib.metadata.version(name) for name in _VERSIONED_PACKAGES},
   }

@@ -1,0 +1,194 @@
+import hypothesis
+from hypothesis import strategies as st
+import numpy as np
+import oracles
+import pytest
+import SimpleITK as sitk
+
+from luna_tfds import geometry
+from luna_tfds import patches
+
+SHAPE = (9, 20, 22)
+GRID = geometry.Grid(SHAPE, (0.7, 0.8, 1.5), (-31.5, 12.25, -210.75))
+
+sizes = st.integers(1, 12)
+patch_shapes = st.tuples(sizes, sizes, sizes)
+# From well outside on one side to well outside on the other.
+centers = st.tuples(*[st.floats(-9, n + 9) for n in SHAPE])
+
+
+@pytest.fixture(scope='module')
+def voxels():
+  # Down to -3024: what scanners write outside their field of view.
+  return np.random.default_rng(0).integers(-3024, 2000, SHAPE).astype(np.int16)
+
+
+@pytest.fixture(scope='module')
+def image(voxels):
+  image = sitk.GetImageFromArray(voxels)
+  image.SetSpacing(GRID.spacing_xyz_mm)
+  image.SetOrigin(GRID.origin_xyz_mm)
+  return image
+
+
+def cut(voxels, center, spec):
+  """Reads nothing but the voxels of the source box, as the extractor does."""
+  (box,) = patches.source_boxes(center[np.newaxis], GRID, spec)
+  inside = box.intersection(SHAPE)
+  return patches.make_patch(voxels[inside.slices()], box, inside, center, GRID, spec)
+
+
+def pixels(shape):
+  return patches.PatchSpec(shape, None, 'cube')
+
+
+def millimetres(shape, spacing_mm):
+  return patches.PatchSpec(shape, spacing_mm, 'cube')
+
+
+def test_source_boxes_start_at_the_rounded_centre_minus_half():
+  starts = {
+    (4.0, 10.0, 11.0): (3, 8, 8),
+    (4.4, 10.4, 11.4): (3, 8, 8),
+    (4.5, 10.5, 11.5): (4, 9, 9),
+    (0.0, 0.0, 0.0): (-1, -2, -3),
+    (-0.5, -0.6, 0.49): (-1, -3, -3),
+  }
+  boxes = patches.source_boxes(np.array(list(starts)), GRID, pixels((3, 4, 6)))
+  assert boxes == [geometry.Box(start, (3, 4, 6)) for start in starts.values()]
+
+
+def test_source_boxes_in_mm_hold_both_neighbours_of_every_sample():
+  # Samples at z = 4.2 -+ 2/1.5, y = 10 -+ 1/0.8, x = 11.
+  spec = millimetres((3, 2, 1), 2.0)
+  boxes = patches.source_boxes(np.array([[4.2, 10.0, 11.0]]), GRID, spec)
+  assert boxes == [geometry.Box((2, 8, 11), (5, 5, 2))]
+
+
+@hypothesis.given(center=centers, shape=patch_shapes)
+def test_pixel_patches_as_slices_of_a_padded_scan(voxels, center, shape):
+  found, is_padded = cut(voxels, np.array(center), pixels(shape))
+  expected = oracles.pixel_block(oracles.padded(voxels), center, shape)
+  assert found.dtype == np.int16
+  np.testing.assert_array_equal(found[..., 0], expected)
+  start = np.floor(np.array(center) + 0.5) - np.array(shape) // 2
+  assert is_padded == ((start < 0) | (start + shape > SHAPE)).any()
+
+
+@hypothesis.given(
+  center=centers, shape=patch_shapes, spacing_mm=st.sampled_from([0.5, 0.7, 1.0, 3.3])
+)
+@hypothesis.settings(max_examples=100)
+def test_millimetre_patches_as_simpleitk(voxels, image, center, shape, spacing_mm):
+  point = geometry.voxel_to_world(center, GRID)
+  expected = oracles.mm_block(image, point, shape, spacing_mm)
+  found, is_padded = cut(voxels, np.array(center), millimetres(shape, spacing_mm))
+  steps = [
+    c + (np.arange(n) - (n - 1) / 2) * spacing_mm / s
+    for c, n, s in zip(center, shape, GRID.spacing_zyx_mm)
+  ]
+  # On the very edge of the outermost voxels rounding decides whether a sample is in.
+  edge = [np.abs(np.abs(p - (n - 1) / 2) - n / 2) < 1e-6 for p, n in zip(steps, SHAPE)]
+  hypothesis.assume(not any(e.any() for e in edge))
+  np.testing.assert_allclose(found[..., 0], expected, atol=1)
+  outside = [(p < -0.5) | (p > n - 0.5) for p, n in zip(steps, SHAPE)]
+  assert is_padded == any(o.any() for o in outside)
+
+
+def test_millimetre_patch_by_hand():
+  ramp = np.zeros(SHAPE, np.int16) + (10 * np.arange(22)).astype(np.int16)
+  spec = millimetres((1, 1, 4), 0.35)
+  found, _ = cut(ramp, np.array([4.0, 10.0, 11.0]), spec)
+  # Samples at x = 11 -+ 0.25 and -+ 0.75 voxels.
+  assert found.ravel().tolist() == [102, 108, 112, 118]
+
+
+def test_values_below_air_are_clipped_before_interpolation():
+  scan = np.full(SHAPE, -1000, np.int16)
+  scan[:, :, :11] = -3024
+  scan[:, :, 11:] = 0
+  found, _ = cut(scan, np.array([4.0, 10.0, 10.5]), millimetres((1, 1, 1), 1.0))
+  assert found.item() == -500
+  found, _ = cut(scan, np.array([4.0, 10.0, 5.0]), pixels((1, 1, 1)))
+  assert found.item() == -1000
+
+
+def test_a_patch_that_misses_the_scan_is_air(voxels):
+  for center in ([-90.0, 10.0, 11.0], [4.0, 1e6, 11.0], [4.0, 10.0, -1e9]):
+    for spec in (pixels((3, 4, 5)), millimetres((3, 4, 5), 1.0)):
+      found, is_padded = cut(voxels, np.array(center), spec)
+      assert (found == -1000).all()
+      assert is_padded
+
+
+def test_the_scan_is_left_as_it_is(voxels):
+  before = voxels.copy()
+  cut(voxels, np.array([4.0, 10.0, 11.0]), millimetres((9, 9, 9), 1.0))
+  cut(voxels, np.array([4.0, 10.0, 11.0]), pixels((9, 9, 9)))
+  np.testing.assert_array_equal(voxels, before)
+
+
+@pytest.mark.parametrize(
+  ('spec', 'image_shape'),
+  [
+    (patches.PatchSpec(), (50, 50, 1)),
+    (patches.PatchSpec((1, 8, 12)), (8, 12, 1)),
+    (patches.PatchSpec((5, 8, 12), None, 'stack'), (8, 12, 5)),
+    (patches.PatchSpec((5, 8, 12), 1.0, 'cube'), (5, 8, 12, 1)),
+  ],
+)
+def test_layouts(spec, image_shape):
+  block = np.arange(np.prod(spec.shape_zyx), dtype=np.int16).reshape(spec.shape_zyx)
+  image = spec.to_image(block)
+  assert spec.image_shape == image.shape == image_shape
+  assert image.flags.c_contiguous
+  for z, y, x in np.ndindex(spec.shape_zyx):
+    index = (z, y, x, 0) if spec.layout == 'cube' else (y, x, z)
+    assert image[index] == block[z, y, x]
+
+
+def test_channels_of_a_stack_are_the_neighbouring_slices(voxels):
+  spec = patches.PatchSpec((3, 6, 8), None, 'stack')
+  found, _ = cut(voxels, np.array([4.0, 10.0, 11.0]), spec)
+  for channel, z in enumerate((3, 4, 5)):
+    expected = np.maximum(voxels[z, 7:13, 7:15], -1000)
+    np.testing.assert_array_equal(found[..., channel], expected)
+
+
+def test_spacing_of_the_image():
+  assert patches.PatchSpec().image_spacing_xyz_mm(GRID) == (0.7, 0.8, 1.5)
+  spec = patches.PatchSpec((1, 50, 50), 2.5)
+  assert spec.image_spacing_xyz_mm(GRID) == (2.5, 2.5, 2.5)
+
+
+@pytest.mark.parametrize(
+  ('fields', 'problem'),
+  [
+    ({'shape_zyx': (0, 5, 5)}, 'positive size'),
+    ({'shape_zyx': (1, -5, 5)}, 'positive size'),
+    ({'shape_zyx': (5, 5)}, '3 axes'),
+    ({'shape_zyx': (2, 5, 5)}, 'one slice'),
+    ({'layout': 'sagittal'}, 'layout must be one of'),
+    ({'spacing_mm': 0.0}, 'spacing_mm must be positive'),
+    ({'spacing_mm': -1.0}, 'spacing_mm must be positive'),
+    ({'spacing_mm': float('nan')}, 'spacing_mm must be positive'),
+    ({'spacing_mm': float('inf')}, 'spacing_mm must be positive'),
+  ],
+)
+def test_specs_that_make_no_sense(fields, problem):
+  with pytest.raises(ValueError, match=problem):
+    patches.PatchSpec(**fields)
+
+
+@hypothesis.given(
+  start=st.tuples(*[st.integers(-30, 30)] * 3),
+  size=st.tuples(*[st.integers(1, 30)] * 3),
+)
+def test_intersection_holds_the_voxels_that_lie_in_both(start, size):
+  box = geometry.Box(start, size)
+  inside = box.intersection(SHAPE)
+  axes = [range(s, s + n) for s, n in zip(start, size)]
+  shared = [[i for i in axis if 0 <= i < n] for axis, n in zip(axes, SHAPE)]
+  assert inside.num_voxels == np.prod([len(axis) for axis in shared])
+  for first, axis in zip(inside.start_zyx, shared):
+    assert not axis or first == axis[0]

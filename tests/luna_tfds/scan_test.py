@@ -1,0 +1,342 @@
+import gzip
+import locale
+
+import fake_data
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from luna_tfds import geometry
+from luna_tfds import scan as scan_lib
+from luna_tfds.errors import ScanError
+
+STORAGE = {
+  'plain': {},
+  'flipped': {'flips': (True, True, False)},
+  'upside_down': {'flips': (False, False, True)},
+  'permuted': {'axes': (2, 0, 1), 'flips': (False, True, False)},
+  'compressed': {'compressed': True},
+  'flipped_compressed': {'flips': (True, True, False), 'compressed': True},
+}
+
+REGIONS = [
+  ((0, 0, 0), fake_data.SHAPE_ZYX),
+  ((0, 0, 0), (1, 1, 1)),
+  ((23, 39, 43), (1, 1, 1)),
+  ((5, 7, 11), (3, 20, 8)),
+  ((0, 39, 0), (24, 1, 44)),
+]
+
+
+@pytest.fixture
+def fake():
+  return fake_data.make_scan(3)
+
+
+@pytest.fixture
+def path(fake, tmp_path):
+  return fake.write(tmp_path)
+
+
+def edit_header(path, key, value):
+  lines = path.read_text().splitlines()
+  kept = [line for line in lines if not line.startswith(f'{key} =')]
+  # ElementDataFile must stay the last line.
+  position = len(kept) if key == 'ElementDataFile' else len(kept) - 1
+  path.write_text('\n'.join([*kept[:position], f'{key} = {value}', *kept[position:]]))
+
+
+def write_dicom(folder, fake, slices=None, series='1.2.3.4'):
+  folder.mkdir(exist_ok=True)
+  saved_locale = locale.setlocale(locale.LC_ALL)
+  image = fake.world_image()
+  writer = sitk.ImageFileWriter()
+  writer.KeepOriginalImageUIDOn()
+  for k in range(image.GetDepth()) if slices is None else slices:
+    plane = image[:, :, k]
+    position = fake.world((k, 0, 0))
+    tags = {
+      '0008|0016': '1.2.840.10008.5.1.4.1.1.2',
+      '0008|0018': f'{series}.{k}',
+      '0008|0060': 'CT',
+      '0020|000d': '1.2.3',
+      '0020|000e': series,
+      '0020|0032': '\\'.join(f'{p:.6f}' for p in position),
+      '0020|0037': '1\\0\\0\\0\\1\\0',
+    }
+    for tag, value in tags.items():
+      plane.SetMetaData(tag, value)
+    # Names in another order than the slices.
+    writer.SetFileName(str(folder / f'{series}_{(k * 7) % 100:02d}.dcm'))
+    writer.Execute(plane)
+  # Writing DICOM puts the whole process into the C locale.
+  locale.setlocale(locale.LC_ALL, saved_locale)
+  return folder
+
+
+@pytest.mark.parametrize('storage', STORAGE)
+def test_reads_world_oriented_voxels(storage, tmp_path):
+  fake = fake_data.make_scan(3, **STORAGE[storage])
+  path = fake.write(tmp_path)
+  expected = sitk.DICOMOrient(sitk.ReadImage(str(path)), 'LPS')
+  scan = scan_lib.open_scan(path)
+  voxels = scan.read()
+  assert voxels.dtype == np.int16
+  np.testing.assert_array_equal(voxels, fake.voxels)
+  np.testing.assert_array_equal(voxels, sitk.GetArrayFromImage(expected))
+  np.testing.assert_allclose(scan.grid.origin_xyz_mm, fake.origin_xyz_mm)
+  np.testing.assert_allclose(scan.grid.spacing_xyz_mm, fake.spacing_xyz_mm)
+  assert scan.grid.shape_zyx == fake.voxels.shape
+  assert scan.reads_regions == (not fake.compressed)
+
+
+@pytest.mark.parametrize('storage', STORAGE)
+@pytest.mark.parametrize(('start', 'size'), REGIONS)
+def test_regions_are_slices_of_the_whole(storage, start, size, tmp_path):
+  fake = fake_data.make_scan(3, **STORAGE[storage])
+  scan = scan_lib.open_scan(fake.write(tmp_path))
+  expected = fake.voxels[tuple(slice(s, s + n) for s, n in zip(start, size))]
+  region = scan.read_region(geometry.Box(start, size))
+  assert region.dtype == np.int16
+  np.testing.assert_array_equal(region, expected)
+
+
+def test_the_origin_of_a_flipped_file_lies_in_the_opposite_corner(tmp_path):
+  path = fake_data.make_scan(3, flips=(True, True, False)).write(tmp_path)
+  header = scan_lib.read_meta_header(path)
+  assert header['TransformMatrix'] == '-1 0 0 0 -1 0 0 0 1'
+  x, y, _ = map(float, header['Offset'].split())
+  assert (x, y) == pytest.approx((-31.5 + 43 * 0.7, 12.25 + 39 * 0.8))
+
+
+@pytest.mark.parametrize('suffix', ['.nii', '.nii.gz', '.mha'])
+def test_reads_other_formats(suffix, fake, tmp_path):
+  scan = scan_lib.open_scan(fake.write(tmp_path, suffix))
+  np.testing.assert_array_equal(scan.read(), fake.voxels)
+  # NIfTI keeps its header in 32 bits.
+  np.testing.assert_allclose(scan.grid.origin_xyz_mm, fake.origin_xyz_mm, rtol=1e-6)
+  np.testing.assert_allclose(scan.grid.spacing_xyz_mm, fake.spacing_xyz_mm, rtol=1e-6)
+
+
+def test_reads_a_permuted_nifti(tmp_path):
+  fake = fake_data.make_scan(3, axes=(1, 2, 0), flips=(True, False, True))
+  scan = scan_lib.open_scan(fake.write(tmp_path, '.nii.gz'))
+  np.testing.assert_array_equal(scan.read(), fake.voxels)
+  np.testing.assert_allclose(scan.grid.origin_xyz_mm, fake.origin_xyz_mm, rtol=1e-5)
+
+
+def test_reads_a_dicom_folder(fake, tmp_path):
+  scan = scan_lib.open_scan(write_dicom(tmp_path / 'dicom', fake))
+  np.testing.assert_array_equal(scan.read(), fake.voxels)
+  np.testing.assert_allclose(scan.grid.origin_xyz_mm, fake.origin_xyz_mm)
+  np.testing.assert_allclose(scan.grid.spacing_xyz_mm, fake.spacing_xyz_mm)
+
+
+def test_reads_a_region_of_a_dicom_folder(fake, tmp_path):
+  scan = scan_lib.open_scan(write_dicom(tmp_path / 'dicom', fake))
+  region = scan.read_region(geometry.Box((5, 7, 11), (3, 20, 8)))
+  np.testing.assert_array_equal(region, fake.voxels[5:8, 7:27, 11:19])
+
+
+def test_a_dicom_folder_with_a_missing_slice(fake, tmp_path):
+  slices = [k for k in range(24) if k != 11]
+  folder = write_dicom(tmp_path / 'dicom', fake, slices)
+  with pytest.raises(ScanError, match=r'slices are missing.* 1\.5 to 3 mm apart'):
+    scan_lib.open_scan(folder)
+
+
+def test_a_folder_without_dicom(tmp_path):
+  with pytest.raises(ScanError, match='one DICOM series is needed; it holds 0'):
+    scan_lib.open_scan(tmp_path)
+
+
+def test_a_folder_with_two_series(fake, tmp_path):
+  write_dicom(tmp_path / 'dicom', fake, series='1.2.3.4')
+  folder = write_dicom(tmp_path / 'dicom', fake, series='1.2.3.5')
+  with pytest.raises(ScanError, match='one DICOM series is needed; it holds 2'):
+    scan_lib.open_scan(folder)
+
+
+def test_floats_are_rounded_and_wide_values_clipped(tmp_path):
+  voxels = np.array([[[-1e6, -0.6, 0.4, 1e6]]], np.float32)
+  sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / 'a.mhd'))
+  scan = scan_lib.open_scan(tmp_path / 'a.mhd')
+  assert scan.bytes_per_voxel == 4
+  assert scan.read().tolist() == [[[-32768, -1, 0, 32767]]]
+
+
+def test_floats_must_be_finite(tmp_path):
+  voxels = np.full((1, 2, 2), np.nan, np.float32)
+  sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / 'a.mhd'))
+  with pytest.raises(ScanError, match=r'a\.mhd: holds values that are not finite'):
+    scan_lib.open_scan(tmp_path / 'a.mhd').read()
+
+
+def test_no_such_file(tmp_path):
+  with pytest.raises(ScanError, match=r'absent\.mhd: no such file'):
+    scan_lib.open_scan(tmp_path / 'absent.mhd')
+
+
+def test_truncated_raw(path):
+  fake_data.truncate(path.with_suffix('.raw'), 2)
+  with pytest.raises(ScanError, match=r'\.raw is truncated: 84478 bytes .* 84480'):
+    scan_lib.open_scan(path)
+
+
+def test_longer_raw(path):
+  data_file = path.with_suffix('.raw')
+  data_file.write_bytes(data_file.read_bytes() + b'\0\0')
+  with pytest.raises(ScanError, match=r'\.raw is longer than its header says: 84482'):
+    scan_lib.open_scan(path)
+
+
+def test_missing_data_file(path):
+  path.with_suffix('.raw').unlink()
+  with pytest.raises(ScanError, match=r'its data file .*\.raw is missing'):
+    scan_lib.open_scan(path)
+
+
+@pytest.mark.parametrize(
+  ('name', 'problem'),
+  [
+    ('LIST', 'one data file in the same folder is needed'),
+    ('LOCAL', 'one data file in the same folder is needed'),
+    ('slice%03d.raw 1 24 1', 'one data file in the same folder is needed'),
+    ('', 'one data file in the same folder is needed'),
+    ('../elsewhere.raw', "leaves the scan's folder"),
+    ('deeper/../../elsewhere.raw', "leaves the scan's folder"),
+    ('/etc/hostname', "leaves the scan's folder"),
+    ('..\\elsewhere.raw', "leaves the scan's folder"),
+  ],
+)
+def test_data_file_that_is_refused(name, problem, path):
+  edit_header(path, 'ElementDataFile', name)
+  with pytest.raises(ScanError, match=problem) as error:
+    scan_lib.open_scan(path)
+  assert str(path) in str(error.value)
+
+
+def test_a_data_file_outside_is_refused_even_if_it_fits(fake, tmp_path):
+  path = fake.write(tmp_path / 'subset0')
+  path.with_suffix('.raw').rename(tmp_path / 'elsewhere.raw')
+  edit_header(path, 'ElementDataFile', '../elsewhere.raw')
+  with pytest.raises(ScanError, match='refused'):
+    scan_lib.open_scan(path)
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    lambda data: np.random.default_rng(1).bytes(len(data)),
+    lambda data: data[: len(data) // 2],
+    lambda data: data[:-1],
+    lambda data: b'',
+    lambda data: data[:9000] + bytes(40) + data[9040:],
+  ],
+  ids=['garbage', 'half', 'without_last_byte', 'empty', 'hole'],
+)
+@pytest.mark.parametrize('size_in_header', [True, False])
+def test_damaged_zraw(damage, size_in_header, tmp_path):
+  path = fake_data.make_scan(3, compressed=True).write(tmp_path)
+  data_file = path.with_suffix('.zraw')
+  data_file.write_bytes(damage(data_file.read_bytes()))
+  if not size_in_header:
+    lines = path.read_text().splitlines()
+    path.write_text('\n'.join(s for s in lines if not s.startswith('CompressedDataS')))
+  scan = scan_lib.open_scan(path)
+  with pytest.raises(ScanError, match=r'1\.2\.826\.0\.3\.mhd: .*(damaged|truncated)'):
+    scan.read()
+  with pytest.raises(ScanError, match=r'damaged|truncated'):
+    scan.read_region(geometry.Box((0, 0, 0), (1, 1, 1)))
+
+
+def test_zraw_of_another_scan(tmp_path):
+  path = fake_data.make_scan(3, compressed=True).write(tmp_path)
+  other = fake_data.make_scan(4, shape_zyx=(24, 40, 43), compressed=True)
+  other_file = other.write(tmp_path / 'other').with_suffix('.zraw')
+  path.with_suffix('.zraw').write_bytes(other_file.read_bytes())
+  with pytest.raises(ScanError, match='82560 bytes where the header promises 84480'):
+    scan_lib.open_scan(path).read()
+
+
+@pytest.mark.parametrize('suffix', ['.nii', '.nii.gz'])
+def test_truncated_nifti(suffix, fake, tmp_path):
+  path = fake.write(tmp_path, suffix)
+  fake_data.truncate(path, 20_000)
+  with pytest.raises(
+    ScanError, match=r'1\.2\.826\.0\.3\.nii.*(truncated|ended before)'
+  ):
+    scan_lib.open_scan(path).read()
+
+
+def test_nifti_with_a_hole(fake, tmp_path):
+  path = fake.write(tmp_path, '.nii.gz')
+  content = bytearray(gzip.decompress(path.read_bytes()))
+  packed = bytearray(gzip.compress(bytes(content)))
+  packed[-5000:-4900] = bytes(100)
+  path.write_bytes(packed)
+  with pytest.raises(ScanError):
+    scan_lib.open_scan(path).read()
+
+
+def test_scaled_nifti_is_not_taken_for_truncated(tmp_path):
+  # Stored as int16 with a slope: ITK reads floats, but two bytes a voxel are there.
+  fake = fake_data.make_scan(3)
+  path = fake.write(tmp_path, '.nii')
+  content = bytearray(path.read_bytes())
+  content[112:116] = np.float32(0.5).tobytes()
+  path.write_bytes(content)
+  expected = np.rint(fake.voxels * 0.5)
+  np.testing.assert_array_equal(scan_lib.open_scan(path).read(), expected)
+
+
+def test_two_dimensional_image(fake, tmp_path):
+  sitk.WriteImage(fake.world_image()[:, :, 3], str(tmp_path / 'flat.mhd'))
+  with pytest.raises(ScanError, match='not a CT volume: 2 axes'):
+    scan_lib.open_scan(tmp_path / 'flat.mhd')
+
+
+def test_colour_image(fake, tmp_path):
+  image = fake.world_image()
+  sitk.WriteImage(sitk.Compose(image, image), str(tmp_path / 'colour.mhd'))
+  with pytest.raises(ScanError, match='3 axes, 2 values a voxel'):
+    scan_lib.open_scan(tmp_path / 'colour.mhd')
+
+
+@pytest.mark.parametrize('content', [b'', b'not a header\n', b'\x00\xff' * 100])
+def test_garbage_header(content, path):
+  path.write_bytes(content)
+  with pytest.raises(ScanError, match=r'1\.2\.826\.0\.3\.mhd: ') as error:
+    scan_lib.open_scan(path)
+  assert '\n' not in str(error.value)
+
+
+def test_oblique_scan(path):
+  edit_header(path, 'TransformMatrix', '0.98 0.2 0 -0.2 0.98 0 0 0 1')
+  with pytest.raises(ScanError, match=r'1\.2\.826\.0\.3\.mhd: .* is oblique'):
+    scan_lib.open_scan(path)
+
+
+def test_header_keys_and_crlf(path):
+  path.write_bytes(path.read_bytes().replace(b'\n', b'\r\n'))
+  header = scan_lib.read_meta_header(path)
+  assert header['DimSize'] == '44 40 24'
+  assert scan_lib.data_file_of(path) == path.with_suffix('.raw')
+
+
+def test_real_scan_in_whole_and_region(real_data):
+  path = next((real_data / 'luna16' / 'subset9').glob('*.mhd'))
+  scan = scan_lib.open_scan(path)
+  expected = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+  assert scan.grid.shape_zyx == expected.shape
+  assert scan.reads_regions
+  np.testing.assert_array_equal(scan.read(), expected)
+  region = scan.read_region(geometry.Box((60, 100, 200), (2, 50, 50)))
+  np.testing.assert_array_equal(region, expected[60:62, 100:150, 200:250])
+
+
+def test_scan_carries_a_world_oriented_grid(tmp_path):
+  fake = fake_data.make_scan(3, axes=(2, 0, 1), flips=(True, True, False))
+  grid = scan_lib.open_scan(fake.write(tmp_path)).grid
+  index = (4.25, 30.0, 11.5)
+  np.testing.assert_allclose(geometry.world_to_voxel(fake.world(index), grid), index)

@@ -1,0 +1,1 @@
+"""LUNA16's ten-fold cross-validation."""

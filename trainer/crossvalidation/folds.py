@@ -1,0 +1,250 @@
+"""The folds of a cross-validation: planned, trained and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+
+from luna_tfds import atomic_files
+from luna_tfds import cli
+from luna_tfds import cores
+from luna_tfds import splits
+from luna_tfds.errors import JobError
+from luna_tfds.errors import UsageError
+from model.metrics.resampling import Resampling
+from trainer import config as config_lib
+from trainer.data import dataset as dataset_lib
+from trainer.data.dataset import OpenedDataset
+from trainer.evaluation import steps
+from trainer.evaluation import trained_run
+from trainer.report import evaluation_files
+from trainer.scoring.scored_records import ScoredRecords
+from trainer.training import run as run_lib
+
+# Limit the threads of TensorFlow and of the libraries that it uses.
+_THREAD_VARIABLES = (
+  'OMP_NUM_THREADS',
+  'TF_NUM_INTRAOP_THREADS',
+  'TF_NUM_INTEROP_THREADS',
+)
+# Changes when the content of scores.npz does, so that folds are scored again.
+_SCORES_FORMAT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldPlan:
+  """One fold.
+
+  Attributes:
+    number: of the fold, and of the subset it tests.
+    config: of its training.
+    path: its workdir.
+    train_fingerprint: of the dataset it is trained on.
+    test_dataset: the dataset it is tested on.
+    test_dataset_argument: what the user called that dataset.
+    test_split: split string there.
+  """
+
+  number: int
+  config: config_lib.TrainConfig
+  path: pathlib.Path
+  train_fingerprint: str
+  test_dataset: OpenedDataset
+  test_dataset_argument: str
+  test_split: str
+
+  @property
+  def metrics_file(self) -> pathlib.Path:
+    """The metrics of the fold's test subset."""
+    return self.path / 'metrics.json'
+
+  @property
+  def scores_file(self) -> pathlib.Path:
+    """The scored records and the predictions of the fold."""
+    return self.path / 'scores.npz'
+
+  @property
+  def training_settings(self) -> dict[str, Any]:
+    """What a training depends on, as it is read back from JSON."""
+    fields = json.loads(json.dumps(self.config.to_json()))
+    return {'config': fields, 'fingerprint': self.train_fingerprint}
+
+  def scoring_settings(self, resampling: Resampling) -> dict[str, Any]:
+    """What the scores depend on, besides the training."""
+    return {
+      'dataset': self.test_dataset.name,
+      **dataclasses.asdict(resampling),
+      'fingerprint': self.test_dataset.metadata.fingerprint,
+      'format': _SCORES_FORMAT,
+    }
+
+  def read_state(self) -> dict[str, Any]:
+    """Returns the settings of what has been done; empty at first."""
+    path = self.path / 'fold.json'
+    return atomic_files.read_json(path) if path.is_file() else {}
+
+  def write_state(self, **fields: Any) -> None:
+    """Records the settings of what has been done."""
+    atomic_files.write_json(self.path / 'fold.json', fields)
+
+
+def plan_folds(
+  config: config_lib.TrainConfig,
+  workdir: pathlib.Path,
+  numbers: Sequence[int],
+  test_dataset: str | None = None,
+) -> list[FoldPlan]:
+  """Plans folds, each with its splits of the one dataset.
+
+  Args:
+    config: of all trainings; the splits are replaced.
+    workdir: gets a folder for each fold.
+    numbers: of the folds.
+    test_dataset: to test on; None for the dataset of the training.
+
+  Raises:
+    UsageError: a dataset is missing, or lacks a subset that a fold needs.
+  """
+  trained = dataset_lib.open_dataset(config.data_dir, config.dataset)
+  tested = trained
+  if test_dataset:
+    tested = dataset_lib.open_dataset(config.data_dir, test_dataset)
+  plans = []
+  for number in numbers:
+    of_fold = _fold_splits(trained, number)
+    plans.append(
+      FoldPlan(
+        number=number,
+        config=dataclasses.replace(
+          config, train_split=of_fold['train'], validation_split=of_fold['validation']
+        ),
+        path=workdir / f'fold{number}',
+        train_fingerprint=trained.metadata.fingerprint,
+        test_dataset=tested,
+        test_dataset_argument=test_dataset or config.dataset,
+        test_split=_test_split(tested, number),
+      )
+    )
+  return plans
+
+
+def train_folds(
+  plans: Sequence[FoldPlan], parallel: int, arguments: Sequence[str]
+) -> None:
+  """Trains the folds that are not trained yet.
+
+  Args:
+    plans: of the folds.
+    parallel: how many at once. More than one run in processes of their own, which write
+      to train.log in the folder of the fold.
+    arguments: flags of luna16-train for these processes, without workdir and splits.
+
+  Raises:
+    UsageError: a training rejected its input.
+    JobError: a training failed; those that run at that time are finished first.
+  """
+  waiting = [p for p in plans if p.read_state().get('trained') != p.training_settings]
+  if parallel == 1 or len(waiting) < 2:
+    for plan in waiting:
+      print(f'fold {plan.number}: training in {plan.path}', file=sys.stderr)
+      keras.backend.clear_session()
+      run_lib.train(plan.config, plan.path)
+      plan.write_state(trained=plan.training_settings)
+    return
+  threads = max(cores.num_usable_cores() // min(parallel, len(waiting)), 1)
+  with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
+    started = [pool.submit(_train_in_process, p, arguments, threads) for p in waiting]
+    for done in concurrent.futures.as_completed(started):
+      if not done.cancelled() and done.exception():
+        for future in started:
+          future.cancel()
+  for future in started:
+    if not future.cancelled():
+      future.result()
+
+
+def score_fold(plan: FoldPlan, resampling: Resampling) -> None:
+  """Scores the test subset of a fold as luna16-evaluate does, unless that is done.
+
+  Args:
+    plan: of the fold, which is trained.
+    resampling: for the intervals.
+  """
+  settings, state = plan.scoring_settings(resampling), plan.read_state()
+  if state.get('scored') == settings:
+    return
+  print(f'fold {plan.number}: scoring subset {plan.number}', file=sys.stderr)
+  keras.backend.clear_session()
+  runs = trained_run.open_runs([str(plan.path)])
+  scored = steps.score(runs, plan.test_dataset, plan.test_split)
+  decision = steps.decide(scored)
+  metrics = steps.measure(scored, decision, resampling)
+  evaluation_files.write(steps.Evaluation(scored, decision, metrics), plan.path)
+  _write_scores(plan.scores_file, scored.records, decision.predicted)
+  plan.write_state(trained=state['trained'], scored=settings)
+
+
+def read_scores(path: pathlib.Path) -> tuple[ScoredRecords, np.ndarray]:
+  """Reads the scored records of a fold, and [n] bool which are predicted nodules."""
+  with np.load(path) as arrays:
+    columns = dict(arrays)
+  predicted = columns.pop('predicted')
+  return ScoredRecords(**columns), predicted
+
+
+def _write_scores(
+  path: pathlib.Path, records: ScoredRecords, predicted: np.ndarray
+) -> None:
+  with atomic_files.atomic_write(path) as temporary:
+    np.savez_compressed(temporary, **vars(records), predicted=predicted)
+
+
+def _fold_splits(dataset: OpenedDataset, number: int) -> dict[str, str]:
+  try:
+    return splits.fold_splits({'shard_subsets': dataset.metadata.shard_subsets}, number)
+  except ValueError as error:
+    raise UsageError(
+      f'{dataset.name}: {error}; extract all subsets, or choose other folds with --folds'
+    ) from error
+
+
+def _test_split(dataset: OpenedDataset, number: int) -> str:
+  """Returns the split string of a subset; the others may be missing."""
+  slices = splits.subset_slices(dataset.metadata.shard_subsets)
+  return slices[number] if number in slices else _fold_splits(dataset, number)['test']
+
+
+def _train_in_process(plan: FoldPlan, arguments: Sequence[str], threads: int) -> None:
+  """Trains a fold in a process of its own."""
+  plan.path.mkdir(parents=True, exist_ok=True)
+  log = plan.path / 'train.log'
+  print(f'fold {plan.number}: training; see {log}', file=sys.stderr)
+  command = [
+    sys.executable,
+    '-m',
+    'trainer.train',
+    *arguments,
+    f'--workdir={plan.path}',
+    f'--train_split={plan.config.train_split}',
+    f'--validation_split={plan.config.validation_split}',
+  ]
+  environment = {**os.environ, **{name: str(threads) for name in _THREAD_VARIABLES}}
+  with log.open('w') as file:
+    code = subprocess.run(
+      command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False
+    ).returncode
+  if code:
+    last = (log.read_text().splitlines() or ['no output'])[-1]
+    error = UsageError if code == cli.EXIT_USAGE else JobError
+    raise error(f'fold {plan.number} failed with exit code {code}, see {log}: {last}')
+  plan.write_state(trained=plan.training_settings)

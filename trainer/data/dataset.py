@@ -1,0 +1,190 @@
+"""Opens an extracted dataset, once: its metadata and its splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from luna_tfds import atomic_files
+from luna_tfds import patches
+from luna_tfds import records
+from luna_tfds.errors import UsageError
+from trainer.data.split_source import ShardSlice
+from trainer.data.split_source import SplitSource
+
+_METADATA_FILE = 'metadata.json'
+_LABELS_PER_READ = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetMetadata:
+  """What the extraction wrote beside the shards.
+
+  Attributes:
+    fingerprint: of the plan; '' if the dataset has no such metadata.
+    patch: how the patches were cut; None for patches this project did not cut.
+    shard_subsets: LUNA16's subset of each shard, by split.
+    shard_label_counts: records of non-nodules and of nodules of each shard, by split.
+  """
+
+  fingerprint: str = ''
+  patch: patches.PatchSpec | None = None
+  shard_subsets: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+  shard_label_counts: Mapping[str, Sequence[Sequence[int]]] = dataclasses.field(
+    default_factory=dict
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedDataset:
+  """An extracted dataset on disk.
+
+  Attributes:
+    builder: the TFDS builder that reads it.
+    metadata: of the extraction.
+  """
+
+  builder: Any
+  metadata: DatasetMetadata
+
+  @property
+  def name(self) -> str:
+    """E.g. `luna16_patches/axial_50px/1.0.0`."""
+    return self.builder.info.full_name
+
+  @property
+  def split_names(self) -> tuple[str, ...]:
+    """The stored splits."""
+    return tuple(self.builder.info.splits)
+
+  @property
+  def image_shape(self) -> tuple[int, ...]:
+    """Shape of an image."""
+    return tuple(self.builder.info.features['image'].shape)
+
+  @property
+  def holds_all_candidates(self) -> bool:
+    """Whether no negative was left out by the dataset's config."""
+    config = getattr(self.builder, 'builder_config', None)
+    return getattr(config, 'negatives_per_positive', None) is None
+
+  def shard_lengths(self, split: str) -> list[int]:
+    """Returns the records of each shard of a stored split."""
+    return [int(n) for n in self.builder.info.splits[split].shard_lengths]
+
+  def has_split(self, split: str) -> bool:
+    """Whether a split can be opened: a stored one, or a slice or sum of stored ones."""
+    return split in self.split_names or '[' in split or '+' in split
+
+  def open_split(self, split: str) -> SplitSource:
+    """Opens a split.
+
+    Args:
+      split: any TFDS split string, also of shards: `train[0shard:4shard]+validation`.
+
+    Raises:
+      UsageError: there is no such split, or it is empty.
+    """
+    try:
+      info = self.builder.info.splits[split]
+    except (AssertionError, KeyError, ValueError) as error:
+      raise UsageError(
+        f'the dataset {self.name} has no split {split!r}; it has '
+        f'{", ".join(self.split_names)}'
+      ) from error
+    slices = tuple(_shard_slice(item) for item in info.file_instructions)
+    label_counts = self._label_counts(slices)
+    if not sum(label_counts):
+      raise UsageError(f'the split {split!r} of {self.name} is empty')
+    return SplitSource(
+      split=split,
+      slices=slices,
+      image_shape=self.image_shape,
+      label_counts=label_counts,
+      num_bytes=sum(label_counts) * records.record_bytes(self.image_shape),
+      fingerprint=self.metadata.fingerprint,
+    )
+
+  def _label_counts(self, slices: Sequence[ShardSlice]) -> tuple[int, int]:
+    """From the metadata where a shard is whole; else by reading its labels."""
+    counts = np.zeros(2, np.int64)
+    for item in slices:
+      split, index = records.parse_shard_name(pathlib.Path(item.path).name)
+      of_shards = self.metadata.shard_label_counts.get(split, ())
+      known = of_shards[index] if index < len(of_shards) else None
+      if known and item.skip == 0 and sum(known) == item.take:
+        counts += np.asarray(known)
+      else:
+        counts += _read_label_counts(item)
+    return int(counts[0]), int(counts[1])
+
+
+def open_dataset(data_dir: str, dataset: str) -> OpenedDataset:
+  """Opens an extracted dataset.
+
+  Args:
+    data_dir: TFDS data folder.
+    dataset: `luna16_patches/<config>`, a config alone, or the folder of a version.
+
+  Raises:
+    UsageError: the dataset was never extracted.
+  """
+  builder = _open_builder(data_dir, dataset)
+  path = pathlib.Path(builder.data_path) / _METADATA_FILE
+  if not path.is_file():
+    return OpenedDataset(builder, DatasetMetadata())
+  fields = atomic_files.read_json(path)
+  patch = fields.get('patch')
+  return OpenedDataset(
+    builder,
+    DatasetMetadata(
+      fingerprint=fields.get('fingerprint', ''),
+      patch=patches.PatchSpec.from_json(patch) if patch else None,
+      shard_subsets=fields.get('shard_subsets', {}),
+      shard_label_counts=fields.get('shard_label_counts', {}),
+    ),
+  )
+
+
+def _open_builder(data_dir: str, dataset: str) -> Any:
+  import tensorflow_datasets as tfds
+
+  import luna_tfds
+
+  if (pathlib.Path(dataset) / 'dataset_info.json').is_file():
+    return tfds.builder_from_directory(dataset)
+  name = (
+    dataset if dataset.startswith('luna16_patches') else f'luna16_patches/{dataset}'
+  )
+  root = pathlib.Path(data_dir).expanduser()
+  config = name.partition('/')[2].partition(':')[0] or next(iter(luna_tfds.CONFIGS))
+  folder = root / 'luna16_patches' / config
+  if not any(folder.glob('*/dataset_info.json')):
+    raise UsageError(
+      f'{name} is not in {root}; make it with luna16-extract --luna_dir=LUNA16_DOWNLOAD '
+      f'--data_dir={root} --config={config}'
+    )
+  return tfds.builder(name, data_dir=str(root))
+
+
+def _shard_slice(instruction: Any) -> ShardSlice:
+  """Converts TFDS's instruction on what to read of a file."""
+  skip, take = int(instruction.skip), int(instruction.take)
+  if take == -1:
+    take = int(instruction.examples_in_shard) - skip
+  return ShardSlice(str(instruction.filename), skip, take)
+
+
+def _read_label_counts(item: ShardSlice) -> np.ndarray:
+  import tensorflow as tf
+
+  counts = np.zeros(2, np.int64)
+  dataset = tf.data.TFRecordDataset(item.path).skip(item.skip).take(item.take)
+  for block in dataset.batch(_LABELS_PER_READ):
+    labels = records.parse_batch(block, (), ['label'])['label']
+    counts += np.bincount(labels.numpy(), minlength=2)
+  return counts

@@ -1,0 +1,137 @@
+"""From stored records to batches: balanced, augmented, in bounded memory.
+
+Training has one function here, `train_batches`, and evaluation one,
+`evaluation_batches`. How the undecoded batches of training are made is in
+`record_streams`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from luna_tfds import cores
+from luna_tfds import records
+from trainer import config as config_lib
+from trainer.data import augment as augment_lib
+from trainer.data import memory_budget
+from trainer.data import record_blocks
+from trainer.data import record_streams
+from trainer.data import stream_seeds
+from trainer.data.balance import Balance
+from trainer.data.memory_budget import MemoryBudget
+from trainer.data.split_source import SplitSource
+
+_EVALUATION_BATCH_SIZE = 256
+
+
+def default_steps_per_epoch(balance: Balance, batch_size: int) -> int:
+  """Returns the batches of one balanced pass over a split: what counts as an epoch."""
+  return math.ceil(balance.kept_per_pass / batch_size)
+
+
+def is_held_in_memory(
+  source: SplitSource, config: config_lib.InputConfig, balance: Balance
+) -> bool:
+  """Whether training holds all records of a split in memory."""
+  budget = MemoryBudget.for_source(source, config.memory_budget_mb)
+  return balance.mode != 'streams' and budget.holds_split(source)
+
+
+def train_batches(
+  source: SplitSource,
+  config: config_lib.InputConfig,
+  balance: Balance,
+  steps_per_epoch: int | None = None,
+  start_epoch: int = 0,
+  start_step: int = 0,
+) -> tf.data.Dataset:
+  """Makes an endless stream of training batches.
+
+  Every epoch has an order of its own: files, records, rejections and augmentation
+  follow from (config, steps_per_epoch, epoch) and nothing else, not even TensorFlow's
+  global seed. So a stream that starts at `start_epoch`, `start_step` continues with
+  exactly the batches, bit by bit, of one that started at the beginning, in every mode.
+  Batches left out by `start_step` are read, but neither decoded nor augmented; epochs
+  left out cost nothing.
+
+  Args:
+    source: the split.
+    config: how batches are made.
+    balance: of the split, for this config, from `balance.plan_balance`.
+    steps_per_epoch: batches of an epoch; one balanced pass over the split if None.
+    start_epoch: epochs left out.
+    start_step: batches of that epoch left out.
+
+  Returns:
+    Dataset of (image, label): image [batch_size, *image_shape] HU, int16 or (if the
+    augmentation interpolates) float32; label [batch_size] float32.
+  """
+  steps = steps_per_epoch or default_steps_per_epoch(balance, config.batch_size)
+  if balance.mode == 'streams':
+    stream = record_streams.from_streams(source, config, balance, steps)
+  elif is_held_in_memory(source, config, balance):
+    stream = record_streams.from_memory(source, config, balance)
+  else:
+    stream = record_streams.from_files(source, config, balance, steps)
+
+  def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+    skip = tf.where(epoch == start_epoch, tf.cast(start_step, tf.int64), 0)
+    numbers = stream_seeds.number_passes(epoch).take(steps)
+    undecoded = stream.undecoded_batches(epoch).take(steps)
+    # Skipped before they are decoded: skipping is cheap.
+    return tf.data.Dataset.zip(numbers, undecoded).skip(skip)
+
+  def finish(number: tf.Tensor, undecoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    image, label = stream.decode(undecoded)
+    image = tf.ensure_shape(image, [config.batch_size, *source.image_shape])
+    seed = stream_seeds.op_seed(config.seed, 'augment', number)
+    image = augment_lib.augment(image, config.augment, seed)
+    return image, tf.ensure_shape(tf.cast(label, tf.float32), [config.batch_size])
+
+  budget = MemoryBudget.for_source(source, config.memory_budget_mb)
+  ahead = budget.batches_ahead(config.batch_size)
+  epochs = tf.data.Dataset.range(start_epoch, stream_seeds.MAX_NUMBER)
+  # Decoding comes last: what was rejected is never decoded. It is outside of the
+  # flat_map, so that batches of two epochs are decoded side by side.
+  dataset = epochs.flat_map(epoch_batches).map(
+    finish, num_parallel_calls=min(ahead, cores.num_usable_cores() + 1)
+  )
+  return record_blocks.with_options(dataset.prefetch(ahead))
+
+
+def evaluation_batches(
+  source: SplitSource,
+  batch_size: int = _EVALUATION_BATCH_SIZE,
+  names: tuple[str, ...] | None = None,
+) -> tf.data.Dataset:
+  """Makes batches of every record exactly once, in the order they are stored.
+
+  That is the order of the shards in the split string and, in a shard, that of the file
+  (the extraction orders a shard by a hash of the key): the same in every run.
+
+  Args:
+    source: the split.
+    batch_size: records of a batch; the last one may be smaller.
+    names: the features to parse; all by default.
+
+  Returns:
+    Dataset of dicts of the features, [n, ...] each; n is static if all batches are
+    full.
+  """
+  full = source.num_records % batch_size == 0
+
+  def decode(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    parsed = records.parse_batch(serialized, source.image_shape, names)
+    size = batch_size if full else None
+    return {k: tf.ensure_shape(v, [size, *v.shape[1:]]) for k, v in parsed.items()}
+
+  block_records = min(batch_size, memory_budget.MAX_BLOCK_RECORDS)
+  dataset = record_blocks.stored_blocks(source, block_records).prefetch(2)
+  dataset = dataset.rebatch(batch_size).map(decode, num_parallel_calls=2)
+  # Keras stops at a known length. At an unknown one it takes a step too many, which
+  # fails for want of data, but by then has counted a batch of static size.
+  num_batches = -(-source.num_records // batch_size)
+  length = tf.data.experimental.assert_cardinality(num_batches)
+  return record_blocks.with_options(dataset.prefetch(2).apply(length))

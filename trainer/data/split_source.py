@@ -1,0 +1,65 @@
+"""The records of a split: which stretches of which files."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardSlice:
+  """A run of consecutive records of one shard.
+
+  Attributes:
+    path: the file.
+    skip: records left out at its start.
+    take: records taken after them.
+  """
+
+  path: str
+  skip: int
+  take: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSource:
+  """The records of a split; what they are read from, without reading them.
+
+  Attributes:
+    split: the TFDS split string.
+    slices: of the files that hold them, in stored order.
+    image_shape: of an image.
+    label_counts: records of non-nodules and of nodules.
+    num_bytes: about what the records take on disk.
+    fingerprint: of the dataset; '' if unknown.
+  """
+
+  split: str
+  slices: tuple[ShardSlice, ...]
+  image_shape: tuple[int, ...]
+  label_counts: tuple[int, int]
+  num_bytes: int
+  fingerprint: str
+
+  @property
+  def num_records(self) -> int:
+    """Records of the split."""
+    return sum(self.label_counts)
+
+  @property
+  def prior(self) -> float:
+    """Share of nodules among the records."""
+    return self.label_counts[1] / max(self.num_records, 1)
+
+  def num_shared_records(self, other: SplitSource) -> int:
+    """Counts the records that this split and another one have in common.
+
+    Args:
+      other: a split of the same dataset; records of different files are different.
+    """
+    total = 0
+    for a in self.slices:
+      for b in other.slices:
+        if a.path == b.path:
+          end = min(a.skip + a.take, b.skip + b.take)
+          total += max(end - max(a.skip, b.skip), 0)
+    return total

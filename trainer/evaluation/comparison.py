@@ -1,0 +1,176 @@
+"""Compares two models on the same records, by paired resampling of scans."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from luna_tfds.errors import UsageError
+from model.metrics import bootstrap
+from model.metrics import classification
+from model.metrics.resampling import Resampling
+from model.metrics.resampling import ScanIndex
+from trainer.evaluation import measurement
+from trainer.evaluation.steps import Evaluation
+from trainer.scoring.scored_records import ScoredRecords
+
+COMPARED_METRICS = ('pr_auc', 'roc_auc', 'f1')
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparedMetric:
+  """One metric of two models.
+
+  Attributes:
+    a: of the first model.
+    b: of the second.
+    difference: a - b, with its interval.
+  """
+
+  a: float
+  b: float
+  difference: bootstrap.Difference
+
+  def to_json(self) -> dict[str, float]:
+    """Returns the row as in compare.json."""
+    return {'a': self.a, 'b': self.b, **self.difference.to_json()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """What compare.json holds.
+
+  Attributes:
+    workdirs: of the two models.
+    datasets: full names of their datasets.
+    split: that was scored.
+    records: how many.
+    resampled_unit: 'scans' or 'records'.
+    resampling: of the intervals.
+    metrics: by name.
+  """
+
+  workdirs: tuple[str, str]
+  datasets: tuple[str, str]
+  split: str
+  records: int
+  resampled_unit: str
+  resampling: Resampling
+  metrics: dict[str, ComparedMetric]
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the content of compare.json."""
+    return {
+      'a': self.workdirs[0],
+      'b': self.workdirs[1],
+      'dataset_a': self.datasets[0],
+      'dataset_b': self.datasets[1],
+      'split': self.split,
+      'records': self.records,
+      'resampled': self.resampled_unit,
+      **dataclasses.asdict(self.resampling),
+      'figures': {name: metric.to_json() for name, metric in self.metrics.items()},
+    }
+
+
+def compare(a: Evaluation, b: Evaluation, resampling: Resampling) -> Comparison:
+  """Compares two evaluations of the same records.
+
+  Both are resampled together. What makes a scan hard for both cancels out, so the
+  interval of the difference is narrower than those of the two metrics suggest.
+
+  Args:
+    a: one evaluation.
+    b: the other, of the same records; the patches may differ in kind.
+    resampling: at least one resample.
+
+  Raises:
+    UsageError: the records differ.
+  """
+  rows_a, rows_b = _matching_rows(a, b)
+  scans = ScanIndex.from_ids(a.scored.records.groups[rows_a])
+  of_a, of_b = (
+    bootstrap.ResampledMetrics(
+      one.scored.records.label[rows],
+      one.scored.records.probability[rows],
+      one.decision.predicted[rows],
+      scans,
+    )
+    for one, rows in ((a, rows_a), (b, rows_b))
+  )
+  differences = bootstrap.paired_differences(of_a, of_b, COMPARED_METRICS, resampling)
+  metrics_a, metrics_b = (one.metrics.measurement.metrics for one in (a, b))
+  return Comparison(
+    workdirs=(_workdir(a), _workdir(b)),
+    datasets=(a.metrics.dataset, b.metrics.dataset),
+    split=a.metrics.split,
+    records=len(rows_a),
+    resampled_unit=measurement.resampled_unit(a.scored.records.num_scans),
+    resampling=resampling,
+    metrics={
+      name: ComparedMetric(
+        metrics_a.value(name), metrics_b.value(name), differences[name]
+      )
+      for name in COMPARED_METRICS
+    },
+  )
+
+
+def table(comparison: Comparison) -> str:
+  """Returns the comparison as text, one line for each metric."""
+  lines = [
+    f'a: {comparison.workdirs[0]}',
+    f'b: {comparison.workdirs[1]}',
+    f'{comparison.split}: {comparison.records} records, '
+    f'{comparison.resampling.resamples} resamples of {comparison.resampled_unit}',
+    f'  {"":<8}{"a":>9}{"b":>9}{"a - b":>10}   95 % interval',
+  ]
+  for name, row in comparison.metrics.items():
+    interval = row.difference.interval
+    a, b = _number(row.a), _number(row.b)
+    difference, lower, upper = (
+      _number(value, '+') for value in (row.difference.value, *interval.to_json())
+    )
+    label = classification.METRIC_LABELS[name]
+    lines.append(f'  {label:<8}{a:>9}{b:>9}{difference:>10}   {lower} … {upper}')
+  return '\n'.join(lines)
+
+
+def _number(value: float, sign: str = '') -> str:
+  return f'{value:{sign}.4f}' if np.isfinite(value) else '–'
+
+
+def _workdir(evaluation: Evaluation) -> str:
+  return str(evaluation.scored.runs[0].workdir.path)
+
+
+def _matching_rows(a: Evaluation, b: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the rows of both evaluations in one order of the records."""
+  source_a, source_b = a.scored.source, b.scored.source
+  records_a, records_b = a.scored.records, b.scored.records
+  if source_a.fingerprint and (source_a.fingerprint, source_a.split) == (
+    source_b.fingerprint,
+    source_b.split,
+  ):
+    return np.arange(len(records_a)), np.arange(len(records_b))
+  keys_a, rows_a = _sorted_keys(records_a)
+  keys_b, rows_b = _sorted_keys(records_b)
+  same = np.array_equal(keys_a, keys_b) and np.array_equal(
+    records_a.label[rows_a], records_b.label[rows_b]
+  )
+  if not same:
+    raise UsageError(
+      f'--compare: the {len(records_a)} records of {a.metrics.dataset} '
+      f'({_workdir(a)}) are not the {len(records_b)} of {b.metrics.dataset} '
+      f'({_workdir(b)}); compare models on the same candidates: give --dataset and '
+      '--split'
+    )
+  return rows_a, rows_b
+
+
+def _sorted_keys(records: ScoredRecords) -> tuple[np.ndarray, np.ndarray]:
+  keys = np.array(records.keys)
+  rows = np.argsort(keys, kind='stable')
+  return keys[rows], rows

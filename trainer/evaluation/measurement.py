@@ -1,0 +1,164 @@
+"""All metrics of scored records, with intervals and by subgroups."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from luna_tfds import patches
+from model.metrics import bootstrap
+from model.metrics import classification
+from model.metrics import thresholds
+from model.metrics.resampling import Interval
+from model.metrics.resampling import Resampling
+from model.metrics.threshold_rule import ThresholdRule
+from trainer.article_baseline import ARTICLE
+from trainer.evaluation import subgroups
+from trainer.evaluation.subgroups import DiameterRow
+from trainer.evaluation.subgroups import GroupRow
+from trainer.scoring.scored_records import ScoredRecords
+
+# The article's precision and specificity, and some values of the recall.
+_TARGETS = (
+  ThresholdRule('precision', ARTICLE['precision']),
+  ThresholdRule('specificity', ARTICLE['specificity']),
+  ThresholdRule('recall', 0.8),
+  ThresholdRule('recall', 0.9),
+  ThresholdRule('recall', 0.95),
+  ThresholdRule('recall', 0.99),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetRow:
+  """The rates at a threshold that just reaches a target.
+
+  Attributes:
+    target: e.g. 'recall >= 0.9'.
+    result: threshold and rates, of the records the threshold was chosen on.
+    intervals: of the rates at this threshold, by name; empty without resamples.
+  """
+
+  target: str
+  result: thresholds.RatesAtThreshold
+  intervals: dict[str, Interval]
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the row as in metrics.json."""
+    return {
+      'target': self.target,
+      **self.result.to_json(),
+      **subgroups.intervals_to_json(self.intervals),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+  """The metrics of scored records.
+
+  Attributes:
+    metrics: of all records.
+    scans: of the records; None if unknown.
+    targets: the rates at thresholds that reach targets.
+    intervals: of `metrics`, by name; empty without resamples.
+    resampling: how intervals were computed: by resampling scans, or records where scans
+      are unknown.
+    by_diameter: rows by the diameter of the nodule.
+    by_subset: rows by LUNA16's subset.
+    by_slice_thickness: rows by the distance between slices.
+  """
+
+  metrics: classification.ClassificationMetrics
+  scans: int | None
+  targets: tuple[TargetRow, ...]
+  intervals: dict[str, Interval]
+  resampling: Resampling
+  by_diameter: tuple[DiameterRow, ...]
+  by_subset: tuple[GroupRow, ...]
+  by_slice_thickness: tuple[GroupRow, ...]
+
+  @property
+  def resampled_unit(self) -> str:
+    """What is drawn: 'scans' or 'records'."""
+    return resampled_unit(self.scans)
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns what metrics.json holds of it; tables without rows are left out."""
+    fields: dict[str, Any] = {
+      **self.metrics.to_json(),
+      'scans': self.scans,
+      'operating_points': [row.to_json() for row in self.targets],
+    }
+    if self.intervals:
+      fields |= {
+        **subgroups.intervals_to_json(self.intervals),
+        'intervals_resample': self.resampled_unit,
+        'bootstrap': dataclasses.asdict(self.resampling),
+      }
+    for name in ('by_diameter', 'by_subset', 'by_slice_thickness'):
+      if rows := getattr(self, name):
+        fields[name] = [row.to_json() for row in rows]
+    return fields
+
+
+def resampled_unit(scans: int | None) -> str:
+  """Returns what resampling draws, for records of so many scans (None: unknown)."""
+  return 'records' if scans is None else 'scans'
+
+
+def measure(
+  records: ScoredRecords,
+  predicted: np.ndarray,
+  patch: patches.PatchSpec | None,
+  resampling: Resampling,
+) -> Measurement:
+  """Measures scored records.
+
+  Args:
+    records: with their probabilities.
+    predicted: [n] bool, whether a record is predicted to be a nodule.
+    patch: how the patches were cut; None if unknown.
+    resampling: for the intervals.
+  """
+  labels, probabilities = records.label, records.probability
+  intervals = {}
+  if resampling.resamples:
+    intervals = bootstrap.metric_intervals(
+      labels, probabilities, predicted, records.groups, resampling
+    )
+  by_slice_thickness: list[GroupRow] = []
+  # Images that were resampled have the spacing of the config, whatever the scan's.
+  if patch is None or patch.spacing_mm is None:
+    by_slice_thickness = subgroups.by_slice_thickness(records, predicted, resampling)
+  return Measurement(
+    metrics=classification.classification_metrics(labels, probabilities, predicted),
+    scans=records.num_scans,
+    targets=_target_rows(records, resampling),
+    intervals=intervals,
+    resampling=resampling,
+    by_diameter=tuple(subgroups.by_diameter(records, predicted, resampling)),
+    by_subset=tuple(subgroups.by_subset(records, predicted, resampling)),
+    by_slice_thickness=tuple(by_slice_thickness),
+  )
+
+
+def _target_rows(
+  records: ScoredRecords, resampling: Resampling
+) -> tuple[TargetRow, ...]:
+  if not records.has_both_classes:
+    return ()
+  rows = []
+  for rule in _TARGETS:
+    result = thresholds.rates_at_target(records.label, records.probability, rule)
+    intervals = {}
+    if resampling.resamples:
+      intervals = bootstrap.rate_intervals(
+        records.label,
+        records.probability >= result.threshold,
+        records.groups,
+        resampling,
+      )
+    rows.append(TargetRow(f'{rule.name} >= {rule.value}', result, intervals))
+  return tuple(rows)

@@ -1,0 +1,275 @@
+"""Evaluation in three steps: score, decide, measure.
+
+runs = trained_run.open_runs(paths)
+scored = score(runs, dataset, split)
+decision = decide(scored)
+metrics = measure(scored, decision, resampling)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from luna_tfds.errors import JobError
+from luna_tfds.errors import UsageError
+from model.metrics.resampling import Resampling
+from trainer.article_baseline import ARTICLE
+from trainer.data.dataset import OpenedDataset
+from trainer.data.split_source import SplitSource
+from trainer.evaluation import measurement
+from trainer.evaluation.trained_run import TrainedRun
+from trainer.scoring import operating_point
+from trainer.scoring import scored_records
+from trainer.scoring.operating_point import Decision
+from trainer.scoring.operating_point import OperatingPoint
+from trainer.scoring.scored_records import ScoredRecords
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredSplit:
+  """A split and what the models say of its records.
+
+  Attributes:
+    runs: one, or the members of an ensemble.
+    dataset: that was scored.
+    source: the split.
+    records: with their probabilities.
+    point: the operating point; its threshold was chosen on the validation split.
+    shares_selection_records: whether the threshold was chosen on records of this split.
+    records_trained_on: how many records training saw; None if it saw another dataset.
+  """
+
+  runs: tuple[TrainedRun, ...]
+  dataset: OpenedDataset
+  source: SplitSource
+  records: ScoredRecords
+  point: OperatingPoint
+  shares_selection_records: bool
+  records_trained_on: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationMetrics:
+  """What metrics.json holds.
+
+  Attributes:
+    dataset: full name of the scored dataset.
+    split: split string of the scored records.
+    model: name of the network.
+    models: members of the ensemble, 1 for a single model.
+    tta: whether probabilities are means over flips and rotations.
+    decision: with the threshold.
+    deployed_prior: share of nodules that the probabilities are for.
+    records_trained_on: how many records training saw; None if it saw another dataset.
+    measurement: the metrics.
+  """
+
+  dataset: str
+  split: str
+  model: str
+  models: int
+  tta: bool
+  decision: Decision
+  deployed_prior: float
+  records_trained_on: int | None
+  measurement: measurement.Measurement
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the content of metrics.json; undefined metrics are NaN."""
+    return {
+      'dataset': self.dataset,
+      'split': self.split,
+      'model': self.model,
+      'models': self.models,
+      'tta': self.tta,
+      'threshold': self.decision.threshold,
+      'threshold_rule': self.decision.rule,
+      'threshold_chosen_on': self.decision.chosen_on,
+      'deployed_prior': self.deployed_prior,
+      'records_trained_on': self.records_trained_on,
+      **self.measurement.to_json(),
+      'article': ARTICLE,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """The result of all three steps.
+
+  Attributes:
+    scored: the records and their probabilities.
+    decision: which are predicted to be nodules.
+    metrics: of both.
+  """
+
+  scored: ScoredSplit
+  decision: Decision
+  metrics: EvaluationMetrics
+
+
+def evaluate(
+  runs: tuple[TrainedRun, ...],
+  dataset: OpenedDataset,
+  split: str,
+  resampling: Resampling,
+  *,
+  rule: str | None = None,
+  tta: bool | None = None,
+) -> Evaluation:
+  """Scores, decides and measures; see the three functions."""
+  scored = score(runs, dataset, split, rule=rule, tta=tta)
+  decision = decide(scored)
+  return Evaluation(scored, decision, measure(scored, decision, resampling))
+
+
+def default_split(dataset: OpenedDataset) -> str:
+  """Returns the split that is scored by default: test, or validation without a test."""
+  return 'test' if 'test' in dataset.split_names else 'validation'
+
+
+def score(
+  runs: tuple[TrainedRun, ...],
+  dataset: OpenedDataset,
+  split: str,
+  *,
+  rule: str | None = None,
+  tta: bool | None = None,
+) -> ScoredSplit:
+  """Scores a split.
+
+  Also scores the validation split if the threshold has to be chosen anew: for an
+  ensemble, another rule, or with or without test-time augmentation unlike as trained.
+
+  Args:
+    runs: their probabilities are averaged.
+    dataset: to score.
+    split: TFDS split string.
+    rule: another threshold rule than the stored one.
+    tta: whether to average over the eight flips and rotations, if not as trained.
+
+  Raises:
+    UsageError: the split is missing, the images have another shape than those trained
+      on, or there are no records to choose the threshold by the rule.
+    JobError: a model gives probabilities that are not finite.
+  """
+  source = dataset.open_split(split)
+  _check_shapes(runs, source, dataset.name)
+  config, models = runs[0].config, [run.model for run in runs]
+  validation = None
+  if dataset.has_split(config.validation_split):
+    validation = dataset.open_split(config.validation_split)
+  stored = runs[0].point
+  point = dataclasses.replace(
+    stored, rule=rule or stored.rule, tta=stored.tta if tta is None else tta
+  )
+  if len(runs) > 1 or point != stored:
+    point = _choose_again(point, runs, validation, dataset.name, rule)
+  records = scored_records.score_split(models, source, tta=point.tta)
+  not_finite = int(np.sum(~np.isfinite(records.probability)))
+  if not_finite:
+    raise JobError(
+      f'{runs[0].workdir.path}: the probabilities of {not_finite} of {len(records)} '
+      'records are not finite; training diverged: train again with a lower '
+      '--learning_rate'
+    )
+  return ScoredSplit(
+    runs=runs,
+    dataset=dataset,
+    source=source,
+    records=records,
+    point=point,
+    shares_selection_records=_shares_selection_records(runs[0], source, validation),
+    records_trained_on=_records_trained_on(runs, source, dataset),
+  )
+
+
+def decide(scored: ScoredSplit) -> Decision:
+  """Predicts which records are nodules, on a threshold chosen on other records."""
+  return operating_point.decide(
+    scored.records,
+    scored.source.split,
+    scored.point,
+    shares_selection_records=scored.shares_selection_records,
+  )
+
+
+def measure(
+  scored: ScoredSplit, decision: Decision, resampling: Resampling
+) -> EvaluationMetrics:
+  """Computes all metrics of a scored split.
+
+  Args:
+    scored: the records and their probabilities.
+    decision: which are predicted to be nodules.
+    resampling: for the intervals.
+  """
+  return EvaluationMetrics(
+    dataset=scored.dataset.name,
+    split=scored.source.split,
+    model=scored.runs[0].config.model,
+    models=len(scored.runs),
+    tta=scored.point.tta,
+    decision=decision,
+    deployed_prior=scored.point.deployed_prior,
+    records_trained_on=scored.records_trained_on,
+    measurement=measurement.measure(
+      scored.records, decision.predicted, scored.dataset.metadata.patch, resampling
+    ),
+  )
+
+
+def _choose_again(
+  point: OperatingPoint,
+  runs: Sequence[TrainedRun],
+  validation: SplitSource | None,
+  dataset_name: str,
+  rule: str | None,
+) -> OperatingPoint:
+  """Chooses the threshold on the validation split."""
+  records = None
+  if point.is_fixed:
+    return point.choose(None, None)
+  if validation is not None and min(validation.label_counts):
+    models = [run.model for run in runs]
+    records = scored_records.score_split(models, validation, tta=point.tta)
+    return point.choose(records, validation.split)
+  if rule:
+    raise UsageError(
+      f'--threshold={rule} needs a validation split with both classes to choose on, and '
+      f'{dataset_name} has none; give a number'
+    )
+  return point.choose(None, None)
+
+
+def _check_shapes(runs: Sequence[TrainedRun], source: SplitSource, name: str) -> None:
+  for run in runs:
+    if run.model.image_shape != source.image_shape:
+      raise UsageError(
+        f'the model of {run.workdir.path} takes images of shape '
+        f'{run.model.image_shape}, those of {name} have {source.image_shape}; give the '
+        '--dataset it was trained on'
+      )
+
+
+def _shares_selection_records(
+  run: TrainedRun, source: SplitSource, validation: SplitSource | None
+) -> bool:
+  """Whether the split holds records that the threshold was chosen on."""
+  if run.dataset_fingerprint != source.fingerprint:
+    # The shards of another dataset cannot be compared; the name of a split says which
+    # subsets it holds.
+    return source.split == run.config.validation_split and '[' not in source.split
+  return validation is not None and validation.num_shared_records(source) > 0
+
+
+def _records_trained_on(
+  runs: Sequence[TrainedRun], source: SplitSource, dataset: OpenedDataset
+) -> int | None:
+  if any(run.dataset_fingerprint != source.fingerprint for run in runs):
+    return None
+  trained = dataset.open_split(runs[0].config.train_split)
+  return trained.num_shared_records(source)

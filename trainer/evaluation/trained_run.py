@@ -1,0 +1,69 @@
+"""A trained run, opened for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+
+from luna_tfds.errors import UsageError
+from trainer import config as config_lib
+from trainer import workdir as workdir_lib
+from trainer.scoring import inference
+from trainer.scoring.operating_point import OperatingPoint
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+  """A trained model and where it comes from.
+
+  Attributes:
+    workdir: the folder of the run.
+    config: its settings.
+    point: its operating point.
+    model: the inference model.
+  """
+
+  workdir: workdir_lib.Workdir
+  config: config_lib.TrainConfig
+  point: OperatingPoint
+  model: inference.InferenceModel
+
+  @property
+  def dataset_fingerprint(self) -> str:
+    """Of the dataset it was trained on."""
+    return self.workdir.dataset_fingerprint
+
+
+def open_runs(paths: Sequence[str]) -> tuple[TrainedRun, ...]:
+  """Opens the workdirs of one model, or of the members of an ensemble.
+
+  Raises:
+    UsageError: a workdir holds no trained model, or the members were trained on different
+      splits.
+  """
+  opened = [workdir_lib.open_workdir(path) for path in paths]
+  _check_same_splits(opened)
+  return tuple(
+    TrainedRun(
+      workdir,
+      config,
+      OperatingPoint.read(workdir.operating_point),
+      inference.load_model(workdir.model),
+    )
+    for workdir, config in opened
+  )
+
+
+def _check_same_splits(
+  opened: Sequence[tuple[workdir_lib.Workdir, config_lib.TrainConfig]],
+) -> None:
+  """Else the threshold would be chosen on records that a member was trained on."""
+  first_workdir, first = opened[0]
+  for workdir, config in opened[1:]:
+    for name in ('validation_split', 'train_split'):
+      if getattr(config, name) != getattr(first, name):
+        raise UsageError(
+          f'{workdir.path} has {name}={getattr(config, name)!r} and '
+          f'{first_workdir.path} has {getattr(first, name)!r}: an ensemble needs runs '
+          'on the same splits'
+        )

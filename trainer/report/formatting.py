@@ -1,0 +1,23 @@
+"""Numbers and intervals as text."""
+
+from __future__ import annotations
+
+import math
+
+from model.metrics.resampling import Interval
+
+DASH = '–'
+
+
+def number(value: float | None, digits: int = 4) -> str:
+  """Formats a metric; a dash if it is undefined."""
+  if value is None or not math.isfinite(value):
+    return DASH
+  return f'{value:.{digits}f}'
+
+
+def interval(bounds: Interval | None) -> str:
+  """Formats an interval; the empty string if there is none or it is undefined."""
+  if bounds is None or not math.isfinite(bounds.lower + bounds.upper):
+    return ''
+  return f'{bounds.lower:.3f} … {bounds.upper:.3f}'

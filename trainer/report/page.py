@@ -1,0 +1,371 @@
+"""The report of an evaluation, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import functools
+import pathlib
+
+from matplotlib.figure import Figure
+import numpy as np
+
+from luna_tfds import atomic_files
+from luna_tfds import cli
+from model.metrics.classification import LONG_METRIC_LABELS
+from model.metrics.classification import METRIC_LABELS
+from model.metrics.classification import Rates
+from model.metrics.resampling import Interval
+from trainer import workdir as workdir_lib
+from trainer.article_baseline import ARTICLE
+from trainer.evaluation import subgroups
+from trainer.evaluation.measurement import Measurement
+from trainer.evaluation.steps import Evaluation
+from trainer.evaluation.steps import EvaluationMetrics
+from trainer.pictures import colors
+from trainer.pictures import network_pictures
+from trainer.pictures import plots
+from trainer.report import formatting
+from trainer.report import html_renderer as html
+from trainer.report.examples import Examples
+from trainer.report.examples import choose_examples
+from trainer.scoring import scored_records
+
+# With fewer scans, resampling tells too little of how much scans differ.
+_FEW_SCANS = 20
+_HEADLINES = ('pr_auc', 'recall', 'precision', 'f1')
+_OPTIMISTIC = (
+  'The article splits by candidate: several candidates of one nodule are on both sides '
+  'of the split, so these metrics, like its own, are optimistic.'
+)
+_TARGET_METRICS = ('precision', 'recall', 'specificity', 'f1')
+
+
+def build_page(evaluation: Evaluation, folder: pathlib.Path) -> str:
+  """Returns report.html; writes its pictures to `folder` too."""
+  examples = choose_examples(evaluation.scored.records, evaluation.decision.predicted)
+  images = scored_records.read_images(evaluation.scored.source, examples.positions)
+  metrics = evaluation.metrics
+  measured = metrics.measurement
+  return html.render(
+    'Nodule classifier',
+    _subtitle(metrics),
+    [
+      _metrics(metrics),
+      _curves(evaluation, folder),
+      *_targets(measured),
+      *_subgroups(measured, folder),
+      _examples(evaluation, examples, images, folder),
+      _network(evaluation, examples, images, folder),
+      *_training(evaluation, folder),
+      _configuration(evaluation),
+    ],
+    headlines=[
+      html.Headline(
+        LONG_METRIC_LABELS[name],
+        formatting.number(measured.metrics.value(name), 3),
+        _interval_in_words(measured.intervals.get(name)),
+      )
+      for name in _HEADLINES
+    ],
+    notices=_notices(metrics),
+  )
+
+
+def _subtitle(metrics: EvaluationMetrics) -> str:
+  measured = metrics.measurement
+  members = f' (mean of {metrics.models} runs)' if metrics.models > 1 else ''
+  parts = [
+    f'{metrics.model}{members} on {metrics.dataset}, split {metrics.split}: '
+    + cli.count_noun(measured.metrics.records, 'record'),
+    cli.count_noun(measured.metrics.nodules, 'nodule'),
+  ]
+  if measured.scans is not None:
+    parts.append(cli.count_noun(measured.scans, 'scan'))
+  return ', '.join(parts)
+
+
+def _notices(metrics: EvaluationMetrics) -> list[str]:
+  measured = metrics.measurement
+  records, nodules = measured.metrics.records, measured.metrics.nodules
+  notices = []
+  if metrics.dataset.startswith('luna16_patches/article'):
+    notices.append(_OPTIMISTIC)
+  if metrics.records_trained_on:
+    notices.append(
+      f'{metrics.records_trained_on} of the {records} records were trained on: the '
+      'metrics show how well the network remembers them, not how well it works on new '
+      'scans.'
+    )
+  if measured.scans is not None and measured.scans < _FEW_SCANS:
+    notices.append(
+      f'The intervals are computed from {cli.count_noun(measured.scans, "scan")} only: '
+      'with so few they are too narrow.'
+    )
+  if nodules in (0, records):
+    notices.append(
+      'The split holds one class only: metrics that need both are undefined.'
+    )
+  return notices
+
+
+def _metrics(metrics: EvaluationMetrics) -> html.Section:
+  measured, decision = metrics.measurement, metrics.decision
+  text = (
+    'A record is predicted to be a nodule at a probability of '
+    f'{decision.threshold:.4g} and above (rule {decision.rule}, chosen on '
+    f'{decision.chosen_on}).'
+  )
+  if measured.intervals:
+    text += (
+      f' The 95 % intervals come from {measured.resampling.resamples} resamples of '
+      f'{measured.resampled_unit}.'
+    )
+  rows = [
+    (
+      label,
+      (
+        formatting.number(measured.metrics.value(name)),
+        formatting.interval(measured.intervals.get(name)),
+      ),
+      formatting.number(ARTICLE.get(name), 3),
+    )
+    for name, label in LONG_METRIC_LABELS.items()
+  ]
+  return html.Section('Metrics', text, ('', 'this model', 'the article'), rows)
+
+
+def _interval_in_words(bounds: Interval | None) -> str:
+  text = formatting.interval(bounds)
+  return f'95 %: {text}' if text else ''
+
+
+def _curves(evaluation: Evaluation, folder: pathlib.Path) -> html.Section:
+  records = evaluation.scored.records
+  labels, probabilities = records.label, records.probability
+  counts = evaluation.metrics.measurement.metrics.confusion_matrix
+  drawings: dict[str, tuple[Callable[[], Figure], str]] = {
+    'confusion_matrix': (lambda: plots.confusion_matrix(counts), 'Confusion matrix')
+  }
+  if records.has_both_classes:
+    drawings |= {
+      'roc': (lambda: plots.roc(labels, probabilities, ARTICLE), 'ROC curve'),
+      'precision_recall': (
+        lambda: plots.precision_recall(labels, probabilities, ARTICLE),
+        'Precision and recall',
+      ),
+      'reliability': (
+        lambda: plots.reliability(labels, probabilities),
+        'Calibration: of the records with probability p a share p should be nodules; '
+        'the area of a dot grows with the number of its records',
+      ),
+    }
+  pictures = [
+    _picture(draw, folder / f'{name}.png', caption)
+    for name, (draw, caption) in drawings.items()
+  ]
+  return html.Section('Curves', pictures=pictures)
+
+
+def _targets(measured: Measurement) -> list[html.Section]:
+  if not measured.targets:
+    return []
+  rows = [
+    (
+      row.target.replace('>=', '≥'),
+      f'{row.result.threshold:.3g}',
+      *_cells(row.result.rates, row.intervals, _TARGET_METRICS),
+    )
+    for row in measured.targets
+  ]
+  labels = [METRIC_LABELS[name] for name in _TARGET_METRICS]
+  return [
+    html.Section(
+      'Operating points',
+      'The threshold that just reaches a target, chosen on the same records as the '
+      'metrics; the intervals keep it fixed.',
+      ('target', 'threshold', *labels),
+      rows,
+    )
+  ]
+
+
+def _subgroups(measured: Measurement, folder: pathlib.Path) -> list[html.Section]:
+  """The metrics by diameter, slice thickness and subset; empty tables are left out."""
+  sections = []
+  if measured.by_diameter:
+    sections.append(_by_diameter(measured.by_diameter, folder))
+  names = subgroups.GROUP_METRICS
+  header = ('records', 'scans', 'nodules', *(METRIC_LABELS[name] for name in names))
+  for title, first, rows in (
+    ('By slice thickness', 'slice thickness', measured.by_slice_thickness),
+    ('By subset', 'subset', measured.by_subset),
+  ):
+    # A single row repeats the metrics above.
+    if len(rows) > 1:
+      table = [
+        (
+          row.name,
+          str(row.metrics.records),
+          str(row.scans),
+          str(row.metrics.nodules),
+          *_cells(row.metrics, row.intervals, names),
+        )
+        for row in rows
+      ]
+      sections.append(html.Section(title, '', (first, *header), table))
+  return sections
+
+
+def _by_diameter(
+  rows: Sequence[subgroups.DiameterRow], folder: pathlib.Path
+) -> html.Section:
+  def cell(row: subgroups.DiameterRow, name: str) -> html.Cell:
+    value = formatting.number(getattr(row, name), 3)
+    return value, formatting.interval(row.intervals.get(name))
+
+  table = [
+    (
+      row.bin.name,
+      str(row.nodules),
+      cell(row, 'nodule_recall'),
+      str(row.records),
+      cell(row, 'recall'),
+      cell(row, 'mean_probability'),
+    )
+    for row in rows
+  ]
+  picture = _picture(
+    lambda: plots.shares(
+      [row.bin.name for row in rows],
+      [row.nodule_recall for row in rows],
+      [row.intervals.get('nodule_recall') for row in rows],
+      'share of nodules found',
+    ),
+    folder / 'by_diameter.png',
+    'Nodules found by their diameter, with 95 % intervals',
+  )
+  return html.Section(
+    'By diameter',
+    'A nodule is found if any record that hits it is predicted to be a nodule. Nodules '
+    'that no candidate hits are not in the dataset and not counted here.',
+    ('diameter', 'nodules', 'found', 'records', 'recall', 'mean probability'),
+    table,
+    pictures=[picture],
+  )
+
+
+def _cells(
+  metrics: Rates, intervals: dict[str, Interval], names: Sequence[str]
+) -> list[html.Cell]:
+  return [
+    (
+      formatting.number(metrics.value(name), 3),
+      formatting.interval(intervals.get(name)),
+    )
+    for name in names
+  ]
+
+
+def _examples(
+  evaluation: Evaluation, examples: Examples, images: np.ndarray, folder: pathlib.Path
+) -> html.Section:
+  """The most confident records of each outcome, errors first."""
+  records = evaluation.scored.records
+  tiles = []
+  for group in examples.groups:
+    if not group.total:
+      continue
+    some = images[examples.slots(group)]
+    captions = [f'{records.probability[i]:.3f}' for i in group.positions]
+    plots.save(plots.mosaic(some, captions), folder / f'{group.file_stem}.png')
+    heading = f'{group.name}: {len(group.positions)} of {group.total}'
+    tiles.append(
+      (heading, [_tile(records, i, img) for i, img in zip(group.positions, some)])
+    )
+  text = (
+    'The most confident first, in the HU window; of stacks and cubes the middle slice.'
+  )
+  if not examples.has_errors:
+    text = f'There are no errors. {text}'
+  return html.Section(
+    'Most confident errors and correct predictions', text, tiles=tiles
+  )
+
+
+def _tile(
+  records: scored_records.ScoredRecords, index: int, image: np.ndarray
+) -> html.Tile:
+  center_xyz_mm = records.center_xyz_mm[index]
+  diameter_mm = records.diameter_mm[index]
+  lines = [f'candidate {records.candidate_id[index]}']
+  if diameter_mm > 0:
+    lines.append(f'diameter {diameter_mm:.1f} mm')
+  if np.isfinite(center_xyz_mm).all():
+    lines.append('at ' + ', '.join(f'{c:.1f}' for c in center_xyz_mm) + ' mm')
+  if records.excluded[index]:
+    lines.append('excluded finding')
+  return html.Tile(
+    plots.patch_uri(image),
+    f'{records.probability[index]:.3f}',
+    lines,
+    str(records.seriesuid[index]),
+  )
+
+
+def _network(
+  evaluation: Evaluation, examples: Examples, images: np.ndarray, folder: pathlib.Path
+) -> html.Section:
+  """Filters, feature maps and Grad-CAM, for the nodule of highest probability."""
+  records = evaluation.scored.records
+  model = evaluation.scored.runs[0].model.keras_model
+  image = images[examples.slot(examples.most_probable)]
+  with plots.theme(colors.LIGHT):
+    uris = {
+      name: plots.save(figure, folder / f'{name}.png')
+      for name, figure in network_pictures.draw_all(model, image).items()
+    }
+  pictures = [
+    html.Picture(uri, name.replace('_', ' ').capitalize(), wide=True)
+    for name, uri in uris.items()
+  ]
+  where = f'candidate {records.candidate_id[examples.most_probable]}'
+  if records.scans_known:
+    where += f' of the scan {records.seriesuid[examples.most_probable]}'
+  text = (
+    f'The filters of the first layer, and for {where} (probability '
+    f'{records.probability[examples.most_probable]:.3f}) the output of each convolution '
+    'and the Grad-CAM evidence for the nodule class.'
+  )
+  return html.Section('What the network computes', text, pictures=pictures)
+
+
+def _training(evaluation: Evaluation, folder: pathlib.Path) -> list[html.Section]:
+  history = evaluation.scored.runs[0].workdir.read_history()
+  if not history:
+    return []
+  pictures = [
+    _picture(
+      functools.partial(plots.training_curve, history, name),
+      folder / f'training_{name}.png',
+      f'{title} over epochs; in training, of the balanced, augmented batches',
+    )
+    for name, title in (('loss', 'Loss'), ('pr_auc', METRIC_LABELS['pr_auc']))
+  ]
+  return [html.Section('Training', pictures=pictures)]
+
+
+def _configuration(evaluation: Evaluation) -> html.Section:
+  runs = evaluation.scored.runs
+  flat = workdir_lib.flatten(atomic_files.read_json(runs[0].workdir.config))
+  rows: list[Sequence[html.Cell]] = [('workdir', str(run.workdir.path)) for run in runs]
+  rows += [(name.removeprefix('config.'), str(value)) for name, value in flat.items()]
+  return html.Section(
+    'Configuration', header=('setting', 'value'), rows=rows, names=True
+  )
+
+
+def _picture(
+  draw: Callable[[], Figure], path: pathlib.Path, caption: str
+) -> html.Picture:
+  light, dark = plots.save_themed(draw, path)
+  return html.Picture(light, caption, dark_uri=dark)

@@ -1,0 +1,1 @@
+"""Probabilities of records and scans, and the operating point."""

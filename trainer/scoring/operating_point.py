@@ -1,0 +1,158 @@
+"""Which probability is predicted to be a nodule, chosen on other records than scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from luna_tfds import atomic_files
+from luna_tfds import record_keys
+from model.metrics import thresholds
+from model.metrics.threshold_rule import ThresholdRule
+from trainer.scoring.scored_records import ScoredRecords
+
+# Where there are no records to choose a threshold on.
+DEFAULT_THRESHOLD = 0.5
+NO_VALIDATION = 'no validation split'
+_GIVEN = 'given'
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatingPoint:
+  """The threshold of a trained model and what belongs to it.
+
+  Attributes:
+    rule: that chooses the threshold, see `thresholds.THRESHOLD_RULES`.
+    threshold: a record is predicted to be a nodule at this probability and above.
+    chosen_on: the records it was chosen on, in words.
+    tta: whether probabilities are means over the eight flips and rotations.
+    trained_prior: share of nodules in the stream that trained the model.
+    deployed_prior: share of nodules where the probabilities are used.
+  """
+
+  rule: str
+  threshold: float
+  chosen_on: str
+  tta: bool
+  trained_prior: float
+  deployed_prior: float
+
+  @classmethod
+  def read(cls, path: pathlib.Path) -> OperatingPoint:
+    """Reads operating_point.json."""
+    fields: Mapping[str, Any] = atomic_files.read_json(path)
+    return cls(**fields)
+
+  def write(self, path: pathlib.Path) -> None:
+    """Writes operating_point.json."""
+    atomic_files.write_json(path, dataclasses.asdict(self))
+
+  @property
+  def parsed_rule(self) -> ThresholdRule:
+    """The rule, parsed."""
+    return ThresholdRule.parse(self.rule)
+
+  @property
+  def is_fixed(self) -> bool:
+    """Whether the rule is a number, so that no records are needed to choose."""
+    return self.parsed_rule.fixed_threshold is not None
+
+  def choose(
+    self, validation: ScoredRecords | None, split: str | None
+  ) -> OperatingPoint:
+    """Returns the operating point with a threshold chosen by its rule.
+
+    Args:
+      validation: records to choose on; None if there are none of both classes.
+      split: their split string.
+    """
+    fixed = self.parsed_rule.fixed_threshold
+    if fixed is not None:
+      return dataclasses.replace(self, threshold=fixed, chosen_on=_GIVEN)
+    if validation is None or split is None:
+      return dataclasses.replace(
+        self, threshold=DEFAULT_THRESHOLD, chosen_on=NO_VALIDATION
+      )
+    threshold = thresholds.choose_threshold(
+      validation.label, validation.probability, self.parsed_rule
+    )
+    return dataclasses.replace(self, threshold=threshold, chosen_on=split)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+  """Which records are predicted to be nodules.
+
+  Attributes:
+    predicted: [n] bool.
+    threshold: of the probabilities; the mean of two where they are cross-fitted.
+    rule: that chose it.
+    chosen_on: the records it was chosen on, in words.
+  """
+
+  predicted: np.ndarray
+  threshold: float
+  rule: str
+  chosen_on: str
+
+
+def decide(
+  records: ScoredRecords,
+  split: str,
+  point: OperatingPoint,
+  *,
+  shares_selection_records: bool,
+) -> Decision:
+  """Predicts which records of a split are nodules.
+
+  Reusing the records that the threshold was chosen on biases the metrics. There, two-fold
+  cross-fitting is used: each half of the scans gets the threshold that the other half
+  chooses.
+
+  Args:
+    records: of the split.
+    split: its split string.
+    point: the operating point.
+    shares_selection_records: whether the threshold was chosen on records of this split.
+  """
+  reusable = point.is_fixed or point.chosen_on == NO_VALIDATION
+  if reusable or not shares_selection_records:
+    where = _GIVEN if point.is_fixed else point.chosen_on
+    predicted = records.probability >= point.threshold
+    return Decision(predicted, point.threshold, point.rule, where)
+  predicted, fitted = cross_fit(records, point.parsed_rule)
+  where = f'the other half of {split} (two-fold cross-fitting)'
+  return Decision(predicted, float(np.mean(fitted)), point.rule, where)
+
+
+def cross_fit(
+  records: ScoredRecords, rule: ThresholdRule
+) -> tuple[np.ndarray, tuple[float, float]]:
+  """Gives each half of the scans the threshold that is chosen on the other half.
+
+  Returns:
+    (predicted [n] bool, the thresholds of the first half and of the second).
+  """
+  first = in_first_half(records)
+  predicted = np.zeros(len(records), bool)
+  fitted = []
+  for half in (first, ~first):
+    others = ~half
+    threshold = DEFAULT_THRESHOLD
+    if len(np.unique(records.label[others])) == 2:
+      threshold = thresholds.choose_threshold(
+        records.label[others], records.probability[others], rule
+      )
+    predicted[half] = records.probability[half] >= threshold
+    fitted.append(threshold)
+  return predicted, (fitted[0], fitted[1])
+
+
+def in_first_half(records: ScoredRecords) -> np.ndarray:
+  """Returns [n] bool: whether the scan of a record is in the first half, by a hash."""
+  groups = (str(group) for group in records.groups)
+  return record_keys.hash_keys(groups, 0, 'cross-fit') % 2 == 0

@@ -1,0 +1,43 @@
+"""Probabilities of points of a scan that is not in the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from luna_tfds import extractor
+from luna_tfds import patches
+from luna_tfds.scan import Scan
+from trainer.scoring import inference
+
+_BATCH_SIZE = 256
+
+
+def predict_points(
+  models: Sequence[inference.InferenceModel],
+  scan: Scan,
+  centers_xyz_mm: np.ndarray,
+  spec: patches.PatchSpec,
+  *,
+  tta: bool,
+) -> np.ndarray:
+  """Cuts the patches around some points, as the dataset's were cut, and scores them.
+
+  Args:
+    models: their probabilities are averaged.
+    scan: from `luna_tfds.scan.open_scan`.
+    centers_xyz_mm: [n, 3] world points in mm.
+    spec: how the patches were cut that the models were trained on.
+    tta: whether to average over the eight flips and rotations by 90 degrees.
+
+  Returns:
+    [n] float64 probabilities.
+  """
+  extraction = iter(extractor.Extraction(scan, centers_xyz_mm, spec))
+  probabilities = np.zeros(len(centers_xyz_mm))
+  for start in range(0, len(probabilities), _BATCH_SIZE):
+    stop = min(start + _BATCH_SIZE, len(probabilities))
+    images = np.stack([next(extraction).image for _ in range(start, stop)])
+    probabilities[start:stop] = inference.mean_probabilities(models, images, tta=tta)
+  return probabilities

@@ -1,0 +1,165 @@
+"""Records of a split with the probabilities that a model gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+
+import numpy as np
+
+from luna_tfds import record_keys
+from luna_tfds import records
+from luna_tfds.errors import UsageError
+from trainer.data import input_pipeline
+from trainer.data.split_source import SplitSource
+from trainer.scoring import inference
+
+_BATCH_SIZE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredRecords:
+  """All features of some records but the image, and their probabilities.
+
+  Attributes:
+    label: [n] int64, 1 for nodules.
+    seriesuid: [n] str, '' if unknown.
+    candidate_id: [n] int64.
+    subset: [n] int64.
+    center_xyz_mm: [n, 3] float64.
+    spacing_xyz_mm: [n, 3] float32, of the image as stored.
+    nodule_id: [n] int64, -1 for none.
+    diameter_mm: [n] float32, 0 for none.
+    excluded: [n] bool.
+    probability: [n] float64.
+  """
+
+  label: np.ndarray
+  seriesuid: np.ndarray
+  candidate_id: np.ndarray
+  subset: np.ndarray
+  center_xyz_mm: np.ndarray
+  spacing_xyz_mm: np.ndarray
+  nodule_id: np.ndarray
+  diameter_mm: np.ndarray
+  excluded: np.ndarray
+  probability: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.probability)
+
+  @property
+  def keys(self) -> list[str]:
+    """`seriesuid/candidate_id` of each record."""
+    pairs = zip(self.seriesuid, self.candidate_id)
+    return [record_keys.record_key(str(s), int(c)) for s, c in pairs]
+
+  @property
+  def groups(self) -> np.ndarray:
+    """[n] the scan of each record; where it is unknown, a group for each record."""
+    return np.array([s or k for s, k in zip(self.seriesuid, self.keys)], object)
+
+  @property
+  def scans_known(self) -> bool:
+    """Whether every record tells its scan; the article's patches do not."""
+    return bool(np.all(self.seriesuid != ''))
+
+  @property
+  def num_scans(self) -> int | None:
+    """Scans of the records; None if unknown."""
+    return len(np.unique(self.seriesuid)) if self.scans_known else None
+
+  @property
+  def has_both_classes(self) -> bool:
+    """Whether there are nodules and non-nodules."""
+    return len(np.unique(self.label)) == 2
+
+
+_FEATURES = tuple(
+  field.name
+  for field in dataclasses.fields(ScoredRecords)
+  if field.name != 'probability'
+)
+
+
+def score_split(
+  models: Sequence[inference.InferenceModel],
+  source: SplitSource,
+  *,
+  tta: bool = False,
+  batch_size: int = _BATCH_SIZE,
+) -> ScoredRecords:
+  """Scores every record of a split once, in stored order.
+
+  Args:
+    models: their probabilities are averaged.
+    source: the split.
+    tta: whether to average over the eight flips and rotations by 90 degrees too.
+    batch_size: records of a batch.
+  """
+  columns: dict[str, list[np.ndarray]] = {name: [] for name in _FEATURES}
+  probabilities = []
+  batches = input_pipeline.evaluation_batches(source, batch_size, ('image', *_FEATURES))
+  for batch in batches:
+    for name in _FEATURES:
+      columns[name].append(batch[name].numpy())
+    probabilities.append(inference.mean_probabilities(models, batch['image'], tta=tta))
+  features = {name: np.concatenate(parts) for name, parts in columns.items()}
+  features['seriesuid'] = features['seriesuid'].astype(str)
+  return ScoredRecords(**features, probability=np.concatenate(probabilities))
+
+
+def concatenate(parts: Sequence[ScoredRecords]) -> ScoredRecords:
+  """Joins scored records, e.g. of the folds of a cross-validation."""
+  names = [field.name for field in dataclasses.fields(ScoredRecords)]
+  return ScoredRecords(
+    **{name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
+  )
+
+
+def read_images(source: SplitSource, positions: Sequence[int]) -> np.ndarray:
+  """Reads the images at some positions of the stored order, in the order given.
+
+  Args:
+    source: the split.
+    positions: from 0; few, because their images are all held.
+
+  Returns:
+    int16 HU [len(positions), *image_shape].
+  """
+  images = np.zeros((len(positions), *source.image_shape), np.int16)
+  start = 0
+  for batch in input_pipeline.evaluation_batches(source, names=('image',)):
+    stop = start + len(batch['image'])
+    for slot, position in enumerate(positions):
+      if start <= position < stop:
+        images[slot] = batch['image'][position - start].numpy()
+    start = stop
+  return images
+
+
+def position_of(source: SplitSource, record: str) -> int:
+  """Returns the position of a record in the stored order of a split.
+
+  Args:
+    source: the split.
+    record: its position, from 0, or its key `seriesuid/candidate_id`.
+
+  Raises:
+    UsageError: there is no such record.
+  """
+  if record.isdigit():
+    if int(record) >= source.num_records:
+      raise UsageError(
+        f'--record={record}: the split {source.split} holds {source.num_records} '
+        'records, counted from 0'
+      )
+    return int(record)
+  start = 0
+  names = ('seriesuid', 'candidate_id')
+  for batch in input_pipeline.evaluation_batches(source, names=names):
+    keys = records.batch_keys(batch).numpy().tolist()
+    if record.encode() in keys:
+      return start + keys.index(record.encode())
+    start += len(keys)
+  raise UsageError(f'--record={record}: no such record in the split {source.split}')

@@ -1,0 +1,169 @@
+"""Flags that several commands of the trainer share, each defined once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import flags
+
+from luna_tfds import cli
+from model.metrics.resampling import Resampling
+from trainer import config as config_lib
+
+DEFAULT_DATASET = 'luna16_patches/axial_50px'
+
+
+def define_dataset(
+  flag_values: flags.FlagValues, *, default: str | None = DEFAULT_DATASET
+) -> flags.FlagHolder[str | None]:
+  """Defines --dataset.
+
+  Args:
+    flag_values: of the command.
+    default: None where the command finds the dataset in a workdir.
+  """
+  text = 'luna16_patches/<config>, or the folder of an extracted version'
+  if default is None:
+    text += ' (default: the dataset trained on)'
+  return flags.DEFINE_string('dataset', default, f'{text}.', flag_values=flag_values)
+
+
+def define_workdir(flag_values: flags.FlagValues) -> flags.FlagHolder[str | None]:
+  """Defines --workdir, the folder of one run."""
+  return flags.DEFINE_string(
+    'workdir', None, 'Folder of the run (required).', flag_values=flag_values
+  )
+
+
+def define_tta(flag_values: flags.FlagValues) -> flags.FlagHolder[bool | None]:
+  """Defines --tta for commands that score with a trained model."""
+  return flags.DEFINE_boolean(
+    'tta',
+    None,
+    'Average over the eight flips and rotations by 90 degrees (default: as trained).',
+    flag_values=flag_values,
+  )
+
+
+def define_bootstrap(flag_values: flags.FlagValues) -> flags.FlagHolder[int]:
+  """Defines --bootstrap, the number of resamples."""
+  return flags.DEFINE_integer(
+    'bootstrap',
+    Resampling.resamples,
+    'Resamples of scans for the 95 % confidence intervals; 0 for none.',
+    flag_values=flag_values,
+  )
+
+
+def define_input(flag_values: flags.FlagValues) -> None:
+  """Defines the flags of `config.InputConfig` that say how batches are made.
+
+  Their names are those of its fields; see `input_fields`.
+  """
+  default = config_lib.InputConfig
+  flags.DEFINE_enum(
+    'balance',
+    default.balance,
+    config_lib.BALANCES,
+    'How classes are balanced: by rejection, from two streams, not at all, or auto: '
+    'rejection unless it would read too much.',
+    flag_values=flag_values,
+  )
+  flags.DEFINE_float(
+    'positive_fraction',
+    default.positive_fraction,
+    'Share of nodules in the balanced stream.',
+    flag_values=flag_values,
+  )
+  flags.DEFINE_integer(
+    'memory_budget_mb',
+    default.memory_budget_mb,
+    'Memory for records held by the input, in MB.',
+    flag_values=flag_values,
+  )
+  flags.DEFINE_integer(
+    'seed',
+    default.seed,
+    'Seed of initial weights, order, rejection and augmentation.',
+    flag_values=flag_values,
+  )
+
+
+def given_values(
+  flag_values: flags.FlagValues, names: tuple[str, ...]
+) -> dict[str, object]:
+  """Returns the values of the flags that are not None, by name."""
+  values = {name: flag_values[name].value for name in names}
+  return {name: value for name, value in values.items() if value is not None}
+
+
+def define_augment(
+  flag_values: flags.FlagValues, default: str | None, text: str
+) -> flags.FlagHolder[str | None]:
+  """Defines --augment, the name of an augmentation; old names are accepted.
+
+  Args:
+    flag_values: of the command.
+    default: of the flag.
+    text: its help.
+  """
+  choices = (*config_lib.AUGMENTATIONS, *config_lib.RENAMED_AUGMENTATIONS)
+  return flags.DEFINE_enum('augment', default, choices, text, flag_values=flag_values)
+
+
+def augmentation_name(name: str) -> str:
+  """Returns the present name of an augmentation."""
+  return config_lib.RENAMED_AUGMENTATIONS.get(name, name)
+
+
+def resampling(bootstrap: int, seed: int) -> Resampling:
+  """Checks the values of --bootstrap and --seed.
+
+  Raises:
+    UsageError: one is out of range.
+  """
+  return cli.as_usage_error(
+    Resampling, bootstrap, seed, flag_prefix='--bootstrap and --seed: '
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class FrocReferenceFlags:
+  """The flags that name what a submission is compared with."""
+
+  annotations: flags.FlagHolder[str | None]
+  annotations_excluded: flags.FlagHolder[str | None]
+  seriesuids: flags.FlagHolder[str | None]
+
+
+def define_froc_reference(
+  flag_values: flags.FlagValues, annotations: str, seriesuids: str
+) -> FrocReferenceFlags:
+  """Defines --annotations, --annotations_excluded and --seriesuids.
+
+  Args:
+    flag_values: of the command.
+    annotations: when the first is needed, or its default.
+    seriesuids: the same for the last.
+  """
+  return FrocReferenceFlags(
+    flags.DEFINE_string(
+      'annotations',
+      None,
+      f'annotations.csv: the nodules to find ({annotations}).',
+      flag_values=flag_values,
+    ),
+    flags.DEFINE_string(
+      'annotations_excluded',
+      None,
+      'annotations_excluded.csv: findings on which a mark is ignored (default: none; '
+      'then such marks are false positives).',
+      flag_values=flag_values,
+    ),
+    flags.DEFINE_string(
+      'seriesuids',
+      None,
+      f'List of the scans to score, one on each line ({seriesuids}).',
+      flag_values=flag_values,
+    ),
+  )

@@ -1,0 +1,233 @@
+"""Fits a network; a run that was stopped continues where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+from absl import logging
+import keras
+import tensorflow as tf
+
+from luna_tfds import records
+from luna_tfds.errors import UsageError
+from trainer import config as config_lib
+from trainer import workdir as workdir_lib
+from trainer.data import input_pipeline
+from trainer.data.balance import Balance
+from trainer.data.split_source import SplitSource
+from trainer.training import callbacks
+from trainer.training import distribution
+from trainer.training import network as network_lib
+from trainer.training import tensorboard_images
+
+
+@dataclasses.dataclass(frozen=True)
+class FitRange:
+  """The part of a run that one call of `Model.fit` does.
+
+  Attributes:
+    epoch: the first, from 0.
+    step: the first step in it.
+    last_epoch: the end, exclusive.
+    steps_per_epoch: batches of an epoch.
+  """
+
+  epoch: int
+  step: int
+  last_epoch: int
+  steps_per_epoch: int
+
+  @classmethod
+  def after(cls, done: int, steps_per_epoch: int, epochs: int) -> FitRange:
+    """Returns the part of a run that comes after some steps.
+
+    An epoch that was interrupted is finished first, in a range of its own.
+
+    Args:
+      done: optimizer steps so far.
+      steps_per_epoch: batches of an epoch.
+      epochs: of the whole run.
+    """
+    epoch, step = divmod(done, steps_per_epoch)
+    return cls(epoch, step, epoch + 1 if step else epochs, steps_per_epoch)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRun:
+  """All that fitting needs.
+
+  Attributes:
+    config: the settings.
+    source: training records.
+    balance: of these records.
+    validation: validation records; None if there are none.
+    workdir: the folder of the run.
+  """
+
+  config: config_lib.TrainConfig
+  source: SplitSource
+  balance: Balance
+  validation: SplitSource | None
+  workdir: workdir_lib.Workdir
+
+
+def fit(run: TrainingRun) -> int:
+  """Fits the network of a run, from its last checkpoint if there is one.
+
+  The checkpoint holds weights, optimizer and weight average; the order of the records
+  and the dropout of an epoch follow from its number. So a run that was killed continues
+  after its last complete epoch, and one that was interrupted at the next batch.
+
+  Returns:
+    Epochs done, in all runs of the workdir.
+
+  Raises:
+    UsageError: the strategy is not available.
+    JobError: the loss is not a number.
+    KeyboardInterrupt: after the state was saved.
+  """
+  config = run.config
+  keras.utils.set_random_seed(config.input.seed)
+  if config.deterministic:
+    tf.config.experimental.enable_op_determinism()
+  strategy = distribution.make_strategy(config.strategy)
+  _check_batch_size(config, strategy.num_replicas_in_sync)
+  steps = config.recipe.steps_per_epoch or input_pipeline.default_steps_per_epoch(
+    run.balance, config.input.batch_size
+  )
+  _log_balance(run)
+  while True:
+    with strategy.scope():
+      network = network_lib.build_network(
+        config, run.source.image_shape, run.balance.prior, steps
+      )
+      if run.workdir.last.is_file():
+        network_lib.restore_checkpoint(network, run.workdir.last)
+    done = int(network.optimizer.iterations.numpy())
+    fit_range = FitRange.after(done, steps, config.recipe.epochs)
+    run.workdir.truncate_history(fit_range.epoch)
+    if _is_finished(run, fit_range.epoch):
+      return fit_range.epoch
+    if done:
+      print(
+        f'continuing after epoch {fit_range.epoch}, step {fit_range.step}',
+        file=sys.stderr,
+      )
+    _fit_range(run, network, fit_range, strategy.num_replicas_in_sync)
+
+
+def _log_balance(run: TrainingRun) -> None:
+  held = input_pipeline.is_held_in_memory(run.source, run.config.input, run.balance)
+  print(f'{run.balance}; {"held in memory" if held else "streamed"}', file=sys.stderr)
+
+
+def _is_finished(run: TrainingRun, epochs: int) -> bool:
+  if epochs >= run.config.recipe.epochs:
+    return True
+  history = run.workdir.read_history()
+  return callbacks.should_stop(callbacks.monitored_values(history), run.config.patience)
+
+
+def _check_batch_size(config: config_lib.TrainConfig, replicas: int) -> None:
+  if config.input.batch_size % replicas:
+    raise UsageError(
+      f'--batch_size={config.input.batch_size} must be a multiple of the {replicas} '
+      'devices that share a batch'
+    )
+
+
+def _fit_range(
+  run: TrainingRun, network: keras.Model, fit_range: FitRange, replicas: int
+) -> None:
+  """Fits one range; saves the state if it is interrupted."""
+  average = callbacks.AverageWeights() if run.config.recipe.ema else None
+  batches = input_pipeline.train_batches(
+    run.source,
+    run.config.input,
+    run.balance,
+    fit_range.steps_per_epoch,
+    fit_range.epoch,
+    fit_range.step,
+  )
+  try:
+    network.fit(
+      distribution.shard_by_data(batches),
+      steps_per_epoch=fit_range.steps_per_epoch - fit_range.step,
+      epochs=fit_range.last_epoch,
+      initial_epoch=fit_range.epoch,
+      validation_data=_validation_batches(run.validation, replicas),
+      callbacks=_callbacks(run, fit_range, average),
+      verbose='auto' if sys.stdout.isatty() else 2,
+    )
+  except KeyboardInterrupt:
+    # While the average is in the model, its weights are not those of training.
+    if average is None or not average.swapped:
+      callbacks.save_model(network, run.workdir.last)
+    else:
+      logging.info('interrupted in validation: the last checkpoint is the newest')
+    raise
+
+
+def _validation_batches(
+  validation: SplitSource | None, replicas: int
+) -> tf.data.Dataset | None:
+  if validation is None:
+    return None
+  batch_size = distribution.divisible_batch_size(validation.num_records, replicas)
+  batches = input_pipeline.evaluation_batches(
+    validation, batch_size, ('image', 'label')
+  )
+  return batches.map(lambda r: (r['image'], tf.cast(r['label'], tf.float32)))
+
+
+def _keys_of_batch(
+  run: TrainingRun, steps_per_epoch: int, epoch: int, step: int
+) -> list[str]:
+  """Returns the keys of the records of a batch, found by their pixels.
+
+  The stream has no keys, because nothing else needs them. It is the same every time, so
+  its batch can be drawn again and looked up among the stored records.
+  """
+  plain = dataclasses.replace(
+    run.config.input, augment=config_lib.AUGMENTATIONS['none']
+  )
+  batches = input_pipeline.train_batches(
+    run.source, plain, run.balance, steps_per_epoch, epoch, step
+  )
+  images, _ = next(iter(batches))
+  wanted = {image.tobytes() for image in images.numpy()}
+  keys = []
+  names = ('image', 'seriesuid', 'candidate_id')
+  for batch in input_pipeline.evaluation_batches(run.source, names=names):
+    for image, key in zip(batch['image'].numpy(), records.batch_keys(batch).numpy()):
+      if image.tobytes() in wanted:
+        keys.append(key.decode())
+  return keys
+
+
+def _callbacks(
+  run: TrainingRun, fit_range: FitRange, average: callbacks.AverageWeights | None
+) -> list[keras.callbacks.Callback]:
+  """In this order: SaveLast comes before the averaged weights are put in."""
+  workdir, config = run.workdir, run.config
+  history = workdir.read_history()
+
+  def keys_of_batch(epoch: int, step: int) -> list[str]:
+    return _keys_of_batch(run, fit_range.steps_per_epoch, epoch, step)
+
+  chain: list[keras.callbacks.Callback] = [
+    callbacks.SeedDropout(config.input.seed, fit_range.step),
+    callbacks.StopOnNaN(keys_of_batch),
+    keras.callbacks.CSVLogger(str(workdir.history), append=True),
+    keras.callbacks.TensorBoard(str(workdir.tensorboard), write_graph=False),
+    callbacks.SaveLast(workdir.last),
+  ]
+  if average is not None:
+    chain.append(average)
+  chain.append(callbacks.SaveBest(workdir.best, history))
+  chain.append(
+    tensorboard_images.TensorBoardImages(workdir.tensorboard, run.validation)
+  )
+  chain.append(callbacks.StopEarly(config.patience, history))
+  return chain

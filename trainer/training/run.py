@@ -1,0 +1,67 @@
+"""A training run from the dataset on disk to the inference model."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+from luna_tfds import cli
+from trainer import config as config_lib
+from trainer import workdir as workdir_lib
+from trainer.data import audit
+from trainer.data import balance as balance_lib
+from trainer.data import dataset as dataset_lib
+from trainer.data.split_source import SplitSource
+from trainer.training import inference_model
+from trainer.training import loop
+
+_DEFAULT_VALIDATION = config_lib.TrainConfig.validation_split
+
+
+def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
+  """Trains a network, or continues its training, and writes the inference model.
+
+  Args:
+    config: the run.
+    path: folder of the run.
+
+  Returns:
+    A line for the user.
+
+  Raises:
+    UsageError: the dataset is missing, its classes cannot be balanced, or the folder
+      holds another run.
+    JobError: the metadata of the dataset contradict each other, or the loss is not a
+      number.
+  """
+  dataset = dataset_lib.open_dataset(config.data_dir, config.dataset)
+  audit.check_metadata(dataset)
+  source = dataset.open_split(config.train_split)
+  validation = _open_validation(dataset, config)
+  workdir = workdir_lib.Workdir(path)
+  workdir.prepare(config, source.fingerprint, dataset.metadata.patch)
+  balance = cli.as_usage_error(balance_lib.plan_balance, source, config.input)
+  run = loop.TrainingRun(config, source, balance, validation, workdir)
+  epochs = loop.fit(run)
+  point = inference_model.write_inference_model(run)
+  return (
+    f'{config.model}: {cli.count_noun(epochs, "epoch")}, threshold '
+    f'{point.threshold:.4g} ({point.chosen_on}); model: {workdir.model}'
+  )
+
+
+def _open_validation(
+  dataset: dataset_lib.OpenedDataset, config: config_lib.TrainConfig
+) -> SplitSource | None:
+  """Opens the validation split; only the default one may be missing."""
+  split = config.validation_split
+  if not split:
+    return None
+  if split == _DEFAULT_VALIDATION and split not in dataset.split_names:
+    print(
+      f'luna16-train: {dataset.name} has no validation split: the last epoch is used, '
+      'and the threshold is 0.5',
+      file=sys.stderr,
+    )
+    return None
+  return dataset.open_split(split)

@@ -1,0 +1,83 @@
+"""Images for TensorBoard, epoch by epoch: curve, examples, filters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import io
+import pathlib
+
+import keras
+from matplotlib.figure import Figure
+import numpy as np
+import tensorflow as tf
+
+from trainer import article_baseline
+from trainer.data import input_pipeline
+from trainer.data.split_source import SplitSource
+from trainer.pictures import network_pictures
+from trainer.pictures import plots
+
+# Enough for a curve, few enough not to slow an epoch.
+_NUM_RECORDS = 512
+_NUM_EXAMPLES = 12
+_DPI = 90
+
+
+class TensorBoardImages(keras.callbacks.Callback):
+  """Logs the precision-recall curve, a mosaic of examples and the first filters."""
+
+  def __init__(self, folder: pathlib.Path, validation: SplitSource | None):
+    """Reads some validation records.
+
+    Args:
+      folder: of the logs.
+      validation: validation records; without them only the filters are logged.
+    """
+    super().__init__()
+    self._writer = tf.summary.create_file_writer(str(folder / 'pictures'))
+    self._images, self._labels = _first_records(validation)
+
+  def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+    """Logs the images of an epoch."""
+    filters = network_pictures.first_filters(self.model)
+    figures = {'filters': network_pictures.draw_filters(filters)}
+    if len(self._images):
+      logits = self.model(self._images, training=False)[:, 0]
+      probabilities = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+      figures['examples'] = self._mosaic(probabilities)
+      if len(np.unique(self._labels)) == 2:
+        figures['precision_recall'] = plots.precision_recall(
+          self._labels, probabilities, article_baseline.ARTICLE
+        )
+    with self._writer.as_default(step=epoch):
+      for name, figure in figures.items():
+        tf.summary.image(name, _as_image(figure))
+      self._writer.flush()
+
+  def _mosaic(self, probabilities: np.ndarray) -> Figure:
+    """The same records in every epoch, so that they can be followed."""
+    nodules = np.flatnonzero(self._labels == 1)[: _NUM_EXAMPLES // 2]
+    others = np.flatnonzero(self._labels == 0)[: _NUM_EXAMPLES - len(nodules)]
+    picks = np.concatenate([nodules, others])
+    captions = [
+      f'{plots.CLASS_NAMES[self._labels[i]]} {probabilities[i]:.2f}' for i in picks
+    ]
+    return plots.mosaic(self._images[picks], captions)
+
+
+def _first_records(validation: SplitSource | None) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the images and the labels of the first validation records."""
+  if validation is None:
+    return np.zeros(0), np.zeros(0, np.int64)
+  batches = input_pipeline.evaluation_batches(
+    validation, _NUM_RECORDS, ('image', 'label')
+  )
+  batch = next(iter(batches))
+  return batch['image'].numpy(), batch['label'].numpy()
+
+
+def _as_image(figure: Figure) -> tf.Tensor:
+  """Draws a figure as [1, height, width, 3] uint8."""
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format='png', dpi=_DPI)
+  return tf.io.decode_png(buffer.getvalue(), channels=3)[tf.newaxis]
