@@ -1,0 +1,254 @@
+"""The architecture: which module may import which.
+
+Reads the imports of all four packages, also those inside functions and under
+TYPE_CHECKING, without running the code. `commands_test.py` checks in fresh interpreters
+what the commands load.
+"""
+
+import ast
+import dataclasses
+import graphlib
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGES = ('luna_tfds', 'beam_jobs', 'model', 'trainer')
+
+# What the modules of a group may import, beside modules of the same group and what the
+# groups named here may import themselves. A command or a flags module of trainer is in
+# `trainer.commands`; other modules directly in trainer/ are in `trainer.base`.
+MAY_IMPORT = {
+  'luna_tfds': (),
+  'beam_jobs': ('luna_tfds',),
+  'model': (),
+  'model.networks': (),
+  'model.metrics': (),
+  'trainer.base': ('luna_tfds', 'model.networks', 'model.metrics'),
+  'trainer.data': ('trainer.base',),
+  'trainer.scoring': ('trainer.data',),
+  'trainer.pictures': ('trainer.base',),
+  'trainer.training': ('trainer.scoring', 'trainer.pictures'),
+  'trainer.evaluation': ('trainer.scoring',),
+  'trainer.report': ('trainer.evaluation', 'trainer.pictures'),
+  'trainer.crossvalidation': ('trainer.report', 'trainer.training'),
+  'trainer.commands': ('trainer.crossvalidation',),
+}
+
+# Packages of others that only these groups or modules may import.
+RESTRICTED = {
+  'apache_beam': ('beam_jobs',),
+  'SimpleITK': ('luna_tfds.scan', 'luna_tfds.phantom'),
+}
+
+# Slow to load: seconds, and up to hundreds of MB.
+HEAVY = {
+  'SimpleITK',
+  'apache_beam',
+  'keras',
+  'matplotlib',
+  'sklearn',
+  'tensorflow',
+  'tensorflow_datasets',
+}
+
+# Modules other than commands that import inside functions, and why they must.
+LATE_IMPORTS = {
+  'luna_tfds.cli': 'every command imports it before it has read its flags',
+  'luna_tfds.scan': 'a reader of the dataset has no need of SimpleITK',
+  'luna_tfds.records': 'the Beam workers encode records without TensorFlow',
+  'luna_tfds.article_patches': 'a reader of the dataset has no need of Pillow',
+  'beam_jobs.local_worker': 'sets up the process before Beam loads',
+  'beam_jobs.progress': 'the bar is for terminals only',
+  'model.metrics.classification': 'luna16-froc imports it before it has read its flags',
+  'trainer.data.dataset': 'commands name a missing dataset before TensorFlow loads',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+  """One import statement.
+
+  Attributes:
+    importer: module that holds it.
+    target: module of ours, e.g. `trainer.config`, or package of others, e.g. `numpy`.
+    place: file and line.
+    is_late: whether it is inside a function.
+  """
+
+  importer: str
+  target: str
+  place: str
+  is_late: bool
+
+  def __str__(self):
+    return f'{self.place} imports {self.target}'
+
+
+def _module_name(path):
+  parts = path.relative_to(ROOT).with_suffix('').parts
+  return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+FILES = {
+  _module_name(path): path
+  for package in PACKAGES
+  for path in sorted((ROOT / package).rglob('*.py'))
+}
+
+
+def _targets(node):
+  """The modules that one statement imports."""
+  if isinstance(node, ast.Import):
+    names = [alias.name for alias in node.names]
+  elif isinstance(node, ast.ImportFrom):
+    assert node.level == 0, 'relative imports are not used'
+    # `from luna_tfds import cli` imports a module, `from dataclasses import field` not.
+    names = [f'{node.module}.{alias.name}' for alias in node.names]
+    names = [name if name in FILES else node.module for name in names]
+  else:
+    return []
+  return [name if name in FILES else name.partition('.')[0] for name in names]
+
+
+def _read_imports(module):
+  tree = ast.parse(FILES[module].read_text(encoding='utf-8'))
+  functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+  late = {
+    child
+    for function in ast.walk(tree)
+    if isinstance(function, functions)
+    for child in ast.walk(function)
+  }
+  return [
+    Import(
+      module, target, f'{FILES[module].relative_to(ROOT)}:{node.lineno}', node in late
+    )
+    for node in ast.walk(tree)
+    for target in _targets(node)
+  ]
+
+
+def _read_commands():
+  """The table `_COMMANDS` of setup.py: command -> module."""
+  for node in ast.parse((ROOT / 'setup.py').read_text(encoding='utf-8')).body:
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '_COMMANDS':
+      return ast.literal_eval(node.value)
+  raise AssertionError('setup.py has no _COMMANDS')
+
+
+IMPORTS = [each for module in FILES for each in _read_imports(module)]
+COMMANDS = set(_read_commands().values())
+
+
+def group_of(module):
+  """The key of MAY_IMPORT that a module belongs to."""
+  package, _, rest = module.partition('.')
+  if package == 'trainer' and '.' not in rest and f'trainer.{rest}' not in MAY_IMPORT:
+    is_command = module in COMMANDS or module.endswith('_flags')
+    return 'trainer.commands' if is_command else 'trainer.base'
+  inner = '.'.join(module.split('.')[:2])
+  return inner if inner in MAY_IMPORT else package
+
+
+def allowed_groups(group):
+  """The group, and all groups that it may import directly or indirectly."""
+  return {group}.union(*(allowed_groups(other) for other in MAY_IMPORT[group]))
+
+
+def _check(violations):
+  assert not violations, '\n' + '\n'.join(violations)
+
+
+def test_modules_import_only_allowed_groups():
+  violations = []
+  for each in IMPORTS:
+    group, allowed = group_of(each.importer), allowed_groups(group_of(each.importer))
+    if each.target in FILES and group_of(each.target) not in allowed:
+      others = ', '.join(sorted(allowed - {group})) or 'no other group'
+      violations.append(f'{each}: {group} may import {others}')
+  _check(violations)
+
+
+def test_every_group_has_modules():
+  assert {group_of(module) for module in FILES} == set(MAY_IMPORT)
+
+
+def test_no_import_cycle():
+  graph = {
+    module: {e.target for e in IMPORTS if e.importer == module and e.target in FILES}
+    for module in FILES
+  }
+  try:
+    graphlib.TopologicalSorter(graph).prepare()
+  except graphlib.CycleError as error:
+    pytest.fail('import cycle: ' + ' <- '.join(error.args[1]))
+
+
+def test_no_module_imports_a_command():
+  _check([f'{e}, which is a command' for e in IMPORTS if e.target in COMMANDS])
+
+
+def test_only_commands_import_flags_modules():
+  _check(
+    [
+      f'{e}: only commands and flags modules may'
+      for e in IMPORTS
+      if e.target.endswith('_flags')
+      and e.importer not in COMMANDS
+      and not e.importer.endswith('_flags')
+    ]
+  )
+
+
+@pytest.mark.parametrize('package', sorted(RESTRICTED))
+def test_restricted_package(package):
+  allowed = RESTRICTED[package]
+  _check(
+    [
+      f'{e}: only {", ".join(allowed)} may'
+      for e in IMPORTS
+      if e.target == package and not {e.importer, group_of(e.importer)} & set(allowed)
+    ]
+  )
+
+
+def test_late_imports_have_a_reason():
+  allowed = COMMANDS | set(LATE_IMPORTS)
+  _check(
+    [
+      f'{e} inside a function: move it to the top of the file, or add the reason'
+      ' to LATE_IMPORTS'
+      for e in IMPORTS
+      if e.is_late and e.importer not in allowed
+    ]
+  )
+
+
+def test_listed_late_imports_exist():
+  late = {each.importer for each in IMPORTS if each.is_late}
+  _check(
+    [
+      f'{module} imports nothing inside a function: remove it from LATE_IMPORTS'
+      for module in sorted(set(LATE_IMPORTS) - late)
+    ]
+  )
+
+
+def test_commands_and_their_flags_load_nothing_heavy_at_the_top():
+  """Follows the imports at the top of the files, as `--help` does."""
+  violations = []
+  for command in sorted(COMMANDS):
+    reached, waiting = set(), [command]
+    while waiting:
+      module = waiting.pop()
+      reached.add(module)
+      top = [e for e in IMPORTS if e.importer == module and not e.is_late]
+      waiting += [e.target for e in top if e.target in set(FILES) - reached]
+      violations += [f'{command} loads {e}' for e in top if e.target in HEAVY]
+  _check(sorted(set(violations)))
+
+
+def test_module_names_say_what_they_hold():
+  vague = {'utils', 'util', 'helpers', 'helper', 'constants', 'common', 'misc'}
+  assert not [module for module in FILES if module.rpartition('.')[2] in vague]
