@@ -32,7 +32,7 @@ def main() -> None:
   parser.add_argument('--memory_budget_mb', type=int, default=32)
   parser.add_argument('--steps', type=int, default=120)
   parser.add_argument('--balance', default='rejection')
-  parser.add_argument('--output', type=pathlib.Path, default='input_memory.json')
+  parser.add_argument('--output', type=pathlib.Path, help='JSON file to write')
   parser.add_argument('--only', type=int, help=argparse.SUPPRESS)
   options = parser.parse_args()
   if options.only:
@@ -46,7 +46,10 @@ def main() -> None:
     print(f'{rows[-1]["dataset_mb"]:8.0f} MB: peak {rows[-1]["peak_mb"]:.0f} MB')
   ratio = rows[1]['peak_mb'] / rows[0]['peak_mb']
   print(f'peak ratio at {options.times} times the size: {ratio:.3f}')
-  options.output.write_text(json.dumps({'runs': rows, 'ratio': ratio}, indent=2) + '\n')
+  if options.output:
+    options.output.write_text(
+      json.dumps({'runs': rows, 'ratio': ratio}, indent=2) + '\n'
+    )
 
 
 def _train(options: argparse.Namespace) -> dict[str, float]:

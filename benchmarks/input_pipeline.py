@@ -49,7 +49,7 @@ def main() -> None:
   parser.add_argument('--records', type=int, default=64_000, help='to make up')
   parser.add_argument('--secs', type=float, default=2.0, help='of each measurement')
   parser.add_argument('--rounds', type=int, default=3)
-  parser.add_argument('--output', type=pathlib.Path, default='input_pipeline.json')
+  parser.add_argument('--output', type=pathlib.Path, help='JSON file to write')
   parser.add_argument('--torch_hdf5', help=argparse.SUPPRESS)
   options = parser.parse_args()
   if options.torch_hdf5:
@@ -60,7 +60,8 @@ def main() -> None:
     results = _measure(source, options, pathlib.Path(folder))
   results['ratios'] = _ratios(results)
   _print(results)
-  options.output.write_text(json.dumps(results, indent=2) + '\n')
+  if options.output:
+    options.output.write_text(json.dumps(results, indent=2) + '\n')
 
 
 def make_records(folder: pathlib.Path, count: int, shards: int = 16, ratio: int = 5):

@@ -32,7 +32,7 @@ def main() -> None:
   parser.add_argument('--batch_size', type=int, default=96)
   parser.add_argument('--records', type=int, default=36_000)
   parser.add_argument('--steps', type=int, default=60)
-  parser.add_argument('--output', type=pathlib.Path, default='train_step.json')
+  parser.add_argument('--output', type=pathlib.Path, help='JSON file to write')
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
     source = made.make_records(pathlib.Path(folder), options.records)
@@ -42,7 +42,8 @@ def main() -> None:
       f'{regime}: {row["step_ms"]:.1f} ms a step, {row["wait_ms"]:.2f} ms of them '
       f'waiting ({row["share"]:.2%}); slowdown {row["slowdown"]:.2f}'
     )
-  options.output.write_text(json.dumps(results, indent=2) + '\n')
+  if options.output:
+    options.output.write_text(json.dumps(results, indent=2) + '\n')
 
 
 def _measure(source, options: argparse.Namespace) -> dict:
