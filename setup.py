@@ -91,7 +91,7 @@ setuptools.setup(
   extras_require={group: _requirements(group) for group in _GROUPS},
   entry_points={
     'console_scripts': [f'{name} = {module}:run' for name, module in _COMMANDS.items()],
-    # How the TFDS builder finds the Beam job without importing it.
-    'luna16_patches.preparer': ['beam = beam_jobs.extract_patches:prepare'],
+    # The TFDS builder finds the Beam job through this, without importing it.
+    'luna16_patches.preparer': ['beam = beam_jobs.job:prepare'],
   },
 )

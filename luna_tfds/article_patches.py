@@ -1,4 +1,4 @@
-"""The article's published patches: JPEGs and the lists that label them."""
+"""The article's published patches: JPEG files, and lists with their labels."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SIZE_PX = 50
 
 @dataclasses.dataclass(frozen=True)
 class ArticleImage:
-  """One row of a list.
+  """One patch of a list.
 
   Attributes:
-    path: the JPEG.
+    path: the JPEG file.
     label: 1 for a nodule.
     candidate_id: row in LUNA16's V1 candidates.csv, from the file's name.
   """
@@ -36,20 +36,20 @@ class ArticleImage:
 
 
 def read_lists(folder: pathlib.Path) -> dict[str, tuple[ArticleImage, ...]]:
-  """Reads the lists `path label` of each split and checks every file they name.
+  """Reads the list of each split, lines of `path label`, and checks every file.
 
   Args:
-    folder: holds the lists and, relative to it, the images.
+    folder: contains the lists; paths in them are relative to it.
 
   Returns:
-    The images by split; a split without a list is left out.
+    The images by split; a split without a list is omitted.
 
   Raises:
-    UsageError: there is no list, or one is empty or names a file that is missing or
-      larger than 50x50.
+    UsageError: there is no list, or a list is empty or names a file that is missing or
+      larger than 50x50 pixels.
   """
   if not folder.is_dir():
-    raise UsageError(f'{folder}: no such folder; give --luna_dir the article patches')
+    raise UsageError(f"{folder}: no such folder; --luna_dir must be the folder of the article's patches")
   splits = {
     split: _read_list(folder, folder / name)
     for split, name in LISTS.items()
@@ -57,37 +57,36 @@ def read_lists(folder: pathlib.Path) -> dict[str, tuple[ArticleImage, ...]]:
   }
   if not splits:
     raise UsageError(
-      f'{folder}: none of {", ".join(LISTS.values())} is in it; for the config '
+      f'{folder}: contains none of {", ".join(LISTS.values())}; for the config '
       "'article' --luna_dir must be the folder of the article's patches"
     )
   return splits
 
 
 def read_image(image: ArticleImage) -> tuple[np.ndarray, bool]:
-  """Reads a patch and undoes the article's window.
+  """Reads a patch and converts its grey levels back to HU.
 
   Args:
-    image: a row of a list.
+    image: the patch.
 
   Returns:
-    (int16 HU [50, 50, 1], whether it was padded). The article sliced its patches with
-    NumPy, which cuts them short at the far border only: padding goes to the right and
-    the bottom.
+    (int16 HU [50, 50, 1], whether it was padded). Patches at the far border of a slice
+    are smaller than 50x50; they are padded on the right and at the bottom.
 
   Raises:
-    UsageError: the file is not a readable grey image.
+    UsageError: the file cannot be read as an image.
   """
   from PIL import Image
 
   try:
     with Image.open(image.path) as file:
-      grey = np.asarray(file.convert('L'), np.float32)
+      grey_levels = np.asarray(file.convert('L'), np.float32)
   except (OSError, SyntaxError) as error:
     raise UsageError(f'{image.path}: cannot be read as an image: {error}') from error
   low, high = WINDOW_HU
   hu = np.full((SIZE_PX, SIZE_PX, 1), AIR_HU, np.int16)
-  height, width = grey.shape
-  hu[:height, :width, 0] = np.rint(low + grey * ((high - low) / 255))
+  height, width = grey_levels.shape
+  hu[:height, :width, 0] = np.rint(low + grey_levels * ((high - low) / 255))
   return hu, (height, width) != (SIZE_PX, SIZE_PX)
 
 
@@ -108,22 +107,22 @@ def _read_list(folder: pathlib.Path, path: pathlib.Path) -> tuple[ArticleImage, 
       )
     if pathlib.PurePath(name).is_absolute() or '..' in pathlib.PurePath(name).parts:
       raise UsageError(
-        f'{path}, line {number}: {name} leaves the folder of the list, which is refused'
+        f'{path}, line {number}: {name} is outside the folder of the list, which is refused'
       )
     file = folder / name
     if not file.is_file():
-      raise UsageError(f'{file}: missing, but {path.name} line {number} lists it')
+      raise UsageError(f'{file}: missing, but listed in {path.name}, line {number}')
     try:
-      with Image.open(file) as opened:  # reads the header alone
+      with Image.open(file) as opened:  # reads only the header
         width, height = opened.size
     except OSError as error:
       raise UsageError(f'{file}: cannot be read as an image: {error}') from error
     if width > SIZE_PX or height > SIZE_PX:
       raise UsageError(
-        f'{file}: {width}x{height} pixels, larger than the {SIZE_PX}x{SIZE_PX} of '
-        "the article's patches"
+        f'{file}: {width}x{height} pixels; patches of the article have at most '
+        f'{SIZE_PX}x{SIZE_PX}'
       )
     images.append(ArticleImage(file, int(label), int(digits[1])))
   if not images:
-    raise UsageError(f'{path}: is empty; remove it to leave the split out')
+    raise UsageError(f'{path}: is empty; remove it to omit the split')
   return tuple(images)

@@ -1,4 +1,4 @@
-"""Which candidates a dataset holds: all positives and a hashed choice of negatives."""
+"""Selects the candidates of a dataset: all positives, and negatives by hash."""
 
 from __future__ import annotations
 
@@ -16,32 +16,31 @@ def select_candidates(
   negatives_per_positive: int | None,
   seed: int,
 ) -> np.ndarray:
-  """Chooses all positives and, in each subset, a fixed ratio of negatives.
+  """Selects all positives and, in each subset, a fixed number of negatives for each.
 
   Args:
     seriesuids: [n] str, scan of each candidate.
     candidate_ids: [n] int.
-    labels: [n], 1 for nodules.
-    subsets: [n], the subset of each candidate's scan.
-    negatives_per_positive: negatives kept for each positive of the subset, those of
-      smallest keyed hash (all, if there are fewer); None keeps every candidate.
-    seed: seed of the hash.
+    labels: [n] int, 1 for nodules.
+    subsets: [n] int, the subset of each candidate's scan.
+    negatives_per_positive: negatives kept for each positive of the subset, those with
+      the smallest hashes (all, if there are fewer); None keeps every candidate.
+    seed: hash seed.
 
   Returns:
-    [n] bool.
+    [n] bool, whether each candidate is selected.
   """
-  labels = np.asarray(labels)
-  chosen = labels == 1
   if negatives_per_positive is None:
     return np.ones(len(labels), bool)
+  selected: np.ndarray = labels == 1
   for subset in np.unique(subsets):
-    in_subset = np.asarray(subsets) == subset
+    in_subset = subsets == subset
     negatives = np.flatnonzero(in_subset & (labels == 0))
-    wanted = negatives_per_positive * int(np.count_nonzero(in_subset & chosen))
-    if wanted >= len(negatives):
-      chosen[negatives] = True
+    num_kept = negatives_per_positive * int(np.count_nonzero(in_subset & selected))
+    if num_kept >= len(negatives):
+      selected[negatives] = True
       continue
     keys = (record_key(seriesuids[i], candidate_ids[i]) for i in negatives)
     hashes = hash_keys(keys, seed, 'negatives')
-    chosen[negatives[np.argsort(hashes, kind='stable')[:wanted]]] = True
-  return chosen
+    selected[negatives[np.argsort(hashes, kind='stable')[:num_kept]]] = True
+  return selected

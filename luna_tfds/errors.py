@@ -1,19 +1,19 @@
-"""The errors a user can cause, each told in one line."""
+"""Errors that a user can cause; each message is one line."""
 
 
 class UsageError(ValueError):
-  """A flag or an input file is wrong: the message names it and says what to do.
+  """A flag or an input file is invalid; the message names it and the fix.
 
   Commands print the message and exit with code 2.
   """
 
 
 class ScanError(ValueError):
-  """A scan cannot be read: the message says why."""
+  """A scan cannot be read; the message names the file and the reason."""
 
 
 class JobError(RuntimeError):
-  """A job failed though its inputs were right: the message says what was kept.
+  """A job with valid inputs failed; the message says what was kept for the next run.
 
   Commands print the message and exit with code 1.
   """

@@ -1,9 +1,10 @@
-"""Cuts the patches of one scan: the one extractor of training and prediction."""
+"""Extracts the patches of one scan; used for training and for prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
+from typing import Literal
 
 import numpy as np
 
@@ -11,15 +12,18 @@ from luna_tfds import geometry
 from luna_tfds import patches
 from luna_tfds.scan import Scan
 
-# What a region costs beside its own bytes: a page for each of its rows at least, and in
-# all as much as reading this on; opening and seeking take about a millisecond.
+ReadMode = Literal['regions', 'scan']
+
+# The cost of reading a region, in bytes: at least one page for each of its rows, and at
+# least as long as it takes to read this many bytes in sequence (opening the file and
+# seeking take about a millisecond).
 _PAGE_BYTES = 4096
 _REGION_BYTES = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Patch:
-  """A patch and where it lies.
+  """A patch and its position.
 
   Attributes:
     image: int16 HU, `PatchSpec.image_shape`.
@@ -37,72 +41,74 @@ class ReadPlan:
   """How the voxels of a scan are read.
 
   Attributes:
-    mode: 'regions' reads each patch's region alone, 'whole' the scan once.
+    mode: 'regions' reads the region of each patch, 'scan' the complete scan once.
     num_bytes: voxel bytes that are read.
   """
 
-  mode: str
+  mode: ReadMode
   num_bytes: int
 
 
-def plan_reading(
+def plan_read(
   grid: geometry.Grid,
   centers_zyx: np.ndarray,
   spec: patches.PatchSpec,
   reads_regions: bool,
   bytes_per_voxel: int = 2,
 ) -> ReadPlan:
-  """Chooses between reading regions and reading the whole scan, by bytes.
+  """Chooses between reading regions and reading the complete scan, by cost in bytes.
 
   Args:
     grid: grid of the scan, identity direction.
     centers_zyx: [n, 3] fractional indices of the centres.
-    spec: what to cut.
+    spec: shape and spacing of a patch.
     reads_regions: whether the file allows it: it is not compressed.
     bytes_per_voxel: as stored.
 
   Returns:
-    The way that costs fewer bytes, what a region costs beside its own included.
+    The cheaper mode, and the bytes it reads.
   """
-  whole = grid.num_voxels * bytes_per_voxel
+  scan_bytes = grid.num_voxels * bytes_per_voxel
   if not reads_regions:
-    return ReadPlan('whole', whole)
-  wanted = fetched = 0
+    return ReadPlan('scan', scan_bytes)
+  region_bytes = region_cost = 0
   for box in patches.source_boxes(centers_zyx, grid, spec):
     inside = box.intersection(grid.shape_zyx)
     depth, height, width = inside.size_zyx
-    wanted += inside.num_voxels * bytes_per_voxel
+    region_bytes += inside.num_voxels * bytes_per_voxel
     pages = depth * height * max(width * bytes_per_voxel, _PAGE_BYTES)
-    fetched += max(pages, _REGION_BYTES)
-  return ReadPlan('whole', whole) if fetched > whole else ReadPlan('regions', wanted)
+    region_cost += max(pages, _REGION_BYTES)
+  if region_cost > scan_bytes:
+    return ReadPlan('scan', scan_bytes)
+  return ReadPlan('regions', region_bytes)
 
 
 class Extraction:
-  """The patches around some points of a scan.
+  """The patches around given points of a scan.
 
-  Iterate over it for a `Patch` of each centre, in their order. Voxels are read on the
-  way: the whole scan at the start, or the region of each patch.
+  Iterating yields a `Patch` for each centre, in order. Voxels are read during the
+  iteration: the complete scan at the start, or the region of each patch.
 
   Attributes:
-    reading: how the voxels are read.
-    num_padded: patches so far of which a part lies outside the scan.
-    num_outside: patches so far whose very centre does.
+    read_plan: how the voxels are read.
+    num_padded: patches yielded so far of which a part is outside the scan.
+    num_outside: patches yielded so far whose centre is outside the scan.
   """
 
   def __init__(self, scan: Scan, centers_xyz_mm: np.ndarray, spec: patches.PatchSpec):
-    """Plans the reading.
+    """Plans how the scan is read.
 
     Args:
       scan: an open scan.
       centers_xyz_mm: [n, 3] world points in mm.
-      spec: what to cut.
+      spec: shape, spacing and layout of a patch.
     """
     self._scan = scan
     self._spec = spec
     self._centers_zyx = geometry.world_to_voxel(
       np.reshape(centers_xyz_mm, (-1, 3)), scan.grid
     )
-    self.reading = plan_reading(
+    self.read_plan = plan_read(
       scan.grid, self._centers_zyx, spec, scan.reads_regions, scan.bytes_per_voxel
     )
     self.num_padded = 0
@@ -118,7 +124,7 @@ class Extraction:
       ScanError: the voxels cannot be read.
     """
     grid, spec = self._scan.grid, self._spec
-    voxels = self._scan.read() if self.reading.mode == 'whole' else None
+    voxels = self._scan.read() if self.read_plan.mode == 'scan' else None
     spacing_xyz_mm = spec.image_spacing_xyz_mm(grid)
     nearest = geometry.nearest_voxel(self._centers_zyx)
     outside = np.any((nearest < 0) | (nearest >= grid.shape_zyx), axis=1).tolist()

@@ -1,4 +1,4 @@
-"""The sampling grid of a scan: world millimetres (x, y, z) <-> voxels (z, y, x).
+"""The sampling grid of a scan: world mm (x, y, z) <-> voxel indices (z, y, x).
 
 This is the only module in which the order of axes changes.
 """
@@ -11,20 +11,19 @@ import math
 
 import numpy as np
 
-# Largest difference between an entry of a direction matrix and the nearest of
-# -1, 0, 1 that still counts as axis-aligned. At 500 mm from the origin it moves a
-# point by 0.05 mm.
+# A direction matrix whose entries differ from -1, 0 or 1 by at most this is
+# axis-aligned. At 500 mm from the origin the difference moves a point by 0.05 mm.
 _DIRECTION_TOLERANCE = 1e-4
 
-# Indices are compared at this many decimals before they are rounded to voxels: a
-# candidate half-way between two slices is common (coordinates are decimals, and so
-# is the spacing), and the last bit of a division must not decide its slice.
+# Indices are rounded to this many decimals before they are rounded to voxels. Candidates
+# half-way between two slices are common (coordinates and spacings are short decimals),
+# and the last bit of a division must not decide which slice is used.
 _INDEX_DECIMALS = 9
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """Where the voxels of a scan lie.
+  """The sampling grid of a scan.
 
   Attributes:
     shape_zyx: number of slices, rows and columns.
@@ -38,7 +37,7 @@ class Grid:
   origin_xyz_mm: tuple[float, ...]
   direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if min(self.shape_zyx) < 1:
       raise ValueError(f'the scan has no voxels: shape (z, y, x) {self.shape_zyx}')
     if not all(np.isfinite(s) and s > 0 for s in self.spacing_xyz_mm):
@@ -57,17 +56,17 @@ class Grid:
 
   @property
   def num_voxels(self) -> int:
-    """Voxels in the whole scan."""
+    """Number of voxels of the scan."""
     return int(np.prod(self.shape_zyx, dtype=np.int64))
 
 
 @dataclasses.dataclass(frozen=True)
 class Orientation:
-  """How an array as stored becomes one whose axes point along world x, y, z.
+  """Converts an array as stored to world orientation: axes along world z, y, x.
 
   Attributes:
     axes: `array.transpose(axes)` puts the axes in world order (z, y, x).
-    flipped: axes (after the transposition) that run against the world's.
+    flipped: whether each axis, after the transposition, points against the world's.
   """
 
   axes: tuple[int, ...]
@@ -105,13 +104,18 @@ class Orientation:
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-  """A half-open box of voxels; may reach over the border of the scan."""
+  """A box of voxels; it may extend beyond the scan.
+
+  Attributes:
+    start_zyx: index of its first voxel; may be negative.
+    size_zyx: number of voxels along each axis.
+  """
 
   start_zyx: tuple[int, ...]
   size_zyx: tuple[int, ...]
 
   def intersection(self, shape_zyx: Sequence[int]) -> Box:
-    """The part inside a scan of shape `shape_zyx`; its size is 0 if there is none."""
+    """Returns the part inside a scan of shape `shape_zyx`; a side of it may be 0."""
     if all(
       s >= 0 and s + k <= n for s, k, n in zip(self.start_zyx, self.size_zyx, shape_zyx)
     ):
@@ -124,25 +128,26 @@ class Box:
 
   @property
   def num_voxels(self) -> int:
-    """Voxels in the box."""
+    """Number of voxels in the box."""
     return math.prod(self.size_zyx)
 
   def slices(self) -> tuple[slice, ...]:
-    """The box as an index of an array."""
+    """Returns the box as an index of an array [z, y, x]."""
     return tuple(slice(s, s + k) for s, k in zip(self.start_zyx, self.size_zyx))
 
 
 def orient(grid: Grid) -> tuple[Grid, Orientation]:
-  """Brings a grid to identity direction.
+  """Converts a grid to identity direction.
 
   Args:
-    grid: grid of the scan as stored. Its direction may flip or swap axes.
+    grid: grid of the scan as stored. Its direction may flip or permute axes.
 
   Returns:
-    The grid of the same voxels with identity direction, and how to turn an array.
+    The grid of the same voxels with identity direction, and the orientation that
+    converts a stored array to it.
 
   Raises:
-    ValueError: the direction is oblique: the axes of the scan do not lie along the
+    ValueError: the direction is oblique: the axes of the scan are not parallel to the
       axes of the world.
   """
   direction = np.reshape(grid.direction, (3, 3))
@@ -155,10 +160,10 @@ def orient(grid: Grid) -> tuple[Grid, Orientation]:
   if not axis_aligned:
     raise ValueError(
       f'the direction {np.round(direction, 4).tolist()} is oblique: the axes of the '
-      'scan do not lie along x, y and z; resample the scan to an axis-aligned grid'
+      'scan are not parallel to x, y and z; resample the scan to an axis-aligned grid'
     )
-  # Row i of `signs` has its one entry in the column of the stored axis (x, y, z
-  # order) that runs along world axis i.
+  # The nonzero entry of row i of `signs` is in the column of the stored axis (order x,
+  # y, z) that is parallel to world axis i.
   stored_xyz = np.abs(signs).argmax(axis=1)
   flipped_xyz = signs[np.arange(3), stored_xyz] < 0
   shape_stored_xyz = np.array(grid.shape_zyx[::-1])
@@ -179,14 +184,14 @@ def orient(grid: Grid) -> tuple[Grid, Orientation]:
 
 
 def world_to_voxel(points_xyz_mm: np.ndarray, grid: Grid) -> np.ndarray:
-  """Maps world points to fractional voxel indices: `D^-1 (p - origin) / spacing`.
+  """Converts world points to fractional voxel indices: `D^-1 (p - origin) / spacing`.
 
   Args:
-    points_xyz_mm: [..., 3] float, mm, as in LUNA16's CSVs.
+    points_xyz_mm: [..., 3] float, mm, as in LUNA16's CSV files.
     grid: sampling grid of the scan.
 
   Returns:
-    [..., 3] float64 indices (z, y, x); whole numbers are voxel centres.
+    [..., 3] float64 indices (z, y, x); integers are voxel centres.
 
   Raises:
     ValueError: the last axis of `points_xyz_mm` is not 3.
@@ -196,14 +201,15 @@ def world_to_voxel(points_xyz_mm: np.ndarray, grid: Grid) -> np.ndarray:
   offsets = points - np.asarray(grid.origin_xyz_mm)
   if not np.array_equal(direction, np.eye(3)):
     offsets = offsets @ np.linalg.inv(direction).T
-  return (offsets / np.asarray(grid.spacing_xyz_mm))[..., ::-1]
+  indices_xyz: np.ndarray = offsets / np.asarray(grid.spacing_xyz_mm)
+  return indices_xyz[..., ::-1]
 
 
 def voxel_to_world(indices_zyx: np.ndarray, grid: Grid) -> np.ndarray:
-  """Maps fractional voxel indices to world points; inverse of `world_to_voxel`.
+  """Converts fractional voxel indices to world points; inverse of `world_to_voxel`.
 
   Args:
-    indices_zyx: [..., 3] float; whole numbers are voxel centres.
+    indices_zyx: [..., 3] float; integers are voxel centres.
     grid: sampling grid of the scan.
 
   Returns:
@@ -215,7 +221,8 @@ def voxel_to_world(indices_zyx: np.ndarray, grid: Grid) -> np.ndarray:
   indices = _points(indices_zyx, 'indices_zyx')
   offsets = indices[..., ::-1] * np.asarray(grid.spacing_xyz_mm)
   direction = np.reshape(grid.direction, (3, 3))
-  return offsets @ direction.T + np.asarray(grid.origin_xyz_mm)
+  points: np.ndarray = offsets @ direction.T + np.asarray(grid.origin_xyz_mm)
+  return points
 
 
 def nearest_voxel(indices_zyx: np.ndarray) -> np.ndarray:
@@ -227,8 +234,9 @@ def nearest_voxel(indices_zyx: np.ndarray) -> np.ndarray:
   Returns:
     [..., 3] int64.
   """
-  settled = np.round(np.asarray(indices_zyx, np.float64), _INDEX_DECIMALS)
-  return np.floor(settled + 0.5).astype(np.int64)
+  rounded = np.round(np.asarray(indices_zyx, np.float64), _INDEX_DECIMALS)
+  nearest: np.ndarray = np.floor(rounded + 0.5).astype(np.int64)
+  return nearest
 
 
 def _points(values: np.ndarray, name: str) -> np.ndarray:

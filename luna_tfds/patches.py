@@ -1,4 +1,4 @@
-"""From a centre to a patch: the region to read, padding, resampling to millimetres.
+"""Patch geometry: the source region of a patch, padding, resampling to a spacing in mm.
 
 Pure functions on arrays of Hounsfield units in world orientation (z, y, x).
 """
@@ -18,11 +18,11 @@ LAYOUTS = ('axial', 'stack', 'cube')
 
 @dataclasses.dataclass(frozen=True)
 class PatchSpec:
-  """What a patch is.
+  """Shape, spacing and layout of a patch.
 
   Attributes:
-    shape_zyx: samples along z, y, x.
-    spacing_mm: distance of samples on all axes; None keeps the scan's own voxels.
+    shape_zyx: number of samples along z, y, x.
+    spacing_mm: distance between samples on all axes; None keeps the scan's own voxels.
     layout: 'axial' is one slice [height, width, 1]; 'stack' is a slice and its
       neighbours as channels [height, width, depth]; 'cube' is
       [depth, height, width, 1].
@@ -32,21 +32,21 @@ class PatchSpec:
   spacing_mm: float | None = None
   layout: str = 'axial'
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if len(self.shape_zyx) != 3 or min(self.shape_zyx) < 1:
       raise ValueError(
-        f'a patch has a positive size on 3 axes. Received: {self.shape_zyx}'
+        f'a patch must have a positive size on 3 axes. Received: {self.shape_zyx}'
       )
     if self.layout not in LAYOUTS:
       raise ValueError(f'layout must be one of {LAYOUTS}. Received: {self.layout!r}')
     if self.layout == 'axial' and self.shape_zyx[0] != 1:
-      raise ValueError(f'an axial patch is one slice. Received: {self.shape_zyx}')
+      raise ValueError(f'an axial patch must have one slice. Received: {self.shape_zyx}')
     if self.spacing_mm is not None and not 0 < self.spacing_mm < np.inf:
       raise ValueError(f'spacing_mm must be positive. Received: {self.spacing_mm}')
 
   @classmethod
   def from_json(cls, fields: dict[str, Any]) -> PatchSpec:
-    """Inverse of `dataclasses.asdict`, after a way through JSON."""
+    """Restores a spec from `dataclasses.asdict` that was stored as JSON."""
     return cls(**{**fields, 'shape_zyx': tuple(fields['shape_zyx'])})
 
   @property
@@ -58,13 +58,13 @@ class PatchSpec:
     return height, width, depth
 
   def to_image(self, block: np.ndarray) -> np.ndarray:
-    """Brings int16 `block` [z, y, x] to the record's layout, `image_shape`."""
+    """Converts a block [z, y, x] to the layout of the record, `image_shape`."""
     if self.layout == 'cube':
       return np.ascontiguousarray(block[..., np.newaxis])
     return np.ascontiguousarray(block.transpose(1, 2, 0))
 
   def image_spacing_xyz_mm(self, grid: geometry.Grid) -> tuple[float, ...]:
-    """Spacing of the stored image of a scan with grid `grid`."""
+    """Returns the spacing of an image from a scan with grid `grid`."""
     if self.spacing_mm is None:
       return grid.spacing_xyz_mm
     return (self.spacing_mm,) * 3
@@ -73,17 +73,17 @@ class PatchSpec:
 def source_boxes(
   centers_zyx: np.ndarray, grid: geometry.Grid, spec: PatchSpec
 ) -> list[geometry.Box]:
-  """The voxels each patch is made of.
+  """Returns the box of voxels that each patch is computed from.
 
   Args:
     centers_zyx: [n, 3] fractional indices of the centres.
     grid: grid of the scan, identity direction.
-    spec: what to cut.
+    spec: shape and spacing of a patch.
 
   Returns:
-    n boxes, not clipped to the scan. In voxels of the scan, start =
-    floor(centre + 0.5) - n // 2 on each axis; in mm, the voxels on both sides of every
-    sample.
+    n boxes, not clipped to the scan. In the scan's own voxels, a box of size k starts at
+    floor(centre + 0.5) - k // 2 on each axis; for a spacing in mm, it holds the voxels
+    on both sides of every sample.
   """
   shape = np.array(spec.shape_zyx)
   if spec.spacing_mm is None:
@@ -101,15 +101,15 @@ def source_boxes(
 def sample_positions(
   center_zyx: np.ndarray, grid: geometry.Grid, spec: PatchSpec
 ) -> list[np.ndarray]:
-  """Where a patch in mm is sampled.
+  """Returns the sample positions of a patch with a spacing in mm.
 
   Args:
     center_zyx: [3] fractional index of the centre.
     grid: grid of the scan, identity direction.
-    spec: a patch with `spacing_mm`.
+    spec: has `spacing_mm`.
 
   Returns:
-    For z, y, x: the fractional indices of the samples; sample k lies at
+    For z, y, x: [n] fractional indices of the samples; sample k is at
     (k - (n - 1) / 2) * spacing_mm from the centre.
   """
   assert spec.spacing_mm is not None
@@ -127,18 +127,18 @@ def make_patch(
   grid: geometry.Grid,
   spec: PatchSpec,
 ) -> tuple[np.ndarray, bool]:
-  """Cuts one patch out of the voxels that were read for it.
+  """Makes one patch from the voxels that were read for it.
 
   Args:
-    voxels: HU [z, y, x], the voxels of `inside`.
+    voxels: int16 HU [z, y, x], the voxels of `inside`.
     box: from `source_boxes`.
-    inside: its part inside the scan.
+    inside: the part of `box` inside the scan.
     center_zyx: [3] fractional index of the centre.
     grid: grid of the scan, identity direction.
-    spec: what to cut.
+    spec: shape, spacing and layout of the patch.
 
   Returns:
-    (int16 image of `spec.image_shape`, whether a part lies outside the scan).
+    (int16 HU of `spec.image_shape`, whether a part of it is outside the scan).
   """
   if spec.spacing_mm is None:
     if inside == box:
@@ -167,9 +167,9 @@ def make_patch(
 def _interpolate_axis(
   block: np.ndarray, positions: np.ndarray, axis: int
 ) -> np.ndarray:
-  """Linear interpolation of `block` along `axis`; beyond its ends the edge holds.
+  """Interpolates `block` linearly along `axis`; beyond its ends the edge is repeated.
 
-  On a grid along the axes trilinear interpolation is this, three times.
+  On an axis-aligned grid, this on each axis in turn is trilinear interpolation.
   """
   last = block.shape[axis] - 1
   positions = np.clip(positions, 0, last)
@@ -178,5 +178,6 @@ def _interpolate_axis(
   shape = [1, 1, 1]
   shape[axis] = len(positions)
   weight = (positions - low).astype(np.float32).reshape(shape)
-  at_low = block.take(low, axis)
-  return at_low + weight * (block.take(high, axis) - at_low)
+  at_low: np.ndarray = block.take(low, axis)
+  at_high: np.ndarray = block.take(high, axis)
+  return at_low + weight * (at_high - at_low)

@@ -1,22 +1,20 @@
 """Writes a synthetic LUNA16 download: chest phantoms with nodules, vessels and noise.
 
-    luna16-phantom --out_dir=/tmp/luna16 --scans=24
+    luna16-phantom --output_dir=/tmp/luna16 --scans=24
 
-The folder holds what LUNA16's does: subset0..subset9 with `.mhd`/`.raw` scans,
+The folder has the layout of LUNA16's: subset0..subset9 with `.mhd`/`.raw` scans,
 `candidates.csv`, `annotations.csv` and `annotations_excluded.csv`. Some scans are
-flipped, some compressed (`.zraw`), some hold no nodule, and some patches reach over the
-border. The same seed gives the same bytes. Not for medical conclusions of any kind.
+flipped, some are compressed (`.zraw`), some have no nodule, and some patches extend
+beyond the scan. The same seed gives the same bytes. Not for medical conclusions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import concurrent.futures
-import csv
 import dataclasses
 import hashlib
 import multiprocessing
-import os
 import pathlib
 import sys
 
@@ -24,37 +22,47 @@ from absl import flags
 import numpy as np
 
 from luna_tfds import cli
+from luna_tfds import cores
 from luna_tfds import download as download_lib
 from luna_tfds import geometry
 from luna_tfds import phantom_anatomy
 from luna_tfds import splits
+from luna_tfds import tables
 from luna_tfds.errors import UsageError
 
 FLAGS = cli.new_flags()
 
-_OUT_DIR = flags.DEFINE_string(
-  'out_dir', None, 'Folder to write; must not hold scans yet.', flag_values=FLAGS
+_OUTPUT_DIR = flags.DEFINE_string(
+  'output_dir',
+  None,
+  'Folder to write; must not contain scans yet (required).',
+  flag_values=FLAGS,
 )
-_SCANS = flags.DEFINE_integer('scans', 24, 'How many scans.', flag_values=FLAGS)
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of everything.', flag_values=FLAGS)
+flags.DEFINE_alias('out_dir', 'output_dir', flag_values=FLAGS)
+_SCANS = flags.DEFINE_integer(
+  'scans', 24, 'Number of scans.', lower_bound=1, flag_values=FLAGS
+)
+_SEED = flags.DEFINE_integer(
+  'seed', 0, 'Seed of all random choices.', lower_bound=0, flag_values=FLAGS
+)
 
 _FIELD_OF_VIEW_MM = 235.0
-# A reconstruction of the lungs alone: patches at the pleura reach over its border.
+# A reconstruction of the lungs only: patches at the pleura extend beyond it.
 _NARROW_FIELD_OF_VIEW_MM = 172.0
 _HEIGHT_MM = 115.0
 _SLICE_SPACINGS_MM = (0.625, 0.7, 1.0, 1.25, 1.5, 2.0, 2.5)
 _NEGATIVES_PER_SCAN = 26
 
-# One scan in so many is of that kind; the offsets keep the kinds apart.
+# One scan in this many has the property.
 _NARROW_EVERY, _FLIPPED_EVERY, _COMPRESSED_EVERY, _HEALTHY_EVERY = 4, 5, 6, 7
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Phantom:
-  """A synthetic scan and what is in it.
+  """A synthetic scan, its findings and its candidates.
 
   Attributes:
-    seriesuid: made up, under the root for made-up identifiers.
+    seriesuid: under 2.25, the root for generated identifiers.
     subset: 0..9.
     grid: its grid, identity direction.
     voxels: int16 HU [z, y, x].
@@ -77,21 +85,21 @@ class Phantom:
 
 
 def make_phantom(index: int, seed: int) -> Phantom:
-  """Makes scan `index` of the download with seed `seed`."""
+  """Makes scan `index` of the download with seed `seed`; the same on every machine."""
   rng = np.random.default_rng([seed, index])
   narrow = index % _NARROW_EVERY == 1
   grid = _random_grid(rng, _NARROW_FIELD_OF_VIEW_MM if narrow else _FIELD_OF_VIEW_MM)
   chest = phantom_anatomy.Chest(rng, grid)
   volume = chest.paint(rng)
-  trunks = chest.vessels(rng)
+  vessels = chest.vessels(rng)
   healthy = index % _HEALTHY_EVERY == 3
   nodules = [] if healthy else chest.nodules(rng)
-  specks = [
+  small_nodules = [
     phantom_anatomy.random_nodule(rng, chest.lung_point(rng), 2.0, 2.9)
     for _ in range(3)
   ]
-  for ball in [*trunks, *nodules, *specks]:
-    phantom_anatomy.stamp(volume, grid, ball)
+  for ball in [*vessels, *nodules, *small_nodules]:
+    phantom_anatomy.draw_ball(volume, grid, ball)
   phantom_anatomy.add_noise(volume, rng)
   if index % 3 == 1 and not narrow:
     phantom_anatomy.mask_field_of_view(
@@ -99,13 +107,13 @@ def make_phantom(index: int, seed: int) -> Phantom:
     )
   digest = hashlib.blake2b(f'{seed}/{index}'.encode(), digest_size=12).hexdigest()
   excluded = [(*b.center_xyz_mm, -1.0) for b in nodules]
-  excluded += [(*b.center_xyz_mm, 2 * b.radius_mm) for b in specks]
+  excluded += [(*b.center_xyz_mm, 2 * b.radius_mm) for b in small_nodules]
   return Phantom(
     seriesuid=f'2.25.{int(digest, 16)}',
     subset=index % splits.NUM_SUBSETS,
     grid=grid,
     voxels=np.rint(volume).clip(-3024, 3071).astype(np.int16),
-    candidates=_make_candidates(rng, chest, trunks, nodules, specks),
+    candidates=_make_candidates(rng, chest, vessels, nodules, small_nodules),
     nodules=[(*b.center_xyz_mm, 2 * b.radius_mm) for b in nodules],
     excluded=excluded,
     flipped=index % _FLIPPED_EVERY == 2,
@@ -113,50 +121,47 @@ def make_phantom(index: int, seed: int) -> Phantom:
   )
 
 
-def write_download(out_dir: pathlib.Path, num_scans: int, seed: int) -> None:
+def write_download(output_dir: pathlib.Path, num_scans: int, seed: int) -> None:
   """Writes a synthetic LUNA16 download.
 
   Args:
-    out_dir: folder to write; made if it is not there.
-    num_scans: scan k lies in subset k % 10.
-    seed: seed of everything.
+    output_dir: folder to write; created if it does not exist.
+    num_scans: at least 1; scan k is in subset k % 10.
+    seed: seed of all random choices, 0 or more.
 
   Raises:
-    UsageError: the folder holds scans already, or there is nothing to write.
+    UsageError: the folder already contains scans.
   """
-  if num_scans < 1:
-    raise UsageError(f'--scans must be at least 1. Received: {num_scans}')
-  if any(out_dir.glob('subset*/*.mhd')):
-    raise UsageError(f'{out_dir}: holds scans already; give an empty --out_dir')
+  if any(output_dir.glob('subset*/*.mhd')):
+    raise UsageError(
+      f'{output_dir}: already contains scans; give an empty --output_dir'
+    )
   for subset in range(splits.NUM_SUBSETS):
-    (out_dir / f'subset{subset}').mkdir(parents=True, exist_ok=True)
-  tasks = [(out_dir, index, seed) for index in range(num_scans)]
-  workers = min(len(os.sched_getaffinity(0)), num_scans)
+    (output_dir / f'subset{subset}').mkdir(parents=True, exist_ok=True)
+  tasks = [(output_dir, index, seed) for index in range(num_scans)]
+  workers = min(cores.num_usable_cores(), num_scans)
   with concurrent.futures.ProcessPoolExecutor(
     workers, mp_context=multiprocessing.get_context('spawn')
   ) as pool:
     phantoms = list(pool.map(_write_scan, tasks))
   rows = [(p.seriesuid, *row) for p in phantoms for row in p.candidates]
   order = np.random.default_rng([seed, num_scans, 1]).permutation(len(rows))
-  _write_csv(
-    out_dir / download_lib.CANDIDATE_LISTS['V1'], 'class', [rows[i] for i in order]
-  )
-  for name, kind in (
-    (download_lib.ANNOTATIONS, 'nodules'),
-    (download_lib.ANNOTATIONS_EXCLUDED, 'excluded'),
-  ):
-    found = [(p.seriesuid, *row) for p in phantoms for row in getattr(p, kind)]
-    _write_csv(out_dir / name, 'diameter_mm', found)
+  candidates = [rows[i] for i in order]
+  nodules = [(p.seriesuid, *row) for p in phantoms for row in p.nodules]
+  excluded = [(p.seriesuid, *row) for p in phantoms for row in p.excluded]
+  _write_table(output_dir / download_lib.CANDIDATE_LISTS['V1'], 'class', candidates)
+  _write_table(output_dir / download_lib.ANNOTATIONS, 'diameter_mm', nodules)
+  _write_table(output_dir / download_lib.ANNOTATIONS_EXCLUDED, 'diameter_mm', excluded)
 
 
 def write_scan(folder: pathlib.Path, phantom: Phantom) -> pathlib.Path:
-  """Writes `<seriesuid>.mhd` and its data file; returns the path of the header."""
+  """Writes `<seriesuid>.mhd` and its data file; returns the path of the `.mhd`."""
   import SimpleITK as sitk
 
   voxels, grid = phantom.voxels, phantom.grid
   direction, origin = (1.0, 1.0, 1.0), np.array(grid.origin_xyz_mm)
   if phantom.flipped:
-    # The first voxel stored is the opposite corner of each slice.
+    # The file starts with the opposite corner of each slice.
     voxels, direction = voxels[:, ::-1, ::-1], (-1.0, -1.0, 1.0)
     _, rows, columns = grid.shape_zyx
     origin = geometry.voxel_to_world(np.array([0, rows - 1, columns - 1]), grid)
@@ -170,11 +175,12 @@ def write_scan(folder: pathlib.Path, phantom: Phantom) -> pathlib.Path:
 
 
 def main(unused: list[str]) -> None:
-  """Writes the download the flags ask for."""
+  """Flags -> download."""
   del unused
-  out_dir = pathlib.Path(cli.required_value(_OUT_DIR)).expanduser()
-  write_download(out_dir, _SCANS.value, _SEED.value)
-  print(f'wrote {_SCANS.value} synthetic scans to {out_dir}', file=sys.stderr)
+  output_dir = pathlib.Path(cli.required(_OUTPUT_DIR)).expanduser()
+  write_download(output_dir, _SCANS.value, _SEED.value)
+  scans = '1 synthetic scan' if _SCANS.value == 1 else f'{_SCANS.value} synthetic scans'
+  print(f'wrote {scans} to {output_dir}', file=sys.stderr)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -187,9 +193,9 @@ def _make_candidates(
   chest: phantom_anatomy.Chest,
   vessels: Sequence[phantom_anatomy.Ball],
   nodules: Sequence[phantom_anatomy.Ball],
-  specks: Sequence[phantom_anatomy.Ball],
+  small_nodules: Sequence[phantom_anatomy.Ball],
 ) -> list[tuple[float, ...]]:
-  """Returns (x, y, z, class): several hits a nodule, and what detectors mistake."""
+  """Returns rows (x, y, z, class): one to three hits per nodule, and likely mistakes."""
   rows = []
   for nodule in nodules:
     for _ in range(int(rng.integers(1, 4))):
@@ -200,7 +206,7 @@ def _make_candidates(
   inside = [b for b in inside if b.radius_mm > 1.1 and chest.in_scan(b.center_xyz_mm)]
   picks = rng.choice(len(inside), size=_NEGATIVES_PER_SCAN * 2 // 3, replace=False)
   points = [inside[i].center_xyz_mm for i in picks]
-  points += [b.center_xyz_mm for b in specks]
+  points += [b.center_xyz_mm for b in small_nodules]
   while len(points) < _NEGATIVES_PER_SCAN:
     points.append(chest.lung_point(rng, 0.0, 0.3))
   for point in points:
@@ -224,21 +230,25 @@ def _random_grid(rng: np.random.Generator, field_of_view_mm: float) -> geometry.
 
 
 def _write_scan(task: tuple[pathlib.Path, int, int]) -> Phantom:
-  out_dir, index, seed = task
+  """Makes and writes a scan; returns it without its voxels."""
+  output_dir, index, seed = task
   phantom = make_phantom(index, seed)
-  write_scan(out_dir / f'subset{phantom.subset}', phantom)
-  # The voxels are on disk; sending them back would cost more than making them.
+  write_scan(output_dir / f'subset{phantom.subset}', phantom)
+  # The voxels are not needed any more, and returning them would be slow.
   return dataclasses.replace(phantom, voxels=phantom.voxels[:0])
 
 
-def _write_csv(
+def _write_table(
   path: pathlib.Path, value_column: str, rows: Sequence[tuple[str | float, ...]]
 ) -> None:
-  with path.open('w', newline='') as file:
-    writer = csv.writer(file, lineterminator='\n')
-    writer.writerow(['seriesuid', 'coordX', 'coordY', 'coordZ', value_column])
-    for seriesuid, x, y, z, value in rows:
-      writer.writerow([seriesuid, f'{x:.6f}', f'{y:.6f}', f'{z:.6f}', f'{value:.9g}'])
+  tables.write_table(
+    path,
+    value_column,
+    (
+      (seriesuid, f'{x:.6f}', f'{y:.6f}', f'{z:.6f}', f'{value:.9g}')
+      for seriesuid, x, y, z, value in rows
+    ),
+  )
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Which candidates go in: every choice follows from a keyed hash, so it is stable."""
+"""Keys of records, and keyed hashes of them: random choices that never change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def record_key(seriesuid: str, candidate_id: int) -> str:
-  """The key of a record, `seriesuid/candidate_id`."""
+  """Returns the key of a record, `seriesuid/candidate_id`."""
   return f'{seriesuid}/{candidate_id}'
 
 
@@ -18,8 +18,8 @@ def hash_keys(keys: Iterable[str], seed: int, purpose: str) -> np.ndarray:
 
   Args:
     keys: [n] strings.
-    seed: another seed, other numbers.
-    purpose: keeps uses apart, so that one choice tells nothing about another.
+    seed: hash seed.
+    purpose: name of the use; hashes for different purposes are independent.
 
   Returns:
     [n] uint64.

@@ -1,7 +1,7 @@
-"""The record: its features, how one is encoded, how a batch is parsed.
+"""The record: its features, their encoding, and the parsing of a batch.
 
-The only module that knows the features. Encoding and writing need no TensorFlow,
-which keeps the extraction workers small.
+Features are defined here alone. Encoding does not need TensorFlow, which saves memory in
+the workers of the job.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ DATASET_NAME = 'luna16_patches'
 
 LABELS = ('non_nodule', 'nodule')
 
-
-# All features but the image take about this much in a serialised record.
+# Approximate size of all features but the image in a serialised record.
 METADATA_BYTES = 320
 
 _SHARD_NAME = re.compile(r'\w+-(?P<split>[^.]+)\.tfrecord-(?P<index>\d{5})-of-\d{5}')
 
-
-# How a feature lies in the tf.Example: dtype there, shape there, dtype in memory.
+# Each feature's type and shape in the tf.Example, and its dtype in memory.
 _STORED = {
   'image': ('string', (), 'int16'),
   'label': ('int64', (), 'int64'),
@@ -47,7 +45,7 @@ _STORED = {
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-  """One candidate. The features of the same names hold its fields.
+  """One candidate; its fields are the features of the same names.
 
   Attributes:
     image: int16 HU [height, width, channels] or [depth, height, width, 1].
@@ -56,12 +54,12 @@ class Record:
     candidate_id: row in the candidates file, from 0.
     subset: LUNA16's subset 0..9 of the scan, -1 if unknown.
     center_xyz_mm: the centre as in the CSV; NaN if unknown.
-    center_zyx: fractional voxel index of the centre in the scan, its axes along
-      world z, y, x; NaN if unknown.
-    spacing_xyz_mm: of the image as stored; NaN if unknown.
-    nodule_id: row of annotations.csv the candidate hits, -1 for none.
-    diameter_mm: of that nodule, 0 for none.
-    excluded: hits an excluded finding and no nodule.
+    center_zyx: fractional voxel index of the centre in the scan in world orientation;
+      NaN if unknown.
+    spacing_xyz_mm: spacing of the image as stored; NaN if unknown.
+    nodule_id: row of annotations.csv that the candidate hits, -1 for none.
+    diameter_mm: diameter of that nodule, 0 for none.
+    excluded: whether the candidate hits an excluded finding and no nodule.
   """
 
   image: np.ndarray
@@ -87,7 +85,7 @@ def features(image_shape: tuple[int, ...]) -> tfds.features.FeaturesDict:
   raw = tfds.features.Encoding.BYTES
   return tfds.features.FeaturesDict(
     {
-      # Raw bytes: as an int64 list a negative HU would take ten bytes.
+      # Raw bytes, as a negative number in an int64 list takes ten bytes.
       'image': tfds.features.Tensor(
         shape=image_shape,
         dtype=np.int16,
@@ -105,7 +103,7 @@ def features(image_shape: tuple[int, ...]) -> tfds.features.FeaturesDict:
       'subset': tfds.features.Scalar(
         np.int64, doc="LUNA16's subset 0..9, -1 if unknown"
       ),
-      # Raw bytes: a tf.Example's float list holds 32 bits only.
+      # Raw bytes, as a float list of a tf.Example has 32 bits only.
       'center_xyz_mm': tfds.features.Tensor(
         shape=(3,), dtype=np.float64, encoding=raw, doc='Centre in mm, as in the CSV'
       ),
@@ -129,9 +127,9 @@ def features(image_shape: tuple[int, ...]) -> tfds.features.FeaturesDict:
 
 
 class RecordEncoder:
-  """Serialises records to the bytes of a tf.Example, the same in every process.
+  """Serialises records to tf.Examples; the bytes are the same in every process.
 
-  The bytes are those TFDS's own serializer writes, at a fraction of its time.
+  They equal those of TFDS's own serializer, which is several times slower.
   """
 
   def __init__(self, image_shape: tuple[int, ...]):
@@ -141,7 +139,7 @@ class RecordEncoder:
     """Returns the serialised record.
 
     Raises:
-      ValueError: the image has another shape or dtype than the features.
+      ValueError: the shape or dtype of the image is not that of the feature.
     """
     if record.image.shape != self._image_shape or record.image.dtype != np.int16:
       raise ValueError(
@@ -161,11 +159,12 @@ class RecordEncoder:
       else:
         stored[name].bytes_list.value.append(np.asarray(value, dtype).tobytes())
     # Without `deterministic` the order of the features differs between processes.
-    return example.SerializeToString(deterministic=True)
+    serialized: bytes = example.SerializeToString(deterministic=True)
+    return serialized
 
 
 def shard_name(split: str, index: int, num_shards: int) -> str:
-  """Returns the file name of a shard, as TFDS wants it."""
+  """Returns the file name of a shard by TFDS's convention."""
   return f'{DATASET_NAME}-{split}.tfrecord-{index:05d}-of-{num_shards:05d}'
 
 
@@ -182,7 +181,7 @@ def parse_shard_name(name: str) -> tuple[str, int]:
 
 
 def record_bytes(image_shape: tuple[int, ...]) -> int:
-  """Returns about how many bytes a record takes in a shard."""
+  """Returns the approximate size of a record in a shard."""
   image = int(np.prod(image_shape, dtype=np.int64)) * np.dtype(np.int16).itemsize
   return image + METADATA_BYTES + tfrecord.TFRECORD_OVERHEAD_BYTES
 
@@ -195,10 +194,10 @@ def parse_batch(
   Args:
     serialized: [n] string tensor.
     image_shape: shape of an image.
-    names: the features wanted; all by default. Those not named cost nothing.
+    names: the features to parse; all by default. Others are not decoded.
 
   Returns:
-    Tensors by name, [n, ...], in the dtypes of the record.
+    Tensors [n, ...] by name, with the dtypes of the features.
   """
   import tensorflow as tf
 
@@ -207,7 +206,7 @@ def parse_batch(
     name: tf.io.FixedLenFeature(_STORED[name][1], getattr(tf, _STORED[name][0]))
     for name in names
   }
-  parsed = tf.io.parse_example(serialized, spec)
+  parsed: dict[str, Any] = tf.io.parse_example(serialized, spec)
   shapes = {'image': image_shape, 'center_xyz_mm': (3,)}
   for name in names:
     stored, _, dtype = _STORED[name]

@@ -1,34 +1,29 @@
-"""Opens a CT scan: the header first, then only the voxels that are asked for."""
+"""Opens a CT scan: reads the header, then only the requested voxels."""
 
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import pathlib
 from typing import Any
-import zlib
 
 import numpy as np
 
 from luna_tfds import geometry
+from luna_tfds import image_files
 from luna_tfds.errors import ScanError
 from luna_tfds.geometry import Box
 
 _HU_RANGE = np.iinfo(np.int16)
 
-# Files are decompressed in pieces of this size to check them.
-_CHUNK_BYTES = 2**20
+# The distances between the slices of a DICOM series may differ by this part of their
+# median. A missing slice doubles one of them.
+_SPACING_TOLERANCE = 0.25
 
-# zlib's way to say: a zlib or a gzip header, as ITK takes both.
-_ANY_HEADER = 47
-
-# The steps between the slices of a DICOM series may differ by this part of a step; a
-# missing slice makes one twice as long.
-_STEP_TOLERANCE = 0.25
+_IMAGE_POSITION = '0020|0032'  # the DICOM tag ImagePositionPatient
 
 
 class _ImageView(np.ndarray):
-  """A view of an image's voxels that keeps the image alive; saves a copy of a scan."""
+  """A view of the voxels of an ITK image that keeps the image alive: saves a copy."""
 
   image: object = None
 
@@ -40,7 +35,7 @@ class Scan:
   Attributes:
     path: the `.mhd` (or other image) file, or a folder of DICOM slices.
     grid: its grid in world orientation (identity direction).
-    orientation: how the stored array becomes world-oriented.
+    orientation: converts the stored array to world orientation.
     reads_regions: whether a region can be read without the rest of the file.
     bytes_per_voxel: as stored on disk.
   """
@@ -64,10 +59,10 @@ class Scan:
     return self.orientation.apply(_to_int16(_read_voxels(self.path), self.path))
 
   def read_region(self, box: Box) -> np.ndarray:
-    """Reads the voxels of `box` alone.
+    """Reads the voxels of a region.
 
     Args:
-      box: a region inside the scan, world orientation, no side empty.
+      box: a region inside the scan, in world orientation; no side is empty.
 
     Returns:
       int16 HU [z, y, x] in world orientation.
@@ -83,33 +78,27 @@ class Scan:
     return self.orientation.apply(_to_int16(voxels, self.path))
 
   def _check_contents(self) -> None:
-    """Raises ScanError if voxels are missing or damaged where ITK would not tell.
-
-    Instead of the missing part of a `.zraw` or a NIfTI file ITK returns whatever the
-    memory held.
-    """
-    try:
-      if self.path.suffix == '.mhd' and not self.reads_regions:
-        _check_compressed(self.path, self.grid.num_voxels * self.bytes_per_voxel)
-      elif self.path.name.endswith(('.nii', '.nii.gz')):
-        _check_nifti(self.path, self.grid.num_voxels)
-    except (OSError, EOFError, zlib.error) as error:
-      raise ScanError(f'{self.path}: its data are damaged: {error}') from error
+    """Raises ScanError if voxels are missing or damaged where ITK raises no error."""
+    if self.path.suffix == '.mhd' and not self.reads_regions:
+      num_bytes = self.grid.num_voxels * self.bytes_per_voxel
+      image_files.check_compressed_data(self.path, num_bytes)
+    elif self.path.name.endswith(('.nii', '.nii.gz')):
+      image_files.check_nifti(self.path, self.grid.num_voxels)
 
 
 def open_scan(path: str | pathlib.Path) -> Scan:
   """Reads the header of a scan and checks it against its data file.
 
   Args:
-    path: `.mhd`, `.nii`, `.nii.gz` or another file SimpleITK reads, or a folder that
-      holds the slices of one DICOM series.
+    path: `.mhd`, `.nii`, `.nii.gz` or another file that SimpleITK reads, or a folder
+      that holds the slices of one DICOM series.
 
   Returns:
     The scan.
 
   Raises:
-    ScanError: there is no such scan, or its header is not one of a CT volume that
-      lies along the world's axes, or the data file does not fit the header.
+    ScanError: the scan does not exist, is not a CT volume whose axes are parallel to
+      the world's, or its data file does not match its header.
   """
   import SimpleITK as sitk
 
@@ -117,128 +106,78 @@ def open_scan(path: str | pathlib.Path) -> Scan:
   if not path.exists():
     raise ScanError(f'{path}: no such file')
   try:
-    reader: Any = _dicom_reader(path) if path.is_dir() else sitk.ImageFileReader()
-    if path.is_dir():
-      reader.MetaDataDictionaryArrayUpdateOn()
-      image = reader.Execute()
-      _check_slices(path, reader, len(reader.GetFileNames()))
-      size, spacing, origin = image.GetSize(), image.GetSpacing(), image.GetOrigin()
-      direction, pixel_id = image.GetDirection(), image.GetPixelID()
-      components = image.GetNumberOfComponentsPerPixel()
-    else:
-      reader.SetFileName(str(path))
-      reader.ReadImageInformation()
-      size, spacing, origin = reader.GetSize(), reader.GetSpacing(), reader.GetOrigin()
-      direction, pixel_id = reader.GetDirection(), reader.GetPixelID()
-      components = reader.GetNumberOfComponents()
+    header = _read_dicom_header(path) if path.is_dir() else _read_header(path)
   except RuntimeError as error:
     raise ScanError(f'{path}: {_last_line(error)}') from error
-  if len(size) != 3 or components != 1:
+  if len(header.size_xyz) != 3 or header.num_components != 1:
     raise ScanError(
-      f'{path}: not a CT volume: {len(size)} axes, {components} values a voxel'
+      f'{path}: not a CT volume: {len(header.size_xyz)} axes, {header.num_components} '
+      'values per voxel'
     )
   try:
     stored = geometry.Grid(
-      shape_zyx=tuple(size[::-1]),
-      spacing_xyz_mm=tuple(spacing),
-      origin_xyz_mm=tuple(origin),
-      direction=tuple(direction),
+      shape_zyx=header.size_xyz[::-1],
+      spacing_xyz_mm=header.spacing_xyz_mm,
+      origin_xyz_mm=header.origin_xyz_mm,
+      direction=header.direction,
     )
     grid, orientation = geometry.orient(stored)
   except ValueError as error:
     raise ScanError(f'{path}: {error}') from error
-  bytes_per_voxel = sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], pixel_id)).itemsize
-  reads_regions = False
-  if path.suffix == '.mhd':
-    reads_regions = _check_data_file(path, stored.num_voxels * bytes_per_voxel)
+  one_voxel = sitk.Image([1, 1, 1], header.pixel_id)
+  bytes_per_voxel = sitk.GetArrayViewFromImage(one_voxel).itemsize
+  reads_regions = path.suffix == '.mhd' and image_files.check_data_file(
+    path, stored.num_voxels * bytes_per_voxel
+  )
   return Scan(path, grid, orientation, reads_regions, bytes_per_voxel)
 
 
-def read_meta_header(path: pathlib.Path) -> dict[str, str]:
-  """Returns the `Key = value` lines of a MetaImage header.
+@dataclasses.dataclass(frozen=True)
+class _Header:
+  """The header of an image as ITK returns it; `pixel_id` is ITK's voxel type."""
 
-  SimpleITK does not tell `ElementDataFile`, which must be checked before it reads.
-  """
-  header = {}
-  for line in path.read_bytes().decode('latin-1').splitlines():
-    key, equals, value = line.partition('=')
-    if equals:
-      header[key.strip()] = value.strip()
-  return header
-
-
-def data_file_of(path: pathlib.Path) -> pathlib.Path:
-  """Returns the data file a `.mhd` names, if it lies in the scan's own folder.
-
-  Raises:
-    ScanError: the header names none, a list or pattern of files, or one outside.
-  """
-  name = read_meta_header(path).get('ElementDataFile', '')
-  if not name or name.split()[0].upper() in ('LIST', 'LOCAL') or '%' in name:
-    raise ScanError(
-      f'{path}: ElementDataFile = {name or "(missing)"}: one data file in the '
-      'same folder is needed'
-    )
-  data_file = pathlib.PurePath(name)
-  if data_file.is_absolute() or '..' in data_file.parts or '\\' in name:
-    raise ScanError(
-      f"{path}: ElementDataFile = {name} leaves the scan's folder, which is refused"
-    )
-  return path.parent / data_file
+  size_xyz: tuple[int, ...]
+  spacing_xyz_mm: tuple[float, ...]
+  origin_xyz_mm: tuple[float, ...]
+  direction: tuple[float, ...]
+  pixel_id: int
+  num_components: int
 
 
-def _check_data_file(path: pathlib.Path, num_bytes: int) -> bool:
-  """Checks the data file of a `.mhd`; returns whether regions of it can be read."""
-  data_file = data_file_of(path)
-  if not data_file.is_file():
-    raise ScanError(f'{path}: its data file {data_file.name} is missing')
-  header = read_meta_header(path)
-  if header.get('CompressedData', 'False').lower() == 'true':
-    return False
-  found = data_file.stat().st_size
-  if header.get('HeaderSize', '0') == '0' and found != num_bytes:
-    problem = 'truncated' if found < num_bytes else 'longer than its header says'
-    raise ScanError(
-      f'{path}: the data file {data_file.name} is {problem}: {found} bytes where '
-      f'the header promises {num_bytes}'
-    )
-  return True
+def _read_header(path: pathlib.Path) -> _Header:
+  import SimpleITK as sitk
 
-
-def _check_compressed(path: pathlib.Path, num_bytes: int) -> None:
-  """Decompresses the data file of a `.mhd`, for its length and its checksum."""
-  data_file, decompressor, found = (
-    data_file_of(path),
-    zlib.decompressobj(_ANY_HEADER),
-    0,
+  reader = sitk.ImageFileReader()
+  reader.SetFileName(str(path))
+  reader.ReadImageInformation()
+  return _Header(
+    tuple(reader.GetSize()),
+    tuple(reader.GetSpacing()),
+    tuple(reader.GetOrigin()),
+    tuple(reader.GetDirection()),
+    reader.GetPixelID(),
+    reader.GetNumberOfComponents(),
   )
-  with data_file.open('rb') as file:
-    while chunk := file.read(_CHUNK_BYTES):
-      found += len(decompressor.decompress(chunk))
-  if not decompressor.eof or found != num_bytes:
-    raise ScanError(
-      f'{path}: the data file {data_file.name} is truncated or of another scan: it '
-      f'holds {found} bytes where the header promises {num_bytes}'
-    )
 
 
-def _check_nifti(path: pathlib.Path, num_voxels: int) -> None:
-  """Checks the length of a NIfTI-1 file, and the checksum if it is compressed."""
-  with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
-    header = file.read(348)
-    found = len(header) + sum(map(len, iter(lambda: file.read(_CHUNK_BYTES), b'')))
-  for order in ('little', 'big'):
-    if int.from_bytes(header[:4], order) == 348:
-      # Header and extension flag, then the voxels of `bitpix` bits.
-      needed = 352 + num_voxels * int.from_bytes(header[72:74], order) // 8
-      if found < needed:
-        raise ScanError(
-          f'{path}: truncated: {found} bytes where the header promises {needed}'
-        )
+def _read_dicom_header(folder: pathlib.Path) -> _Header:
+  """Reads the headers of all slices, and checks that the slices are evenly spaced."""
+  reader = _dicom_reader(folder)
+  reader.MetaDataDictionaryArrayUpdateOn()
+  image = reader.Execute()
+  _check_slices(folder, reader)
+  return _Header(
+    tuple(image.GetSize()),
+    tuple(image.GetSpacing()),
+    tuple(image.GetOrigin()),
+    tuple(image.GetDirection()),
+    image.GetPixelID(),
+    image.GetNumberOfComponentsPerPixel(),
+  )
 
 
 def _read_voxels(path: pathlib.Path, region: Box | None = None) -> np.ndarray:
-  """Reads voxels in stored orientation; the whole scan if no region is given."""
+  """Reads voxels in stored orientation: those of a region, or all."""
   import SimpleITK as sitk
 
   try:
@@ -262,14 +201,15 @@ def _read_voxels(path: pathlib.Path, region: Box | None = None) -> np.ndarray:
 
 
 def _dicom_reader(folder: pathlib.Path) -> Any:
+  """Returns an `ImageSeriesReader` of the one series in a folder."""
   import SimpleITK as sitk
 
-  # What ITK would warn of on stderr is checked here.
+  # `_check_slices` replaces the warning that ITK writes to stderr.
   sitk.ProcessObject.SetGlobalWarningDisplay(False)
   series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
   if len(series) != 1:
     raise ScanError(
-      f'{folder}: a folder with one DICOM series is needed; it holds {len(series)}'
+      f'{folder}: the folder must hold one DICOM series; found {len(series)}'
     )
   reader = sitk.ImageSeriesReader()
   reader.SetFileNames(
@@ -278,34 +218,35 @@ def _dicom_reader(folder: pathlib.Path) -> Any:
   return reader
 
 
-def _check_slices(folder: pathlib.Path, reader: Any, count: int) -> None:
+def _check_slices(folder: pathlib.Path, reader: Any) -> None:
   """Raises ScanError if the slices of a series are not evenly spaced.
 
-  ITK warns and takes the mean spacing, which puts all slices in the wrong place.
+  ITK only warns, and uses the mean spacing: all slices would be misplaced.
   """
-  key = '0020|0032'  # ImagePositionPatient
-  if not all(reader.HasMetaDataKey(i, key) for i in range(count)):
+  count = len(reader.GetFileNames())
+  if not all(reader.HasMetaDataKey(i, _IMAGE_POSITION) for i in range(count)):
     return
-  positions = [reader.GetMetaData(i, key).split('\\') for i in range(count)]
+  positions = [reader.GetMetaData(i, _IMAGE_POSITION).split('\\') for i in range(count)]
   steps_mm = np.linalg.norm(np.diff(np.array(positions, np.float64), axis=0), axis=1)
-  if count > 1 and np.ptp(steps_mm) > _STEP_TOLERANCE * np.median(steps_mm):
+  if count > 1 and np.ptp(steps_mm) > _SPACING_TOLERANCE * np.median(steps_mm):
     raise ScanError(
-      f'{folder}: slices are missing or unevenly spaced: they lie {steps_mm.min():.4g} '
-      f'to {steps_mm.max():.4g} mm apart'
+      f'{folder}: slices are missing or unevenly spaced: the distances between them are '
+      f'{steps_mm.min():.4g} to {steps_mm.max():.4g} mm'
     )
 
 
 def _to_int16(voxels: np.ndarray, path: pathlib.Path) -> np.ndarray:
+  """Converts voxels of any type: rounds fractions, clips to the range of int16."""
   if voxels.dtype == np.int16:
     return voxels
   if np.issubdtype(voxels.dtype, np.floating):
     if not np.isfinite(voxels).all():
-      raise ScanError(f'{path}: holds values that are not finite')
+      raise ScanError(f'{path}: contains voxels that are not finite')
     voxels = np.rint(voxels)
   return voxels.clip(_HU_RANGE.min, _HU_RANGE.max).astype(np.int16)
 
 
 def _last_line(error: Exception) -> str:
-  """ITK's errors span several lines; the last one tells what happened."""
+  """Returns the last line of a message of ITK's, which holds the reason."""
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   return lines[-1] if lines else type(error).__name__

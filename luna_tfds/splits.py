@@ -1,4 +1,4 @@
-"""Which subset lies in which split, and folds as plain TFDS split strings."""
+"""The split of each subset, and cross-validation folds as TFDS split strings."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ def split_of_subset(subset: int) -> str:
 
 
 def subset_slices(shard_subsets: Mapping[str, Sequence[int]]) -> dict[int, str]:
-  """Returns the split string, in shards, that holds each subset.
+  """Returns the split string of shards for each subset.
 
   Args:
-    shard_subsets: for each stored split the subset of each of its shards, as in
+    shard_subsets: for each stored split, the subset of each of its shards, as in
       `builder.info.metadata['shard_subsets']`. A shard never mixes subsets.
+
+  Returns:
+    E.g. {0: 'train[0shard:4shard]', 8: 'validation[0shard:2shard]'}.
   """
-  pieces: dict[int, list[str]] = {}
+  slices: dict[int, list[str]] = {}
   for split, subsets in shard_subsets.items():
     for subset in sorted(set(subsets)):
       positions = [i for i, s in enumerate(subsets) if s == subset]
       for first, last in _runs(positions):
-        pieces.setdefault(subset, []).append(f'{split}[{first}shard:{last + 1}shard]')
-  return {subset: '+'.join(parts) for subset, parts in sorted(pieces.items())}
+        slices.setdefault(subset, []).append(f'{split}[{first}shard:{last + 1}shard]')
+  return {subset: '+'.join(parts) for subset, parts in sorted(slices.items())}
 
 
 def fold_splits(metadata: Mapping[str, Any], fold: int) -> dict[str, str]:
@@ -45,21 +48,21 @@ def fold_splits(metadata: Mapping[str, Any], fold: int) -> dict[str, str]:
     `train[4shard:32shard]+validation[0shard:4shard]`.
 
   Raises:
-    ValueError: there is no such fold, or the dataset lacks a subset it needs.
+    ValueError: `fold` is out of range, or the dataset lacks a subset of the fold.
   """
   if not 0 <= fold < NUM_SUBSETS:
-    raise ValueError(f'a fold is 0..{NUM_SUBSETS - 1}. Received: {fold}')
+    raise ValueError(f'the fold must be 0..{NUM_SUBSETS - 1}. Received: {fold}')
   slices = subset_slices(metadata['shard_subsets'])
   held_out = {'validation': (fold - 1) % NUM_SUBSETS, 'test': fold}
   for name, subset in held_out.items():
     if subset not in slices:
       raise ValueError(
         f'fold {fold} needs subset {subset} for its {name} split, but the dataset '
-        f'holds subsets {sorted(slices)}'
+        f'contains only subsets {sorted(slices)}'
       )
   train = [s for k, s in slices.items() if k >= 0 and k not in held_out.values()]
   if not train:
-    raise ValueError(f'fold {fold} has no subset left to train on')
+    raise ValueError(f'fold {fold}: the dataset contains no other subset to train on')
   return {
     'train': '+'.join(train),
     **{name: slices[subset] for name, subset in held_out.items()},
@@ -67,7 +70,7 @@ def fold_splits(metadata: Mapping[str, Any], fold: int) -> dict[str, str]:
 
 
 def _runs(positions: Sequence[int]) -> list[tuple[int, int]]:
-  """Joins sorted positions to runs (first, last)."""
+  """Groups sorted positions into consecutive runs (first, last)."""
   runs: list[tuple[int, int]] = []
   for position in positions:
     if runs and position == runs[-1][1] + 1:

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-import os
+import pathlib
 import struct
 
 import google_crc32c
 
-# Added to a record's bytes by the TFRecord format: its length and two checksums.
+# The length and two checksums that the format adds to each record.
 TFRECORD_OVERHEAD_BYTES = 16
-
 
 _CRC_MASK_DELTA = 0xA282EAD8
 
 
-def write_tfrecords(path: str | os.PathLike[str], serialized: Iterable[bytes]) -> int:
-  """Writes a TFRecord file and makes sure that it is on disk.
+def write_tfrecords(path: pathlib.Path, serialized: Iterable[bytes]) -> int:
+  """Writes a TFRecord file.
 
   Args:
-    path: the file; replaced if it is there.
+    path: the file; replaced if it exists.
     serialized: the records.
 
   Returns:
-    Bytes written.
+    The size of the file in bytes.
+
+  Raises:
+    OSError: the file cannot be written.
   """
-  with open(path, 'wb') as file:
+  with path.open('wb') as file:
     for record in serialized:
       length = struct.pack('<Q', len(record))
       file.write(length + _masked_crc(length) + record + _masked_crc(record))
-    file.flush()
-    os.fsync(file.fileno())
     return file.tell()
 
 
 def _masked_crc(data: bytes) -> bytes:
-  """The checksum of the TFRecord format: CRC-32C, rotated and offset."""
+  """Returns the checksum of the format: CRC-32C, rotated and offset, little-endian."""
   crc = google_crc32c.value(data)
   return struct.pack('<I', (((crc >> 15) | (crc << 17)) + _CRC_MASK_DELTA) & 0xFFFFFFFF)

@@ -1,4 +1,4 @@
-"""The configs of `luna16_patches`, and how to make one of your own."""
+"""The configs of `luna16_patches`, built-in and custom."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from luna_tfds import download as download_lib
 from luna_tfds import patches
 from luna_tfds import splits
 
+# The default of `negatives_per_positive`, which names do not mention.
 _RATIO = 5
 
 
 @dataclasses.dataclass(eq=False)
 class Luna16PatchesConfig(tfds.core.BuilderConfig):
-  """What goes into a dataset. Name and description follow from the other fields.
+  """A variant of the dataset; name and description are derived from the other fields.
 
   Attributes:
     spec: shape, spacing and layout of a patch.
     candidate_list: LUNA16's list of candidates, 'V1' or 'V2'.
     negatives_per_positive: negatives kept for each positive, in each subset; None
       keeps all.
-    subsets: the subsets used; None uses all there are.
-    seed: seed of every hash: which negatives, and the order in a shard.
+    subsets: the subsets used; None uses all that are on disk.
+    seed: seed of the hashes that select negatives and order the records of a shard.
     source: 'scans', or 'article' for the article's published JPEG patches.
   """
 
@@ -36,7 +37,7 @@ class Luna16PatchesConfig(tfds.core.BuilderConfig):
   seed: int = 0
   source: str = 'scans'
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.candidate_list not in download_lib.CANDIDATE_LISTS:
       raise ValueError(
         f'the candidate list must be one of {sorted(download_lib.CANDIDATE_LISTS)}. '
@@ -48,14 +49,14 @@ class Luna16PatchesConfig(tfds.core.BuilderConfig):
     if self.subsets is not None:
       self.subsets = tuple(sorted(set(self.subsets)))
       if not self.subsets or not set(self.subsets) <= set(range(splits.NUM_SUBSETS)):
-        raise ValueError(f'subsets must be among 0..9. Received: {self.subsets}')
+        raise ValueError(f'subsets must be in 0..9. Received: {self.subsets}')
     if self.source not in ('scans', 'article'):
       raise ValueError(f'unknown source. Received: {self.source!r}')
     self.name = self.name or _name(self)
     self.description = self.description or _description(self)
 
   def fingerprint_fields(self) -> dict[str, Any]:
-    """The fields that decide the bytes of a record."""
+    """Returns the fields that determine the bytes of a record."""
     return {
       'spec': dataclasses.asdict(self.spec),
       'seed': self.seed,
@@ -64,7 +65,7 @@ class Luna16PatchesConfig(tfds.core.BuilderConfig):
 
 
 def _name(config: Luna16PatchesConfig) -> str:
-  """E.g. `axial_50px`, `cube_48mm_all`, `stack_5x64px_neg10_seed3`."""
+  """Returns e.g. `axial_50px`, `cube_48mm_all`, `stack_5x64px_neg10_seed3`."""
   if config.source == 'article':
     return 'article'
   depth, height, width = config.spec.shape_zyx
@@ -142,26 +143,31 @@ def custom_config(
   spacing_mm: float | None = None,
   **changes: Any,
 ) -> Luna16PatchesConfig:
-  """Makes a config of your own from another one; it gets its own name.
+  """Makes a config from another one by changing some of its fields.
 
   Args:
-    base: where to start, e.g. `CONFIGS['axial_50px']`.
+    base: e.g. `CONFIGS['axial_50px']`.
     patch_shape: (height, width) or (depth, height, width). A depth makes a cube, or a
-      stack if `base` is one.
-    spacing_mm: distance of samples; 0 keeps the scan's own voxels.
+      stack if `base` is a stack.
+    spacing_mm: distance between samples; 0 keeps the scan's own voxels.
     **changes: other fields of the config.
 
   Returns:
-    The config.
+    The config, with a name derived from its fields; the built-in one, if its fields are
+    the same.
 
   Raises:
-    ValueError: a field is out of range.
+    ValueError: a field is out of range, or `base` is `article`, which cannot be changed.
   """
+  if base.source == 'article':
+    raise ValueError(
+      "the config 'article' takes no options: its patches are used as published"
+    )
   spec = base.spec
   if patch_shape is not None:
     if len(patch_shape) not in (2, 3):
       raise ValueError(
-        'patch_shape is height,width or depth,height,width. '
+        'patch_shape must be height,width or depth,height,width. '
         f'Received: {",".join(map(str, patch_shape))}'
       )
     flat = len(patch_shape) == 2
@@ -180,4 +186,7 @@ def custom_config(
       'source',
     )
   }
-  return Luna16PatchesConfig(**{**kept, **changes, 'spec': spec})
+  config = Luna16PatchesConfig(**{**kept, **changes, 'spec': spec})
+  # TFDS refuses a custom config with the name of a built-in one.
+  same = [c for c in CONFIGS.values() if vars(c) == vars(config)]
+  return same[0] if same else config

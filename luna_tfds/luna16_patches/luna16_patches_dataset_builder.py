@@ -20,8 +20,8 @@ _PREPARER_GROUP = 'luna16_patches.preparer'
 class Builder(dataset_builder.FileReaderBuilder):
   """Patches around LUNA16's candidates.
 
-  Reading needs neither Beam nor SimpleITK. Preparing is `luna16-extract`;
-  `download_and_prepare` is another door to the same code.
+  Reading needs neither Beam nor SimpleITK. `download_and_prepare` runs the code of
+  `luna16-extract`.
   """
 
   VERSION = tfds.core.Version('1.0.0')
@@ -47,20 +47,20 @@ class Builder(dataset_builder.FileReaderBuilder):
     download_config: tfds.download.DownloadConfig | None = None,
     **unused: Any,
   ) -> None:
-    """Extracts the dataset, or reuses it if it is there.
+    """Extracts the dataset, or reuses it if it exists.
 
-    Not TFDS's own way, which writes to a folder of random name and so could not go on
-    after a crash.
+    Replaces TFDS's implementation, which writes to a folder with a random name and so
+    cannot resume after a crash.
 
     Args:
       download_dir: its subfolder `manual` is the LUNA16 download, if
         `download_config.manual_dir` does not name it.
       download_config: `manual_dir`, `beam_runner`, `beam_options` and `download_mode`
-        are heeded.
-      **unused: accepted for TFDS's sake.
+        are used, the rest is ignored.
+      **unused: arguments that TFDS may pass.
 
     Raises:
-      UsageError: an input is missing or wrong.
+      UsageError: an input is missing or invalid.
       JobError: the job failed.
     """
     del unused
@@ -72,7 +72,7 @@ class Builder(dataset_builder.FileReaderBuilder):
     luna_dir = pathlib.Path(config.manual_dir or root / 'manual')
     if not luna_dir.is_dir():
       raise UsageError(
-        f'{self.info.full_name} is not in {self.data_dir_root}; make it with '
+        f'{self.info.full_name} is not in {self.data_dir_root}; extract it with '
         f'luna16-extract --luna_dir=LUNA16_DOWNLOAD --data_dir={self.data_dir_root} '
         f'--config={self.builder_config.name}'
       )
@@ -82,7 +82,7 @@ class Builder(dataset_builder.FileReaderBuilder):
   def _download_and_prepare(
     self, luna_dir: pathlib.Path, download_config: tfds.download.DownloadConfig
   ) -> None:
-    """Runs the preparer that is installed: the Beam job."""
+    """Runs `beam_jobs.job.prepare`, which this package must not import."""
     preparers = importlib.metadata.entry_points(group=_PREPARER_GROUP)
     if not preparers:
       raise UsageError(
