@@ -49,7 +49,9 @@ def read_lists(folder: pathlib.Path) -> dict[str, tuple[ArticleImage, ...]]:
       larger than 50x50 pixels.
   """
   if not folder.is_dir():
-    raise UsageError(f"{folder}: no such folder; --luna_dir must be the folder of the article's patches")
+    raise UsageError(
+      f"{folder}: no such folder; --luna_dir must be the folder of the article's patches"
+    )
   splits = {
     split: _read_list(folder, folder / name)
     for split, name in LISTS.items()

@@ -40,7 +40,9 @@ class PatchSpec:
     if self.layout not in LAYOUTS:
       raise ValueError(f'layout must be one of {LAYOUTS}. Received: {self.layout!r}')
     if self.layout == 'axial' and self.shape_zyx[0] != 1:
-      raise ValueError(f'an axial patch must have one slice. Received: {self.shape_zyx}')
+      raise ValueError(
+        f'an axial patch must have one slice. Received: {self.shape_zyx}'
+      )
     if self.spacing_mm is not None and not 0 < self.spacing_mm < np.inf:
       raise ValueError(f'spacing_mm must be positive. Received: {self.spacing_mm}')
 

@@ -85,13 +85,17 @@ class Chest:
       )
       _blend(plane, _smooth_step(1 - heart, 0.03), _BLOOD_HU)
       disc = abs((z + phase) % 24 - 12) < 3
-      _blend(plane, _smooth_step(1 - spine, 0.05), _MUSCLE_HU + 30 if disc else _MARROW_HU)
+      _blend(
+        plane, _smooth_step(1 - spine, 0.05), _MUSCLE_HU + 30 if disc else _MARROW_HU
+      )
       if not disc:
         _blend(plane, _smooth_step(0.09 - np.abs(spine - 0.92), 0.03), _BONE_HU)
       volume[k] = plane
     return volume
 
-  def _lung_radius(self, side: int, x: Coordinate, y: Coordinate, z: float) -> np.ndarray:
+  def _lung_radius(
+    self, side: int, x: Coordinate, y: Coordinate, z: float
+  ) -> np.ndarray:
     """Returns 1 on the surface of a lung, less inside; the diaphragm bounds it below."""
     squared = (
       ((x - side * self.lung_offset_mm) / self.lung_mm[0]) ** 2
