@@ -1,4 +1,4 @@
-"""The Beam job that cuts LUNA16 into patches.
+"""The Beam job that extracts the dataset: `job.prepare`, or its parts.
 
-Public PTransforms and the plan they carry out, for pipelines of your own.
+`plan.make_plan` and `transforms.WriteShards` can be used in other pipelines.
 """

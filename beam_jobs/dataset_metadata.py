@@ -1,4 +1,4 @@
-"""Makes finished shards a dataset that TFDS reads."""
+"""The metadata that makes finished shards a TFDS dataset, and failed_scans.csv."""
 
 from __future__ import annotations
 
@@ -12,39 +12,43 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from beam_jobs import plan as plan_lib
-from beam_jobs import shard_writer
+from beam_jobs.shard_result import ShardResult
+from luna_tfds import atomic_files
+from luna_tfds import luna16_patches
+from luna_tfds import records
 
 FAILED_SCANS = 'failed_scans.csv'
 
 
 def write_metadata(
-  builder: Any,
+  builder: luna16_patches.Builder,
   plan: plan_lib.Plan,
-  results: Sequence[shard_writer.ShardResult],
+  results: Sequence[ShardResult],
   folder: pathlib.Path,
 ) -> None:
   """Writes dataset_info.json, features.json and metadata.json beside the shards.
 
   Args:
-    builder: of the dataset.
-    plan: of the dataset.
-    results: of all its shards, in the order of `plan.shards`.
-    folder: holds the shards.
+    builder: the builder of the dataset.
+    plan: the plan of the dataset.
+    results: the results of all shards, in the order of `plan.shards`.
+    folder: contains the shards.
   """
   template = tfds.core.ShardedFileTemplate(
     data_dir=folder,
-    dataset_name='luna16_patches',
+    dataset_name=records.DATASET_NAME,
     filetype_suffix='tfrecord',
   )
   config = builder.builder_config
   split_infos = []
   metadata: dict[str, Any] = {
     'fingerprint': plan.fingerprint,
-    # What the images are cut like; the article's are not cut by us.
+    # The article's patches were not extracted by this project.
     'patch': dataclasses.asdict(config.spec) if config.source == 'scans' else None,
     'shard_subsets': {},
     'shard_label_counts': {},
-    'candidates_elsewhere': plan.candidates_elsewhere,
+    # The key was published under this name.
+    'candidates_elsewhere': plan.candidates_without_scan,
     'candidates_outside': sum(r.stats.candidates_outside for r in results),
     'patches_padded': sum(r.stats.patches_padded for r in results),
     'bytes_read': sum(r.stats.bytes_read for r in results),
@@ -53,7 +57,7 @@ def write_metadata(
   for split in plan.splits:
     of_split = [result for result in results if result.split == split]
     if not any(result.num_records for result in of_split):
-      continue  # every scan of it failed; TFDS cannot read a split without records
+      continue  # all its scans failed; TFDS cannot read a split without records
     metadata['shard_subsets'][split] = [r.subset for r in of_split]
     metadata['shard_label_counts'][split] = [r.stats.label_counts for r in of_split]
     split_infos.append(
@@ -64,7 +68,7 @@ def write_metadata(
         filename_template=template.replace(split=split),
       )
     )
-  # A builder of its own: `builder` may belong to a caller.
+  # A separate builder, as `builder` may belong to the caller.
   info = type(builder)(config=config, data_dir=str(builder.data_dir_root)).info
   info.set_splits(tfds.core.SplitDict(split_infos))
   info.metadata.update(metadata)
@@ -72,13 +76,16 @@ def write_metadata(
 
 
 def write_failed_scans(
-  results: Sequence[shard_writer.ShardResult], folder: pathlib.Path
+  results: Sequence[ShardResult], folder: pathlib.Path
 ) -> pathlib.Path:
-  """Writes `failed_scans.csv` if a scan failed; returns its path."""
+  """Writes `failed_scans.csv` into `folder` if a scan failed; returns its path."""
   path = folder / FAILED_SCANS
   failed = [scan for result in results for scan in result.stats.failed]
   if failed:
-    with path.open('w', newline='') as file:
+    with (
+      atomic_files.atomic_write(path) as temporary,
+      temporary.open('w', newline='', encoding='utf-8') as file,
+    ):
       writer = csv.writer(file)
       writer.writerow(['seriesuid', 'candidates_lost', 'reason'])
       for scan in sorted(failed, key=lambda scan: scan.seriesuid):
@@ -89,6 +96,7 @@ def write_failed_scans(
 def stored_fingerprint(folder: pathlib.Path) -> str | None:
   """Returns the fingerprint of a dataset on disk; None if it has none."""
   try:
-    return json.loads((folder / 'metadata.json').read_text()).get('fingerprint')
+    metadata: dict[str, Any] = atomic_files.read_json(folder / 'metadata.json')
   except (OSError, json.JSONDecodeError):
     return None
+  return metadata.get('fingerprint')

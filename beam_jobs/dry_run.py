@@ -1,8 +1,7 @@
-"""What a job would read and write, from headers and CSVs alone."""
+"""A summary of what a job would read and write, from the plan and the scan headers."""
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Sequence
 import dataclasses
 import pathlib
@@ -14,111 +13,98 @@ from luna_tfds import geometry
 from luna_tfds import luna16_patches
 from luna_tfds import scan as scan_lib
 from luna_tfds.errors import ScanError
+from luna_tfds.text_format import bytes_text
+from luna_tfds.text_format import count_text
+
+_HEADER = ('split', 'scans', 'candidates', 'nodules', 'shards', 'to read', 'to write')
 
 
-def report(
+def summary(
   luna_dir: pathlib.Path,
   config: luna16_patches.Luna16PatchesConfig,
   final: pathlib.Path,
 ) -> str:
-  """Returns the plan as a table for people.
+  """Returns a table with a row per split, and totals.
 
   Args:
     luna_dir: the LUNA16 download.
-    config: what goes in.
-    final: folder of the dataset.
+    config: config of the dataset.
+    final: folder of the dataset; it need not exist.
 
   Raises:
-    UsageError: an input file is missing or wrong.
+    UsageError: an input file is missing or invalid.
   """
   plan = plan_lib.make_plan(luna_dir, config)
-  found = _Readings()
-  header = ('split', 'scans', 'candidates', 'nodules', 'shards', 'to read', 'to write')
-  rows: list[tuple[str, ...]] = [header]
-  rows += [_row(split, plan, config, found) for split in plan.splits]
-  free = shutil.disk_usage(_existing_parent(final)).free
+  costs = {split: _read_cost(plan.of_split(split), config) for split in plan.splits}
+  rows = [_HEADER, *(_row(split, plan, cost) for split, cost in costs.items())]
   lines = [f'{config.name}: {config.description}', *_aligned(rows), '']
+  num_bytes = sum(cost.num_bytes for cost in costs.values())
   lines.append(
-    f'in all {plan.num_records} records in {len(plan.shards)} shards; '
-    f'{human_bytes(found.num_bytes)} to read, {human_bytes(plan.num_bytes)} to write'
+    f'total: {count_text(plan.num_records, "record")} in '
+    f'{count_text(len(plan.shards), "shard")}; {bytes_text(num_bytes)} to read, '
+    f'{bytes_text(plan.num_bytes)} to write'
   )
-  if found.modes:
+  if plan.num_scans:
+    by_region = sum(cost.scans_by_region for cost in costs.values())
+    complete = sum(cost.scans_complete for cost in costs.values())
     lines.append(
-      f'{found.modes["regions"]} scans are read by region, {found.modes["whole"]} whole'
+      f'regions are read of {count_text(by_region, "scan")}, all voxels of '
+      f'{count_text(complete, "scan")}'
     )
-  if plan.candidates_elsewhere:
-    lines.append(
-      f'{plan.candidates_elsewhere} candidates are left out: their scans are not on disk'
-    )
-  if found.unreadable:
-    lines.append(
-      f'{len(found.unreadable)} scans cannot be read, e.g. {found.unreadable[0]}'
-    )
-  room = 'enough' if free > plan.num_bytes else 'NOT ENOUGH'
-  lines.append(f'{human_bytes(free)} are free at {final.parent}: {room}')
+  if plan.candidates_without_scan:
+    candidates = count_text(plan.candidates_without_scan, 'candidate')
+    lines.append(f'{candidates} without a scan on disk; not extracted')
+  errors = [error for cost in costs.values() for error in cost.errors]
+  if errors:
+    lines.append(f'{count_text(len(errors), "scan")} cannot be read, e.g. {errors[0]}')
+  free = shutil.disk_usage(_existing_parent(final)).free
+  enough = 'enough' if free > plan.num_bytes else 'NOT ENOUGH'
+  lines.append(f'disk space at {final.parent}: {bytes_text(free)} free, {enough}')
   lines.append(f'fingerprint {plan.fingerprint}')
   return '\n'.join(lines)
 
 
 @dataclasses.dataclass
-class _Readings:
-  """What the headers tell."""
+class _ReadCost:
+  """What would be read of a split.
+
+  Attributes:
+    num_bytes: bytes to read.
+    scans_by_region: number of scans of which only regions are read.
+    scans_complete: number of scans that are read completely.
+    errors: messages of the scans that cannot be read.
+  """
 
   num_bytes: int = 0
-  modes: collections.Counter[str] = dataclasses.field(
-    default_factory=collections.Counter
-  )
-  unreadable: list[str] = dataclasses.field(default_factory=list)
+  scans_by_region: int = 0
+  scans_complete: int = 0
+  errors: list[str] = dataclasses.field(default_factory=list)
 
 
-def _row(
-  split: str,
-  plan: plan_lib.Plan,
-  config: luna16_patches.Luna16PatchesConfig,
-  found: _Readings,
-) -> tuple[str, ...]:
-  """A split's row of the table; adds what its headers tell to `found`."""
-  shards = plan.of_split(split)
-  tasks = [task for shard in shards for task in shard.tasks]
-  before = found.num_bytes
-  for task in tasks:
+def _read_cost(
+  shards: Sequence[plan_lib.Shard], config: luna16_patches.Luna16PatchesConfig
+) -> _ReadCost:
+  cost = _ReadCost()
+  for task in (task for shard in shards for task in shard.tasks):
     if isinstance(task, plan_lib.ArticleTask):
-      found.num_bytes += sum(image.path.stat().st_size for image in task.images)
+      cost.num_bytes += sum(image.path.stat().st_size for image in task.images)
       continue
     try:
-      reading = _reading(task, config)
+      read_plan = _plan_read(task, config)
     except ScanError as error:
-      found.unreadable.append(str(error))
+      cost.errors.append(str(error))
       continue
-    found.modes[reading.mode] += 1
-    found.num_bytes += reading.num_bytes
-  num_records = sum(shard.num_records for shard in shards)
-  return (
-    split,
-    str(sum(shard.num_scans for shard in shards)),
-    str(num_records),
-    str(sum(int(task.labels.sum()) for task in tasks)),
-    str(len(shards)),
-    human_bytes(found.num_bytes - before),
-    human_bytes(num_records * plan.record_bytes),
-  )
+    cost.num_bytes += read_plan.num_bytes
+    cost.scans_by_region += read_plan.mode == 'regions'
+    cost.scans_complete += read_plan.mode == 'scan'
+  return cost
 
 
-def human_bytes(num_bytes: int) -> str:
-  """Formats a size in decimal units."""
-  value = float(num_bytes)
-  for unit in ('B', 'kB', 'MB', 'GB', 'TB'):
-    if value < 1000 or unit == 'TB':
-      return f'{value:.3g} {unit}'
-    value /= 1000
-  raise AssertionError
-
-
-def _reading(
+def _plan_read(
   task: plan_lib.ScanTask, config: luna16_patches.Luna16PatchesConfig
 ) -> extractor.ReadPlan:
-  scan = scan_lib.open_scan(pathlib.Path(task.path))
-  return extractor.plan_reading(
+  scan = scan_lib.open_scan(task.path)
+  return extractor.plan_read(
     scan.grid,
     geometry.world_to_voxel(task.centers_xyz_mm, scan.grid),
     config.spec,
@@ -127,14 +113,31 @@ def _reading(
   )
 
 
+def _row(split: str, plan: plan_lib.Plan, cost: _ReadCost) -> tuple[str, ...]:
+  """Returns the row of a split; its columns are those of `_HEADER`."""
+  shards = plan.of_split(split)
+  num_records = sum(shard.num_records for shard in shards)
+  nodules = sum(int(task.labels.sum()) for shard in shards for task in shard.tasks)
+  return (
+    split,
+    str(sum(shard.num_scans for shard in shards)),
+    str(num_records),
+    str(nodules),
+    str(len(shards)),
+    bytes_text(cost.num_bytes),
+    bytes_text(num_records * plan.record_bytes),
+  )
+
+
 def _existing_parent(path: pathlib.Path) -> pathlib.Path:
-  """The nearest folder on the way up that is there."""
+  """Returns the path or its nearest parent that exists."""
   while not path.exists():
     path = path.parent
   return path
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+  """Returns the rows as lines with aligned columns, the first to the left."""
   widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
   return [
     '  '.join(

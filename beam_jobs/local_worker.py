@@ -1,7 +1,9 @@
-"""A process of the local runner: Beam's own worker, as quiet as the launcher.
+"""A worker process of the local runner: Beam's own worker with our log level.
 
-Beam's worker logs its life to stderr at INFO whatever the launcher asked for.
+Beam's worker logs to stderr at level INFO, regardless of the level of the launcher.
 """
+
+from __future__ import annotations
 
 import logging
 import sys

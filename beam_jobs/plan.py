@@ -1,12 +1,13 @@
-"""The shard plan: every record, its split and its shard, before a pixel is read.
+"""The shard plan: every record, its split and its shard, before any voxel is read.
 
-A pure function of the CSVs, the names and sizes of the files on disk, the config and
+A pure function of the CSV files, the names and sizes of the scans on disk, the config and
 its seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -20,27 +21,27 @@ import numpy as np
 from luna_tfds import article_patches
 from luna_tfds import candidate_selection
 from luna_tfds import download as download_lib
+from luna_tfds import image_files
 from luna_tfds import luna16_patches
 from luna_tfds import matching
 from luna_tfds import records
-from luna_tfds import scan as scan_lib
 from luna_tfds import splits
 from luna_tfds import tables
 from luna_tfds.errors import ScanError
 
-# Changes when the same inputs would give other bytes.
+# To be increased when the same inputs give other bytes.
 _FORMAT = 1
 
 MAX_SHARD_BYTES = 128 * 2**20
-# Bounds what is lost when a worker is killed, and gives every core something to do
-# where patches are small.
+# Limits the work that is lost when a worker is killed, and makes enough shards for all
+# cores when patches are small.
 MAX_SCANS_PER_SHARD = 10
 _IMAGES_PER_TASK = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class ScanTask:
-  """The candidates of one scan; arrays have one entry a candidate.
+  """The candidates of one scan; the arrays have one entry per candidate.
 
   Attributes:
     seriesuid: the scan.
@@ -49,7 +50,7 @@ class ScanTask:
     candidate_ids: [n] int64, rows in the candidates file.
     labels: [n] int8, 1 for a nodule.
     centers_xyz_mm: [n, 3] float64.
-    findings: what each candidate hits.
+    matches: the finding that each candidate hits.
   """
 
   seriesuid: str
@@ -58,17 +59,17 @@ class ScanTask:
   candidate_ids: np.ndarray
   labels: np.ndarray
   centers_xyz_mm: np.ndarray
-  findings: matching.CandidateMatches
+  matches: matching.CandidateMatches
 
   @property
   def num_scans(self) -> int:
-    """Scans read for the task."""
+    """Number of scans to read."""
     return 1
 
 
 @dataclasses.dataclass(frozen=True)
 class ArticleTask:
-  """Some of the article's patches."""
+  """Some of the article's published patches."""
 
   images: tuple[article_patches.ArticleImage, ...]
 
@@ -79,7 +80,7 @@ class ArticleTask:
 
   @property
   def num_scans(self) -> int:
-    """Scans read for the task: the article published patches only."""
+    """Number of scans to read: the article published only patches."""
     return 0
 
 
@@ -88,14 +89,14 @@ Task = ScanTask | ArticleTask
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-  """A group of scans of one subset: one file, one unit of work.
+  """A group of scans of one subset: one file and one unit of work.
 
   Attributes:
     split: 'train', 'validation' or 'test'.
-    index: its place in the split.
-    subset: of all its scans; -1 if unknown.
-    tasks: what to read.
-    fingerprint: of all that decides its bytes.
+    index: number of the shard in its split.
+    subset: subset of all its scans; -1 if unknown.
+    tasks: the scans and their candidates.
+    fingerprint: hash of everything that determines the bytes of the file.
   """
 
   split: str
@@ -106,12 +107,12 @@ class Shard:
 
   @property
   def num_records(self) -> int:
-    """Records planned."""
+    """Number of planned records."""
     return sum(len(task.labels) for task in self.tasks)
 
   @property
   def num_scans(self) -> int:
-    """Scans to read."""
+    """Number of scans to read."""
     return sum(task.num_scans for task in self.tasks)
 
 
@@ -121,43 +122,43 @@ class Plan:
 
   Attributes:
     shards: ordered by split and index.
-    record_bytes: about what one record takes.
-    candidates_elsewhere: candidates of scans that are not on disk.
-    scans_on_disk: scans found.
+    record_bytes: approximate size of a record.
+    candidates_without_scan: number of candidates whose scan is not on disk.
+    scans_on_disk: number of scans on disk.
   """
 
   shards: tuple[Shard, ...]
   record_bytes: int
-  candidates_elsewhere: int = 0
+  candidates_without_scan: int = 0
   scans_on_disk: int = 0
 
   @property
   def fingerprint(self) -> str:
-    """Of all that decides the dataset's bytes."""
-    return _digest([(s.split, s.index, s.fingerprint) for s in self.shards])
+    """Hash of everything that determines the bytes of the dataset."""
+    return _fingerprint([(s.split, s.index, s.fingerprint) for s in self.shards])
 
   @property
   def num_records(self) -> int:
-    """Records planned."""
+    """Number of planned records."""
     return sum(shard.num_records for shard in self.shards)
 
   @property
   def num_scans(self) -> int:
-    """Scans to read."""
+    """Number of scans to read."""
     return sum(shard.num_scans for shard in self.shards)
 
   @property
   def num_bytes(self) -> int:
-    """About what the dataset takes on disk."""
+    """Approximate size of the dataset."""
     return self.num_records * self.record_bytes
 
   def of_split(self, split: str) -> list[Shard]:
-    """The shards of a split, in order."""
+    """Returns the shards of a split, in order."""
     return [shard for shard in self.shards if shard.split == split]
 
   @property
   def splits(self) -> list[str]:
-    """The splits that hold records, in their usual order."""
+    """The splits that contain records: a part of train, validation, test."""
     return [s for s in splits.SPLITS if any(s == shard.split for shard in self.shards)]
 
 
@@ -168,13 +169,13 @@ def make_plan(
 
   Args:
     luna_dir: the LUNA16 download, or the folder of the article's patches.
-    config: what goes in.
+    config: config of the dataset.
 
   Returns:
     The plan.
 
   Raises:
-    UsageError: an input file is missing or wrong.
+    UsageError: an input file is missing or invalid.
   """
   record_bytes = records.record_bytes(config.spec.image_shape)
   if config.source == 'article':
@@ -182,14 +183,21 @@ def make_plan(
       split: [(-1, task) for task in _article_tasks(images)]
       for split, images in article_patches.read_lists(luna_dir).items()
     }
-    return Plan(_pack(by_split, luna_dir, config, record_bytes), record_bytes)
-  tasks, elsewhere, on_disk = _scan_tasks(luna_dir, config)
+    return Plan(_make_shards(by_split, luna_dir, config, record_bytes), record_bytes)
+  scans = _find_scans(luna_dir, config)
+  candidates = _read_candidates(luna_dir, config)
+  on_disk = np.array([name in scans for name in candidates.seriesuids], bool)
+  tasks = _scan_tasks(luna_dir, config, scans, candidates[on_disk])
   by_split = {
     split: [(t.subset, t) for t in tasks if splits.split_of_subset(t.subset) == split]
     for split in splits.SPLITS
   }
-  shards = _pack(by_split, luna_dir, config, record_bytes)
-  return Plan(shards, record_bytes, elsewhere, on_disk)
+  return Plan(
+    shards=_make_shards(by_split, luna_dir, config, record_bytes),
+    record_bytes=record_bytes,
+    candidates_without_scan=int(np.count_nonzero(~on_disk)),
+    scans_on_disk=len(scans),
+  )
 
 
 def pack_tasks(
@@ -198,16 +206,16 @@ def pack_tasks(
   max_bytes: int = MAX_SHARD_BYTES,
   max_scans: int = MAX_SCANS_PER_SHARD,
 ) -> Iterator[tuple[Task, ...]]:
-  """Groups tasks of one subset into shards, in their order.
+  """Groups tasks of one subset into shards, in order.
 
   Args:
-    tasks: what to read.
-    record_bytes: what one record takes.
-    max_bytes: a shard is at most this large, unless one task alone is larger.
-    max_scans: a shard holds at most this many scans.
+    tasks: tasks that are not empty.
+    record_bytes: approximate size of a record.
+    max_bytes: maximum size of a shard, unless a single task is larger.
+    max_scans: maximum number of scans in a shard.
 
   Yields:
-    The tasks of each shard; none is empty.
+    The tasks of each shard, at least one.
   """
   group: list[Task] = []
   num_bytes = 0
@@ -225,12 +233,28 @@ def pack_tasks(
     yield tuple(group)
 
 
-def _pack(
+def input_files(shard: Shard) -> list[pathlib.Path]:
+  """Returns the files that a shard is made from."""
+  files = []
+  for task in shard.tasks:
+    if isinstance(task, ArticleTask):
+      files += [image.path for image in task.images]
+      continue
+    path = pathlib.Path(task.path)
+    files.append(path)
+    # An invalid header is reported when the worker opens the scan.
+    with contextlib.suppress(ScanError):
+      files.append(image_files.data_file_of(path))
+  return files
+
+
+def _make_shards(
   by_split: Mapping[str, Sequence[tuple[int, Task]]],
   luna_dir: pathlib.Path,
   config: luna16_patches.Luna16PatchesConfig,
   record_bytes: int,
 ) -> tuple[Shard, ...]:
+  """Groups the (subset, task) of each split into shards."""
   shards = []
   for split, tasks in by_split.items():
     index = 0
@@ -238,76 +262,87 @@ def _pack(
     for subset, members in itertools.groupby(ordered, key=lambda item: item[0]):
       for group in pack_tasks((task for _, task in members), record_bytes):
         fields = [_FORMAT, config.fingerprint_fields(), split]
-        fields += [_task_fields(task, luna_dir) for task in group]
-        shards.append(Shard(split, index, subset, group, _digest(fields)))
+        fields += [_fingerprint_fields(task, luna_dir) for task in group]
+        shards.append(Shard(split, index, subset, group, _fingerprint(fields)))
         index += 1
   return tuple(shards)
 
 
-def _scan_tasks(
+def _find_scans(
   luna_dir: pathlib.Path, config: luna16_patches.Luna16PatchesConfig
-) -> tuple[list[ScanTask], int, int]:
-  """Returns the tasks in order of seriesuid, candidates elsewhere, scans on disk."""
+) -> dict[str, download_lib.ScanFile]:
+  """Returns the scans on disk of the subsets of the config, by seriesuid."""
   scans = download_lib.find_scans(luna_dir)
-  if config.subsets is not None:
-    scans = {k: s for k, s in scans.items() if s.subset in config.subsets}
-  table = tables.read_candidates(
-    download_lib.require_file(
-      luna_dir, download_lib.CANDIDATE_LISTS[config.candidate_list]
-    )
-  )
+  if config.subsets is None:
+    return scans
+  return {name: scan for name, scan in scans.items() if scan.subset in config.subsets}
+
+
+def _read_candidates(
+  luna_dir: pathlib.Path, config: luna16_patches.Luna16PatchesConfig
+) -> tables.PointTable:
+  name = download_lib.CANDIDATE_LISTS[config.candidate_list]
+  return tables.read_candidates(download_lib.require_file(luna_dir, name))
+
+
+def _match_findings(
+  luna_dir: pathlib.Path, candidates: tables.PointTable
+) -> matching.CandidateMatches:
+  """Matches candidates with annotations.csv and, if it exists, the excluded findings."""
   nodules = tables.read_findings(
     download_lib.require_file(luna_dir, download_lib.ANNOTATIONS)
   )
   excluded_path = download_lib.find_file(luna_dir, download_lib.ANNOTATIONS_EXCLUDED)
   if excluded_path is None:
     logging.warning(
-      "%s: %s is missing, so that no record is marked as excluded; it is in LUNA16's "
-      'evaluationScript.zip',
+      '%s: %s is missing, so no record is marked as excluded; it is in the '
+      'evaluationScript.zip of LUNA16',
       luna_dir,
       download_lib.ANNOTATIONS_EXCLUDED,
     )
     excluded = nodules[[]]
   else:
     excluded = tables.read_findings(excluded_path)
-  on_disk = np.array([name in scans for name in table.seriesuids], bool)
-  elsewhere = len(table) - int(on_disk.sum())
-  table = table[on_disk]
-  table = table[_chosen(table, scans, config)]
-  findings = matching.match_findings(table, nodules, excluded)
-  tasks = []
-  for seriesuid, rows in table.groups().items():
-    tasks.append(
-      ScanTask(
-        seriesuid=seriesuid,
-        path=str(scans[seriesuid].path),
-        subset=scans[seriesuid].subset,
-        candidate_ids=table.rows[rows],
-        labels=table.values[rows].astype(np.int8),
-        centers_xyz_mm=table.xyz_mm[rows],
-        findings=matching.CandidateMatches(
-          findings.nodule_id[rows],
-          findings.diameter_mm[rows],
-          findings.excluded[rows],
-        ),
-      )
-    )
-  return tasks, elsewhere, len(scans)
+  return matching.match_findings(candidates, nodules, excluded)
 
 
-def _chosen(
-  table: tables.PointTable,
-  scans: Mapping[str, download_lib.ScanFile],
+def _scan_tasks(
+  luna_dir: pathlib.Path,
   config: luna16_patches.Luna16PatchesConfig,
-) -> np.ndarray:
-  return candidate_selection.select_candidates(
-    seriesuids=table.seriesuids,
-    candidate_ids=table.rows,
-    labels=table.values,
-    subsets=np.array([scans[name].subset for name in table.seriesuids], np.int64),
+  scans: Mapping[str, download_lib.ScanFile],
+  candidates: tables.PointTable,
+) -> list[ScanTask]:
+  """Returns the tasks of scans with selected candidates, in order of seriesuid.
+
+  Args:
+    luna_dir: contains the annotations.
+    config: config of the dataset.
+    scans: the scans on disk.
+    candidates: their candidates.
+  """
+  selected = candidate_selection.select_candidates(
+    seriesuids=candidates.seriesuids,
+    candidate_ids=candidates.rows,
+    labels=candidates.class_labels,
+    subsets=np.array([scans[name].subset for name in candidates.seriesuids], np.int64),
     negatives_per_positive=config.negatives_per_positive,
     seed=config.seed,
   )
+  candidates = candidates[selected]
+  matches = _match_findings(luna_dir, candidates)
+  labels = candidates.class_labels
+  return [
+    ScanTask(
+      seriesuid=seriesuid,
+      path=str(scans[seriesuid].path),
+      subset=scans[seriesuid].subset,
+      candidate_ids=candidates.rows[positions],
+      labels=labels[positions],
+      centers_xyz_mm=candidates.xyz_mm[positions],
+      matches=matches[positions],
+    )
+    for seriesuid, positions in candidates.groups().items()
+  ]
 
 
 def _article_tasks(
@@ -317,57 +352,44 @@ def _article_tasks(
     yield ArticleTask(tuple(images[start : start + _IMAGES_PER_TASK]))
 
 
-def _task_fields(task: Task, luna_dir: pathlib.Path) -> list[Any]:
-  """What of a task decides the bytes of its records."""
+def _fingerprint_fields(task: Task, luna_dir: pathlib.Path) -> list[Any]:
+  """Returns everything in a task that determines the bytes of its records."""
   if isinstance(task, ArticleTask):
     return [
       [str(i.path.relative_to(luna_dir)), i.label, i.path.stat().st_size]
       for i in task.images
     ]
   path = pathlib.Path(task.path)
+  arrays = (
+    task.candidate_ids,
+    task.labels,
+    task.centers_xyz_mm,
+    task.matches.nodule_id,
+    task.matches.diameter_mm,
+    task.matches.excluded,
+  )
   return [
     str(path.relative_to(luna_dir)),
     path.read_bytes().hex(),
     _data_file_size(path),
     task.subset,
-    *(
-      hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-      for array in (
-        task.candidate_ids,
-        task.labels,
-        task.centers_xyz_mm,
-        task.findings.nodule_id,
-        task.findings.diameter_mm,
-        task.findings.excluded,
-      )
-    ),
+    *(_sha256(np.ascontiguousarray(array).tobytes()) for array in arrays),
   ]
 
 
 def _data_file_size(path: pathlib.Path) -> int:
-  """-1 if the header or the file is wrong; the worker will say how."""
+  """Returns the size of the data file of a scan; -1 if it is missing or refused."""
   try:
-    return scan_lib.data_file_of(path).stat().st_size
-  except (ScanError, OSError):
+    return image_files.data_file_of(path).stat().st_size
+  except (ScanError, OSError):  # reported when the worker opens the scan
     return -1
 
 
-def _digest(fields: Any) -> str:
+def _fingerprint(fields: Any) -> str:
+  """Returns a hash of JSON values."""
   text = json.dumps(fields, sort_keys=True, separators=(',', ':'))
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
+  return _sha256(text.encode())[:16]
 
 
-def input_files(shard: Shard) -> list[pathlib.Path]:
-  """Returns the files a shard is cut from."""
-  files = []
-  for task in shard.tasks:
-    if isinstance(task, ArticleTask):
-      files += [image.path for image in task.images]
-      continue
-    path = pathlib.Path(task.path)
-    files.append(path)
-    try:
-      files.append(scan_lib.data_file_of(path))
-    except ScanError:
-      continue  # the worker reports it
-  return files
+def _sha256(data: bytes) -> str:
+  return hashlib.sha256(data).hexdigest()

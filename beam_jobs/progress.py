@@ -1,4 +1,4 @@
-"""The progress of the job: scans done, scans a second, time left."""
+"""The progress of the job: scans done, scans per second, remaining time."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ _LINE_SECS = 10.0
 
 
 @contextlib.contextmanager
-def watch(folder: JobFolder, scans_of: Mapping[str, int]) -> Iterator[None]:
-  """Shows progress on stderr for the time of a `with` block.
+def display(folder: JobFolder, num_scans: Mapping[str, int]) -> Iterator[None]:
+  """Displays progress on stderr for the duration of a `with` block.
 
-  The workers leave their progress in the job's folder, so that it is seen whatever runs
-  them.
+  Workers record their progress in the job's folder, which works with every runner.
 
   Args:
-    folder: of the job.
-    scans_of: scans of each shard, by fingerprint.
+    folder: the job's folder.
+    num_scans: number of scans of each shard, by fingerprint.
   """
-  total = sum(scans_of.values())
-  if not total:  # the article's patches: seconds
+  total = sum(num_scans.values())
+  if not total:  # the article's patches, which take seconds
     yield
     return
 
   def done() -> int:
-    finished = sum(scans_of.get(name, 0) for name in folder.finished())
-    return min(finished + folder.scans_in_progress(), total)
+    finished = folder.finished_fingerprints()
+    num_finished = sum(num_scans.get(fingerprint, 0) for fingerprint in finished)
+    return min(num_finished + folder.num_scans_in_progress(), total)
 
-  display = (_Bar if sys.stderr.isatty() else _Lines)(total, done())
+  bar_or_lines = (_Bar if sys.stderr.isatty() else _Lines)(total, done())
   stop = threading.Event()
 
   def poll() -> None:
     while not stop.wait(_POLL_SECS):
-      display.show(done())
+      bar_or_lines.show(done())
 
   thread = threading.Thread(target=poll, daemon=True)
   thread.start()
@@ -47,19 +47,19 @@ def watch(folder: JobFolder, scans_of: Mapping[str, int]) -> Iterator[None]:
     yield
     stop.set()
     thread.join()
-    display.show(done())
+    bar_or_lines.show(done())
   finally:
     stop.set()
-    display.close()
+    bar_or_lines.close()
 
 
 class _Bar:
-  """A bar that redraws itself."""
+  """A progress bar, for a terminal."""
 
   def __init__(self, total: int, done: int):
     import tqdm
 
-    # `initial`: what an earlier run did must not count as this run's speed.
+    # `initial` excludes the scans of earlier runs from the rate.
     self._bar = tqdm.tqdm(total=total, initial=done, unit=' scans', file=sys.stderr)
 
   def show(self, done: int) -> None:
@@ -70,7 +70,7 @@ class _Bar:
 
 
 class _Lines:
-  """A plain line now and then, for a file or a pipe."""
+  """A line of text every few seconds, for a file or a pipe."""
 
   def __init__(self, total: int, done: int):
     self._total, self._initial = total, done
@@ -78,14 +78,15 @@ class _Lines:
     self._last = done
 
   def show(self, done: int) -> None:
-    """Prints a line if it is time for one, or if all is done."""
+    """Prints a line if the last one is old enough, or if all scans are done."""
     now = time.monotonic()
     finished = done == self._total and self._last < done
     if now - self._shown < _LINE_SECS and not finished:
       return
     self._shown, self._last = now, done
     rate = (done - self._initial) / max(now - self._start, 1e-9)
-    left = f'{(self._total - done) / rate:.0f} s left' if rate else 'no estimate yet'
+    remaining = (self._total - done) / rate if rate else None
+    left = 'no estimate yet' if remaining is None else f'{remaining:.0f} s left'
     print(
       f'{done}/{self._total} scans, {rate:.3g} scans/s, {left}',
       file=sys.stderr,

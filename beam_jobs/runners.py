@@ -1,4 +1,4 @@
-"""Which runner carries the pipeline out, and with which options."""
+"""Beam's part of the command line, and the runner of the pipeline."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import contextlib
 import logging
 import shlex
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import apache_beam as beam
 from apache_beam.options import pipeline_options
-from apache_beam.runners.portability import fn_api_runner
+from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.runners.runner import PipelineRunner
 from apache_beam.transforms import environments
 
 from beam_jobs.job_folder import JobFolder
@@ -20,13 +21,12 @@ from luna_tfds import cli
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 
-# Since Beam 2.6x DirectRunner means: download Prism and try that first. Here it means
-# what it says.
-_LOCAL = (None, 'DirectRunner', 'FnApiRunner', 'direct')
+# Names of the local runner. Beam's own DirectRunner would first try to download Prism.
+_LOCAL_RUNNERS = (None, 'DirectRunner', 'FnApiRunner', 'direct')
 
 
 class _Parser(argparse.ArgumentParser):
-  """Raises where argparse would print its usage and exit."""
+  """Raises UsageError, where argparse prints its usage and exits."""
 
   def error(self, message: str) -> NoReturn:
     raise UsageError(message)
@@ -38,18 +38,19 @@ def parse(
   """Parses Beam's part of the command line.
 
   Args:
-    arguments: what the command itself did not know.
-    own_flags: names of the command's flags, for hints.
+    arguments: arguments that are not flags of the command.
+    own_flags: names of the command's flags, for suggestions.
 
   Returns:
     (name of the runner or None, all options).
 
   Raises:
-    UsageError: neither does Beam know one of them.
+    UsageError: an argument is unknown to Beam, or invalid.
   """
   parser = _Parser(add_help=False, allow_abbrev=False)
   for options_class in pipeline_options.PipelineOptions.__subclasses__():
-    with contextlib.suppress(argparse.ArgumentError):  # a runner's own copy of a flag
+    with contextlib.suppress(argparse.ArgumentError):  # defined by another class, too
+      # Private, but Beam has no public list of its flags.
       options_class._add_argparse_args(parser)  # type: ignore[arg-type]
   known = [o.lstrip('-') for a in parser._actions for o in a.option_strings]
   if arguments:
@@ -61,24 +62,29 @@ def parse(
 
 
 def pipeline(
-  runner: Any, options: pipeline_options.PipelineOptions | None, num_workers: int
+  runner: str | PipelineRunner | None,
+  options: pipeline_options.PipelineOptions | None,
+  num_workers: int,
 ) -> beam.Pipeline:
   """Returns a pipeline for a runner.
 
   Args:
-    runner: a runner, its name, or None for the cores of this machine.
-    options: Beam's options.
+    runner: a runner or its name; None uses the cores of this machine.
+    options: options of Beam.
     num_workers: processes of the local runner.
+
+  Raises:
+    UsageError: there is no runner with this name.
   """
   options = options or pipeline_options.PipelineOptions([])
-  if runner not in _LOCAL:
+  if runner not in _LOCAL_RUNNERS:
     try:
       return beam.Pipeline(runner=runner, options=options)
     except ValueError as error:
       raise UsageError(f'--runner={runner}: {error}') from error
   direct = options.view_as(pipeline_options.DirectOptions)
   direct.direct_num_workers = num_workers
-  # What `multi_processing` would do, with a worker that heeds the log level.
+  # Worker processes as in Beam's mode `multi_processing`, but with our log level.
   direct.direct_running_mode = 'in_memory'
   environment = None
   if num_workers > 1:
@@ -86,26 +92,23 @@ def pipeline(
     environment = environments.SubprocessSDKEnvironment.from_command_string(
       f'{shlex.quote(sys.executable)} -m beam_jobs.local_worker {level}'
     )
-  return beam.Pipeline(runner=fn_api_runner.FnApiRunner(environment), options=options)
+  return beam.Pipeline(runner=fn_runner.FnApiRunner(environment), options=options)
 
 
 @contextlib.contextmanager
 def failures_as_job_errors(folder: JobFolder) -> Iterator[None]:
-  """Turns a failure of the runner into one line; the log keeps the rest."""
+  """Converts an error of the runner to a JobError of one line; logs the details."""
   try:
     yield
   except (JobError, OSError, UsageError):
     raise
-  except Exception as error:  # a runner wraps what a worker raised as it likes
+  except Exception as error:  # each runner wraps the errors of workers in its own way
     logging.debug('the pipeline failed', exc_info=True)
-    raise JobError(
-      f'{_cause(error)}; finished shards are kept in {folder.incomplete}: run the same '
-      'command again to go on'
-    ) from error
+    raise folder.job_error(_cause(error)) from error
 
 
 def _cause(error: BaseException) -> str:
-  """The line that tells what a worker raised: the last that looks like an error."""
+  """Returns the line with the error of the worker: the last that names an exception."""
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   named = [line for line in lines if line.split(':')[0].endswith('Error')]
   return (named or lines or [type(error).__name__])[-1]

@@ -1,9 +1,8 @@
-"""Cuts and writes one shard. Plain functions, without Beam and without TensorFlow."""
+"""Extracts and writes one shard: functions that need neither Beam nor TensorFlow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-import dataclasses
 import pathlib
 
 import numpy as np
@@ -12,7 +11,11 @@ from beam_jobs.job_folder import JobFolder
 from beam_jobs.plan import ArticleTask
 from beam_jobs.plan import ScanTask
 from beam_jobs.plan import Shard
+from beam_jobs.shard_result import FailedScan
+from beam_jobs.shard_result import ShardResult
+from beam_jobs.shard_result import ShardStats
 from luna_tfds import article_patches
+from luna_tfds import atomic_files
 from luna_tfds import extractor
 from luna_tfds import patches
 from luna_tfds import record_keys
@@ -22,111 +25,47 @@ from luna_tfds import tfrecord
 from luna_tfds.errors import ScanError
 
 
-@dataclasses.dataclass(frozen=True)
-class FailedScan:
-  """A scan that could not be read."""
-
-  seriesuid: str
-  candidates_lost: int
-  reason: str
-
-
-@dataclasses.dataclass
-class ShardStats:
-  """What happened while a shard was cut.
-
-  Attributes:
-    label_counts: records of non-nodules and of nodules.
-    scans_read: scans opened and read.
-    bytes_read: voxel bytes read.
-    patches_padded: records of which a part lies outside the scan.
-    candidates_outside: records whose very centre does.
-    failed: the scans that could not be read.
-  """
-
-  label_counts: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
-  scans_read: int = 0
-  bytes_read: int = 0
-  patches_padded: int = 0
-  candidates_outside: int = 0
-  failed: list[FailedScan] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardResult:
-  """The one row a worker returns for a shard.
-
-  Attributes:
-    split: of the shard.
-    index: its place in the split.
-    subset: of its scans.
-    fingerprint: of the shard.
-    num_records: records written.
-    num_bytes: size of the file.
-    stats: what happened.
-  """
-
-  split: str
-  index: int
-  subset: int
-  fingerprint: str
-  num_records: int
-  num_bytes: int
-  stats: ShardStats
-
-  def to_json(self) -> dict:
-    """Plain values, for `JobFolder.finish_shard`."""
-    return dataclasses.asdict(self)
-
-  @classmethod
-  def from_json(cls, fields: dict) -> ShardResult:
-    """Inverse of `to_json`."""
-    stats = dict(fields['stats'])
-    stats['failed'] = [FailedScan(**failed) for failed in stats['failed']]
-    return cls(**{**fields, 'stats': ShardStats(**stats)})
-
-
 def write_shard(
   shard: Shard, spec: patches.PatchSpec, seed: int, folder: JobFolder
 ) -> ShardResult:
-  """Cuts the patches of a shard, shuffles them by hash and writes them.
+  """Extracts the patches of a shard, shuffles them by hash and writes them.
 
-  Memory is the shard's records and one scan.
+  It needs memory for the records of the shard and for one scan.
 
   Args:
-    shard: what to cut.
-    spec: how.
+    shard: the shard of the plan.
+    spec: shape, spacing and layout of a patch.
     seed: seed of the hash that orders the records.
-    folder: where finished shards go.
+    folder: the job's folder.
 
   Returns:
-    What was written; scans that cannot be read are left out and listed in it.
+    The result; scans that cannot be read are omitted and listed in it.
 
   Raises:
     OSError: the disk is full or cannot be written.
+    UsageError: an image of the article cannot be read.
   """
-  folder.check_room(shard.num_records * records.record_bytes(spec.image_shape))
+  folder.check_free_space(shard.num_records * records.record_bytes(spec.image_shape))
   stats = ShardStats()
   encoder = records.RecordEncoder(spec.image_shape)
   keyed: list[tuple[str, bytes]] = []
   for task in shard.tasks:
-    kept = len(keyed)
-    counts = list(stats.label_counts)
+    num_before = len(keyed)
+    label_counts = list(stats.label_counts)
     try:
-      for record in _cut(task, spec, stats):
+      for record in _extract(task, spec, stats):
         keyed.append((record.key, encoder.encode(record)))
         stats.label_counts[record.label] += 1
     except ScanError as error:
-      del keyed[kept:]
-      stats.label_counts = counts
-      assert isinstance(task, ScanTask)  # only scans raise it
+      del keyed[num_before:]
+      stats.label_counts = label_counts
+      assert isinstance(task, ScanTask)  # an ArticleTask does not raise ScanError
       stats.failed.append(FailedScan(task.seriesuid, len(task.labels), str(error)))
-    folder.note_progress(shard.fingerprint, task.num_scans)
+    folder.record_progress(shard.fingerprint, task.num_scans)
   order = np.argsort(
     record_keys.hash_keys((key for key, _ in keyed), seed, 'shuffle'), kind='stable'
   )
-  part = folder.part(shard)
-  with folder.writing(part) as path:
+  with atomic_files.atomic_write(folder.partial_path(shard.fingerprint)) as path:
     num_bytes = tfrecord.write_tfrecords(path, (keyed[i][1] for i in order))
   result = ShardResult(
     split=shard.split,
@@ -137,20 +76,20 @@ def write_shard(
     num_bytes=num_bytes,
     stats=stats,
   )
-  folder.finish_shard(shard, result.to_json())
+  folder.finish_shard(shard, result)
   return result
 
 
-def _cut(
+def _extract(
   task: ScanTask | ArticleTask, spec: patches.PatchSpec, stats: ShardStats
 ) -> Iterator[records.Record]:
   if isinstance(task, ArticleTask):
-    yield from _cut_article(task, stats)
+    yield from _extract_article(task, stats)
   else:
-    yield from _cut_scan(task, spec, stats)
+    yield from _extract_scan(task, spec, stats)
 
 
-def _cut_scan(
+def _extract_scan(
   task: ScanTask, spec: patches.PatchSpec, stats: ShardStats
 ) -> Iterator[records.Record]:
   scan = scan_lib.open_scan(pathlib.Path(task.path))
@@ -165,17 +104,17 @@ def _cut_scan(
       center_xyz_mm=task.centers_xyz_mm[i],
       center_zyx=patch.center_zyx,
       spacing_xyz_mm=patch.spacing_xyz_mm,
-      nodule_id=int(task.findings.nodule_id[i]),
-      diameter_mm=float(task.findings.diameter_mm[i]),
-      excluded=bool(task.findings.excluded[i]),
+      nodule_id=int(task.matches.nodule_id[i]),
+      diameter_mm=float(task.matches.diameter_mm[i]),
+      excluded=bool(task.matches.excluded[i]),
     )
   stats.scans_read += 1
-  stats.bytes_read += extraction.reading.num_bytes
+  stats.bytes_read += extraction.read_plan.num_bytes
   stats.patches_padded += extraction.num_padded
   stats.candidates_outside += extraction.num_outside
 
 
-def _cut_article(task: ArticleTask, stats: ShardStats) -> Iterator[records.Record]:
+def _extract_article(task: ArticleTask, stats: ShardStats) -> Iterator[records.Record]:
   for item in task.images:
     image, padded = article_patches.read_image(item)
     stats.patches_padded += padded

@@ -1,21 +1,23 @@
-"""The steps of the job as PTransforms, for this pipeline and for yours.
+"""The steps of the job as PTransforms, for this pipeline and for others.
 
     import apache_beam as beam
+from apache_beam.metrics.metric import Metrics
     from beam_jobs import job_folder, plan, transforms
 
-    the_plan = plan.make_plan(luna_dir, config)
+    shard_plan = plan.make_plan(luna_dir, config)
+    folder = job_folder.JobFolder(dataset_dir)
     with folder.locked():
-      folder.clean(the_plan)
+      folder.clean(shard_plan)
       with beam.Pipeline() as pipeline:
         results = (
           pipeline
-          | beam.Create([folder.store(shard) for shard in the_plan.shards])
+          | beam.Create([folder.write_shard_spec(s) for s in shard_plan.shards])
           | transforms.WriteShards(config.spec, config.seed, folder)
         )
 
-No patch crosses from one step to another: the name of a shard goes in, one small row
-comes out. The local runner loses elements when it has to materialise many of them, and a
-shuffle of patches would need memory for all of them at once.
+No patch is passed between steps: the input elements are fingerprints of shards, the
+output elements are one small result per shard. The local runner loses elements when it
+materialises many of them, and a shuffle of patches needs memory for all of them.
 """
 
 from __future__ import annotations
@@ -23,29 +25,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import apache_beam as beam
+from apache_beam.metrics.metric import Metrics
 
 from beam_jobs import job_folder
+from beam_jobs import shard_result
 from beam_jobs import shard_writer
 from luna_tfds import patches
 from luna_tfds.errors import UsageError
 
 
 class WriteShards(beam.PTransform):
-  """Cuts and writes shards: PCollection[str] -> PCollection[ShardResult].
+  """Extracts and writes shards: PCollection[str] -> PCollection[ShardResult].
 
-  An element is the name that `JobFolder.store` gave a shard.
+  The input elements are the fingerprints that `JobFolder.write_shard_spec` returns.
 
   Counters, in the namespace `WriteShards`: scans-read, scans-failed, bytes-read,
   patches-written, patches-padded.
   """
 
   def __init__(self, spec: patches.PatchSpec, seed: int, folder: job_folder.JobFolder):
-    """Checks the arguments, on the launcher.
+    """Checks the arguments when the pipeline is built.
 
     Args:
-      spec: what a patch is.
+      spec: shape, spacing and layout of a patch.
       seed: seed of the hash that orders the records of a shard.
-      folder: where the shards go; every worker must see it under the same path.
+      folder: the job's folder; all workers must see it under the same path.
+
+    Raises:
+      TypeError: an argument has another type.
     """
     super().__init__()
     if not isinstance(spec, patches.PatchSpec):
@@ -57,34 +64,34 @@ class WriteShards(beam.PTransform):
     self._folder = folder
 
   def expand(
-    self, names: beam.PCollection[str]
-  ) -> beam.PCollection[shard_writer.ShardResult]:
-    """Spreads the shards over the workers and writes each."""
+    self, fingerprints: beam.pvalue.PCollection[str]
+  ) -> beam.pvalue.PCollection[shard_result.ShardResult]:
+    """Distributes the shards over the workers and writes each."""
     return (
-      names
-      # Without it a runner may fuse the writing with the creation of the shards, and
-      # one worker would write them all.
-      | 'Spread' >> beam.Reshuffle()
+      fingerprints
+      # Without it, a runner may fuse writing with the creation of the elements: one
+      # worker would write all shards.
+      | 'Distribute' >> beam.Reshuffle()
       | 'Write' >> beam.ParDo(_WriteShard(self._spec, self._seed, self._folder))
     )
 
 
 class _WriteShard(beam.DoFn):
-  """Thin: `shard_writer.write_shard` does the work."""
+  """Calls `shard_writer.write_shard` and updates the counters."""
 
   def __init__(self, spec: patches.PatchSpec, seed: int, folder: job_folder.JobFolder):
     self._spec = spec
     self._seed = seed
     self._folder = folder
 
-  def process(self, name: str) -> Iterator[shard_writer.ShardResult]:
-    shard = self._folder.load(name)
+  def process(self, fingerprint: str) -> Iterator[shard_result.ShardResult]:
+    shard = self._folder.read_shard_spec(fingerprint)
     try:
       result = shard_writer.write_shard(shard, self._spec, self._seed, self._folder)
     except (OSError, UsageError) as error:
-      # Raised here it would end the job with pages of the runner's. The launcher misses
-      # the shard and tells why in one line.
-      self._folder.note_problem(name, error)
+      # A runner would report it with pages of its own stack trace. The job reads the
+      # recorded error instead, and reports one line.
+      self._folder.record_error(fingerprint, error)
       return
     counts = {
       'scans-read': result.stats.scans_read,
@@ -94,5 +101,5 @@ class _WriteShard(beam.DoFn):
       'patches-padded': result.stats.patches_padded,
     }
     for counter, value in counts.items():
-      beam.metrics.Metrics.counter(WriteShards, counter).inc(value)
+      Metrics.counter(WriteShards, counter).inc(value)
     yield result

@@ -180,6 +180,7 @@ def _interpolate_axis(
   shape = [1, 1, 1]
   shape[axis] = len(positions)
   weight = (positions - low).astype(np.float32).reshape(shape)
-  at_low: np.ndarray = block.take(low, axis)
-  at_high: np.ndarray = block.take(high, axis)
-  return at_low + weight * (at_high - at_low)
+  at_low = block.take(low, axis)
+  at_high = block.take(high, axis)
+  interpolated: np.ndarray = at_low + weight * (at_high - at_low)
+  return interpolated

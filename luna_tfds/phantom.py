@@ -29,6 +29,7 @@ from luna_tfds import phantom_anatomy
 from luna_tfds import splits
 from luna_tfds import tables
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import count_text
 
 FLAGS = cli.new_flags()
 
@@ -144,13 +145,16 @@ def write_download(output_dir: pathlib.Path, num_scans: int, seed: int) -> None:
     workers, mp_context=multiprocessing.get_context('spawn')
   ) as pool:
     phantoms = list(pool.map(_write_scan, tasks))
-  rows = [(p.seriesuid, *row) for p in phantoms for row in p.candidates]
-  order = np.random.default_rng([seed, num_scans, 1]).permutation(len(rows))
-  candidates = [rows[i] for i in order]
-  nodules = [(p.seriesuid, *row) for p in phantoms for row in p.nodules]
-  excluded = [(p.seriesuid, *row) for p in phantoms for row in p.excluded]
-  _write_table(output_dir / download_lib.CANDIDATE_LISTS['V1'], 'class', candidates)
+  candidates = _rows(phantoms, [p.candidates for p in phantoms])
+  order = np.random.default_rng([seed, num_scans, 1]).permutation(len(candidates))
+  _write_table(
+    output_dir / download_lib.CANDIDATE_LISTS['V1'],
+    'class',
+    [candidates[i] for i in order],
+  )
+  nodules = _rows(phantoms, [p.nodules for p in phantoms])
   _write_table(output_dir / download_lib.ANNOTATIONS, 'diameter_mm', nodules)
+  excluded = _rows(phantoms, [p.excluded for p in phantoms])
   _write_table(output_dir / download_lib.ANNOTATIONS_EXCLUDED, 'diameter_mm', excluded)
 
 
@@ -179,7 +183,7 @@ def main(unused: list[str]) -> None:
   del unused
   output_dir = pathlib.Path(cli.required(_OUTPUT_DIR)).expanduser()
   write_download(output_dir, _SCANS.value, _SEED.value)
-  scans = '1 synthetic scan' if _SCANS.value == 1 else f'{_SCANS.value} synthetic scans'
+  scans = count_text(_SCANS.value, 'synthetic scan')
   print(f'wrote {scans} to {output_dir}', file=sys.stderr)
 
 
@@ -238,15 +242,24 @@ def _write_scan(task: tuple[pathlib.Path, int, int]) -> Phantom:
   return dataclasses.replace(phantom, voxels=phantom.voxels[:0])
 
 
+def _rows(
+  phantoms: Sequence[Phantom], points: Sequence[list[tuple[float, ...]]]
+) -> list[tuple[str, tuple[float, ...]]]:
+  """Returns (seriesuid, (x, y, z, value)) of all points; `points` is by phantom."""
+  return [(p.seriesuid, point) for p, rows in zip(phantoms, points) for point in rows]
+
+
 def _write_table(
-  path: pathlib.Path, value_column: str, rows: Sequence[tuple[str | float, ...]]
+  path: pathlib.Path,
+  value_column: str,
+  rows: Sequence[tuple[str, tuple[float, ...]]],
 ) -> None:
   tables.write_table(
     path,
     value_column,
     (
       (seriesuid, f'{x:.6f}', f'{y:.6f}', f'{z:.6f}', f'{value:.9g}')
-      for seriesuid, x, y, z, value in rows
+      for seriesuid, (x, y, z, value) in rows
     ),
   )
 

@@ -53,7 +53,7 @@ class Luna16PatchesConfig(tfds.core.BuilderConfig):
     if self.source not in ('scans', 'article'):
       raise ValueError(f'unknown source. Received: {self.source!r}')
     self.name = self.name or _name(self)
-    self.description = self.description or _description(self)
+    self.description: str = self.description or _description(self)
 
   def fingerprint_fields(self) -> dict[str, Any]:
     """Returns the fields that determine the bytes of a record."""

@@ -1,0 +1,242 @@
+"""The extraction job: plan -> pipeline -> verify -> register.
+
+`luna16-extract` and `builder.download_and_prepare` call `prepare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import pathlib
+import sys
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners import runner
+
+from beam_jobs import dataset_metadata
+from beam_jobs import job_folder
+from beam_jobs import plan as plan_lib
+from beam_jobs import progress
+from beam_jobs import runners
+from beam_jobs import transforms
+from beam_jobs.shard_result import ShardResult
+from luna_tfds import cores
+from luna_tfds import luna16_patches
+from luna_tfds.errors import JobError
+from luna_tfds.errors import UsageError
+from luna_tfds.text_format import bytes_text
+from luna_tfds.text_format import count_text
+
+# With fewer records than this, one process is done before others have started.
+_MIN_RECORDS_FOR_WORKERS = 2_000
+
+
+def prepare(
+  builder: luna16_patches.Builder,
+  luna_dir: pathlib.Path,
+  *,
+  beam_runner: str | runner.PipelineRunner | None = None,
+  beam_options: PipelineOptions | None = None,
+  num_workers: int = 0,
+  max_failed_scans: int = 0,
+  overwrite: bool = False,
+) -> None:
+  """Extracts a dataset.
+
+  Args:
+    builder: builder of `luna16_patches`, with the config and the folder of the dataset.
+    luna_dir: the LUNA16 download.
+    beam_runner: a Beam runner or its name; None uses the cores of this machine.
+    beam_options: options of Beam.
+    num_workers: processes of the local runner; 0 for one per core.
+    max_failed_scans: maximum number of scans that may be unreadable.
+    overwrite: whether a dataset made from other inputs is replaced.
+
+  Raises:
+    UsageError: an input is missing or invalid.
+    JobError: the job failed; finished shards are kept for the next run.
+  """
+  plan = plan_lib.make_plan(luna_dir, builder.builder_config)
+  _print_plan(plan, builder)
+  folder = job_folder.JobFolder(pathlib.Path(builder.data_path))
+  with folder.locked():
+    if _is_complete(plan, folder, overwrite):
+      folder.remove_state()
+      _print(f'already complete: {folder.final}')
+      return
+    folder.clean(plan)
+    run_pipeline(
+      plan, builder.builder_config, folder, beam_runner, beam_options, num_workers
+    )
+    results = verified_results(plan, folder, max_failed_scans)
+    dataset_metadata.write_failed_scans(results, folder.incomplete)
+    folder.finalize(
+      plan,
+      lambda path: dataset_metadata.write_metadata(builder, plan, results, path),
+      overwrite,
+    )
+  _print_results(results, folder)
+
+
+def run_pipeline(
+  plan: plan_lib.Plan,
+  config: luna16_patches.Luna16PatchesConfig,
+  folder: job_folder.JobFolder,
+  beam_runner: str | runner.PipelineRunner | None,
+  beam_options: PipelineOptions | None,
+  num_workers: int,
+) -> None:
+  """Writes the shards of the plan that are not finished.
+
+  Args:
+    plan: the plan of the dataset.
+    config: config of the dataset.
+    folder: the job's folder, locked and cleaned.
+    beam_runner: a Beam runner or its name; None uses the cores of this machine.
+    beam_options: options of Beam.
+    num_workers: processes of the local runner; 0 for one per core.
+
+  Raises:
+    OSError: there is not enough disk space.
+    JobError: the runner failed.
+  """
+  shards = _unfinished_shards(plan, folder)
+  if not shards:
+    return
+  num_records = sum(shard.num_records for shard in shards)
+  folder.check_free_space(num_records * plan.record_bytes)
+  num_workers = min(num_workers or _default_num_workers(num_records), len(shards))
+  with (
+    runners.failures_as_job_errors(folder),
+    progress.display(folder, {s.fingerprint: s.num_scans for s in plan.shards}),
+    runners.pipeline(beam_runner, beam_options, num_workers) as pipeline,
+  ):
+    _ = (
+      pipeline
+      | 'ShardSpecs' >> beam.Create([folder.write_shard_spec(s) for s in shards])
+      | 'WriteShards' >> transforms.WriteShards(config.spec, config.seed, folder)
+    )
+
+
+def verified_results(
+  plan: plan_lib.Plan, folder: job_folder.JobFolder, max_failed_scans: int
+) -> list[ShardResult]:
+  """Returns the results of all shards, in the order of the plan.
+
+  Args:
+    plan: the plan of the dataset.
+    folder: the job's folder, after the pipeline.
+    max_failed_scans: maximum number of scans that may be unreadable.
+
+  Raises:
+    UsageError: a worker found an invalid input file.
+    JobError: a shard is missing, the number of its records is not the planned one, or
+      too many scans could not be read.
+  """
+  results = []
+  for shard in plan.shards:
+    result = folder.result(shard, plan)
+    if result is None:
+      raise folder.recorded_error(shard) or folder.job_error(
+        f'shard {shard.index} of {shard.split} was not written'
+      )
+    lost = sum(failed.candidates_lost for failed in result.stats.failed)
+    if result.num_records + lost != shard.num_records:
+      raise JobError(
+        f'shard {shard.index} of {shard.split} contains '
+        f'{count_text(result.num_records, "record")}, but {shard.num_records - lost} '
+        'were planned; the dataset is not registered'
+      )
+    results.append(result)
+  num_failed = sum(len(result.stats.failed) for result in results)
+  if num_failed > max_failed_scans:
+    path = dataset_metadata.write_failed_scans(results, folder.incomplete)
+    raise folder.job_error(
+      f'{count_text(num_failed, "scan")} cannot be read (see {path}), more than '
+      f'--max_failed_scans={max_failed_scans}; fix them or raise the limit'
+    )
+  if not any(result.num_records for result in results):
+    raise JobError('no record was written: no scan could be read')
+  return results
+
+
+def _is_complete(
+  plan: plan_lib.Plan, folder: job_folder.JobFolder, overwrite: bool
+) -> bool:
+  """Returns whether the dataset exists already.
+
+  Raises:
+    UsageError: a dataset made from other inputs exists, and is not to be replaced.
+  """
+  if not folder.final.exists():
+    return False
+  if dataset_metadata.stored_fingerprint(folder.final) == plan.fingerprint:
+    return True
+  if not overwrite:
+    raise UsageError(
+      f'{folder.final} was made from other inputs; give --overwrite to replace it when '
+      'the new dataset is complete, or another --data_dir'
+    )
+  return False
+
+
+def _unfinished_shards(
+  plan: plan_lib.Plan, folder: job_folder.JobFolder
+) -> list[plan_lib.Shard]:
+  """Returns the shards to write: shards without a result or with unreadable scans."""
+  unfinished = []
+  for shard in plan.shards:
+    result = folder.result(shard, plan)
+    if result is None or result.stats.failed:
+      folder.invalidate(shard)
+      unfinished.append(shard)
+  num_finished = len(plan.shards) - len(unfinished)
+  if num_finished:
+    finished = 'is' if num_finished == 1 else 'are'
+    _print(f'resuming: {count_text(num_finished, "shard")} {finished} finished')
+  return unfinished
+
+
+def _default_num_workers(num_records: int) -> int:
+  return 1 if num_records < _MIN_RECORDS_FOR_WORKERS else cores.num_usable_cores()
+
+
+def _print_plan(plan: plan_lib.Plan, builder: luna16_patches.Builder) -> None:
+  """Prints the size of the dataset; raises UsageError if it would be empty."""
+  scans = f', from {count_text(plan.num_scans, "scan")}' if plan.num_scans else ''
+  _print(
+    f'{builder.info.full_name}: {count_text(plan.num_records, "record")} in '
+    f'{count_text(len(plan.shards), "shard")} ({", ".join(plan.splits)}), about '
+    f'{bytes_text(plan.num_bytes)}{scans}'
+  )
+  if plan.candidates_without_scan:
+    _print(
+      f'{count_text(plan.candidates_without_scan, "candidate")} without a scan on disk '
+      f'(found {count_text(plan.scans_on_disk, "scan")}); not extracted'
+    )
+  if not plan.shards:
+    raise UsageError(
+      'no candidate is in a scan on disk; check that the CSV files belong to the scans'
+    )
+
+
+def _print_results(
+  results: Sequence[ShardResult], folder: job_folder.JobFolder
+) -> None:
+  stats = [result.stats for result in results]
+  num_failed = sum(len(s.failed) for s in stats)
+  num_records = sum(result.num_records for result in results)
+  _print(
+    f'wrote {count_text(num_records, "record")} '
+    f'({count_text(sum(s.label_counts[1] for s in stats), "nodule")}, '
+    f'{sum(s.patches_padded for s in stats)} padded at the border, '
+    f'{sum(s.candidates_outside for s in stats)} with the centre outside the scan)'
+  )
+  if num_failed:
+    path = folder.final / dataset_metadata.FAILED_SCANS
+    _print(f'{count_text(num_failed, "scan")} could not be read, see {path}')
+  _print(f'dataset: {folder.final}')
+
+
+def _print(text: str) -> None:
+  print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,70 @@
+"""What a worker returns for a shard."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class FailedScan:
+  """A scan that could not be read; `reason` is one line."""
+
+  seriesuid: str
+  candidates_lost: int
+  reason: str
+
+
+@dataclasses.dataclass
+class ShardStats:
+  """Counts of one shard.
+
+  Attributes:
+    label_counts: number of non-nodule records and of nodule records.
+    scans_read: scans opened and read.
+    bytes_read: voxel bytes read.
+    patches_padded: records of which a part is outside the scan.
+    candidates_outside: records whose centre is outside the scan.
+    failed: the scans that could not be read.
+  """
+
+  label_counts: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
+  scans_read: int = 0
+  bytes_read: int = 0
+  patches_padded: int = 0
+  candidates_outside: int = 0
+  failed: list[FailedScan] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardResult:
+  """The result of writing a shard.
+
+  Attributes:
+    split: 'train', 'validation' or 'test'.
+    index: number of the shard in its split.
+    subset: subset of all its scans; -1 if unknown.
+    fingerprint: fingerprint of the shard.
+    num_records: number of records written.
+    num_bytes: size of the file.
+    stats: counts.
+  """
+
+  split: str
+  index: int
+  subset: int
+  fingerprint: str
+  num_records: int
+  num_bytes: int
+  stats: ShardStats
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the result as JSON values."""
+    return dataclasses.asdict(self)
+
+  @classmethod
+  def from_json(cls, fields: dict[str, Any]) -> ShardResult:
+    """Restores a result from the output of `to_json`."""
+    stats = dict(fields['stats'])
+    stats['failed'] = [FailedScan(**failed) for failed in stats['failed']]
+    return cls(**{**fields, 'stats': ShardStats(**stats)})
