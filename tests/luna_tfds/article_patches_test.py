@@ -17,9 +17,9 @@ def write_list(folder, lines):
   (folder / 'traindatalabels.txt').write_text('\n'.join(lines) + '\n')
 
 
-def save_grey(path, grey):
-  """Saves without loss, whatever the suffix."""
-  Image.fromarray(np.asarray(grey, np.uint8)).save(path, format='PNG')
+def save_image(path, grey_levels):
+  """Writes a lossless image, whatever the suffix."""
+  Image.fromarray(np.asarray(grey_levels, np.uint8)).save(path, format='PNG')
   return article_patches.ArticleImage(path, 0, 1)
 
 
@@ -48,20 +48,28 @@ def test_blank_lines_and_missing_last_newline(folder):
   assert [(i.candidate_id, i.label) for i in images] == [(1000, 0), (1001, 1)]
 
 
-def test_the_window_is_undone(tmp_path):
-  grey = np.arange(2500).reshape(50, 50) % 256
-  hu, padded = article_patches.read_image(save_grey(tmp_path / 'image_1.jpg', grey))
+def test_grey_levels_become_hounsfield_units(tmp_path):
+  grey_levels = np.arange(2500).reshape(50, 50) % 256
+  hu, padded = article_patches.read_image(
+    save_image(tmp_path / 'image_1.jpg', grey_levels)
+  )
   assert hu.dtype == np.int16
   assert hu.shape == (50, 50, 1)
   assert not padded
   for row, column in np.ndindex(50, 50):
-    assert hu[row, column, 0] == round(-1000 + int(grey[row, column]) * 1400 / 255)
+    assert hu[row, column, 0] == round(
+      -1000 + int(grey_levels[row, column]) * 1400 / 255
+    )
 
 
 @pytest.mark.parametrize(('height', 'width'), [(31, 50), (50, 44), (1, 1)])
-def test_short_patches_are_padded_right_and_below(height, width, tmp_path):
-  grey = np.full((height, width), 255)
-  hu, padded = article_patches.read_image(save_grey(tmp_path / 'image_1.jpg', grey))
+def test_small_patches_are_padded_on_the_right_and_at_the_bottom(
+  height, width, tmp_path
+):
+  grey_levels = np.full((height, width), 255)
+  hu, padded = article_patches.read_image(
+    save_image(tmp_path / 'image_1.jpg', grey_levels)
+  )
   assert padded
   assert (hu[:height, :width] == 400).all()
   assert (hu[height:] == -1000).all()
@@ -72,8 +80,8 @@ def test_a_jpeg_is_decoded(tmp_path):
   rows = fake_data.write_article(tmp_path)
   path = rows['train'][0][0]
   hu, _ = article_patches.read_image(article_patches.read_lists(tmp_path)['train'][0])
-  grey = np.asarray(Image.open(path), np.float64)
-  np.testing.assert_array_equal(hu[..., 0], np.rint(-1000 + grey * 1400 / 255))
+  grey_levels = np.asarray(Image.open(path), np.float64)
+  np.testing.assert_array_equal(hu[..., 0], np.rint(-1000 + grey_levels * 1400 / 255))
 
 
 def test_no_folder(tmp_path):
@@ -103,7 +111,7 @@ def test_empty_list(content, folder):
     '1',
   ],
 )
-def test_lines_that_are_no_row(line, folder):
+def test_invalid_lines_are_rejected(line, folder):
   write_list(folder, ['tra/image_1001.jpg 1', line])
   with pytest.raises(
     UsageError, match=r'traindatalabels\.txt, line 2: expected "folder'
@@ -120,7 +128,7 @@ def test_binary_list(folder):
 def test_listed_file_is_missing(folder):
   (folder / 'tra' / 'image_1001.jpg').unlink()
   with pytest.raises(
-    UsageError, match=r'image_1001\.jpg: missing, but .* line 2 lists'
+    UsageError, match=r'image_1001\.jpg: missing, but listed in .*, line 2'
   ):
     article_patches.read_lists(folder)
 
@@ -128,20 +136,20 @@ def test_listed_file_is_missing(folder):
 @pytest.mark.parametrize(
   'name', ['../image_1.jpg', '/etc/image_1.jpg', 'tra/../../i_1.jpg']
 )
-def test_files_outside_are_refused(name, folder):
+def test_files_outside_the_folder_are_refused(name, folder):
   write_list(folder, [f'{name} 1'])
-  with pytest.raises(UsageError, match=r'line 1: .* leaves the folder of the list'):
+  with pytest.raises(UsageError, match=r'line 1: .* is outside the folder of the list'):
     article_patches.read_lists(folder)
 
 
 @pytest.mark.parametrize(('height', 'width'), [(51, 50), (50, 51), (512, 512)])
 def test_large_images_are_refused(height, width, folder):
-  save_grey(folder / 'tra' / 'image_1001.jpg', np.zeros((height, width)))
+  save_image(folder / 'tra' / 'image_1001.jpg', np.zeros((height, width)))
   with pytest.raises(UsageError, match=rf'image_1001\.jpg: {width}x{height} pixels'):
     article_patches.read_lists(folder)
 
 
-def test_files_that_are_no_image(folder):
+def test_files_that_are_not_images_are_rejected(folder):
   (folder / 'tra' / 'image_1001.jpg').write_bytes(b'not an image')
   with pytest.raises(UsageError, match=r'image_1001\.jpg: cannot be read as an image'):
     article_patches.read_lists(folder)

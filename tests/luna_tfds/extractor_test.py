@@ -41,21 +41,21 @@ INDICES = [
 
 
 def extract(path, points, spec, mode=None):
-  """Returns the images; `mode` overrules how the scan is read."""
+  """Returns the images; `mode` overrides how the scan is read."""
   extraction = extractor.Extraction(scan_lib.open_scan(path), points, spec)
   if mode:
-    extraction.reading = extractor.ReadPlan(mode, 0)
+    extraction.read_plan = extractor.ReadPlan(mode, 0)
   return [patch.image for patch in extraction]
 
 
 def block_of(image, spec):
-  """Undoes the layout: [z, y, x]."""
+  """Converts an image back to [z, y, x]."""
   return image[..., 0] if spec.layout == 'cube' else image.transpose(2, 0, 1)
 
 
 @pytest.mark.parametrize('spec_name', SPECS)
 @pytest.mark.parametrize('storage', STORAGE)
-def test_patches_as_by_simpleitk_and_numpy(storage, spec_name, tmp_path):
+def test_patches_equal_those_of_simpleitk_and_numpy(storage, spec_name, tmp_path):
   spec = SPECS[spec_name]
   fake = fake_data.make_scan(3, **STORAGE[storage])
   path = fake.write(tmp_path)
@@ -79,30 +79,28 @@ def test_patches_as_by_simpleitk_and_numpy(storage, spec_name, tmp_path):
 
 @pytest.mark.parametrize('spec_name', SPECS)
 @pytest.mark.parametrize('storage', STORAGE)
-def test_reading_regions_gives_what_reading_the_whole_gives(
-  storage, spec_name, tmp_path
-):
+def test_both_read_modes_give_the_same_patches(storage, spec_name, tmp_path):
   fake = fake_data.make_scan(3, **STORAGE[storage])
   path = fake.write(tmp_path)
   points = np.array([fake.world(index) for index in INDICES])
-  in_regions = extract(path, points, SPECS[spec_name], 'regions')
-  in_whole = extract(path, points, SPECS[spec_name], 'whole')
-  np.testing.assert_array_equal(in_regions, in_whole)
+  of_regions = extract(path, points, SPECS[spec_name], 'regions')
+  of_scan = extract(path, points, SPECS[spec_name], 'scan')
+  np.testing.assert_array_equal(of_regions, of_scan)
 
 
 @pytest.mark.parametrize('spec_name', SPECS)
 @pytest.mark.parametrize('storage', ['flipped', 'permuted', 'compressed'])
-def test_twins_of_a_scan_give_identical_patches(storage, spec_name, tmp_path):
+def test_patches_do_not_depend_on_the_storage_of_the_scan(storage, spec_name, tmp_path):
   plain = fake_data.make_scan(3)
-  twin = fake_data.make_scan(3, **STORAGE[storage])
+  other = fake_data.make_scan(3, **STORAGE[storage])
   points = np.array([plain.world(index) for index in INDICES])
   expected = extract(plain.write(tmp_path / 'plain'), points, SPECS[spec_name])
-  found = extract(twin.write(tmp_path / 'twin'), points, SPECS[spec_name])
+  found = extract(other.write(tmp_path / 'other'), points, SPECS[spec_name])
   np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize('storage', STORAGE)
-def test_a_bright_voxel_lands_in_the_centre(storage, tmp_path):
+def test_a_bright_voxel_is_in_the_centre_of_its_patch(storage, tmp_path):
   index = (17, 9, 30)
   fake = fake_data.bright_voxel_scan(index, **STORAGE[storage])
   path = fake.write(tmp_path)
@@ -118,7 +116,7 @@ def test_a_bright_voxel_lands_in_the_centre(storage, tmp_path):
   assert np.argwhere(cube == cube.max()).tolist() == [[2, 2, 2, 0]]
 
 
-def test_patches_carry_their_place(tmp_path):
+def test_patches_have_their_centre_and_spacing(tmp_path):
   fake = fake_data.make_scan(3)
   scan = scan_lib.open_scan(fake.write(tmp_path))
   index = (11.6, 19.3, 21.9)
@@ -129,7 +127,7 @@ def test_patches_carry_their_place(tmp_path):
   assert patch.spacing_xyz_mm == (0.9, 0.9, 0.9)
 
 
-def test_counts_of_padded_and_outside(tmp_path):
+def test_padded_and_outside_patches_are_counted(tmp_path):
   fake = fake_data.make_scan(3)
   points = [
     (12.0, 20.0, 22.0),  # 3x3x3 lies inside
@@ -153,14 +151,14 @@ def test_no_centres(tmp_path):
 
 
 LUNA_GRID = geometry.Grid((133, 512, 512), (0.7, 0.7, 2.5), (0.0, 0.0, 0.0))
-WHOLE_BYTES = 133 * 512 * 512 * 2
+SCAN_BYTES = 133 * 512 * 512 * 2
 
 
 def plan(num_centers, **changes):
   centers = np.full((num_centers, 3), (60.0, 256.0, 256.0))
   spec = changes.pop('spec', patches.PatchSpec())
   fields = {'grid': LUNA_GRID, 'reads_regions': True, **changes}
-  return extractor.plan_reading(centers_zyx=centers, spec=spec, **fields)
+  return extractor.plan_read(centers_zyx=centers, spec=spec, **fields)
 
 
 def test_few_candidates_read_their_regions():
@@ -169,29 +167,29 @@ def test_few_candidates_read_their_regions():
   assert plan(3, bytes_per_voxel=4).num_bytes == 3 * 50 * 50 * 4
 
 
-def test_many_candidates_read_the_scan_once():
-  assert plan(1000) == extractor.ReadPlan('whole', WHOLE_BYTES)
+def test_many_candidates_read_the_complete_scan():
+  assert plan(1000) == extractor.ReadPlan('scan', SCAN_BYTES)
 
 
-def test_large_patches_read_the_scan_sooner():
+def test_large_patches_read_the_complete_scan():
   cube = patches.PatchSpec((100, 300, 300), None, 'cube')
   assert plan(1, spec=patches.PatchSpec()).mode == 'regions'
-  assert plan(1, spec=cube).mode == 'whole'
+  assert plan(1, spec=cube).mode == 'scan'
 
 
-def test_compressed_scans_are_read_whole():
-  assert plan(1, reads_regions=False) == extractor.ReadPlan('whole', WHOLE_BYTES)
+def test_compressed_scans_are_read_completely():
+  assert plan(1, reads_regions=False) == extractor.ReadPlan('scan', SCAN_BYTES)
 
 
-def test_a_region_over_the_border_counts_what_is_inside():
-  reading = extractor.plan_reading(
+def test_only_the_part_of_a_region_inside_the_scan_is_counted():
+  read_plan = extractor.plan_read(
     LUNA_GRID, np.array([[60.0, 0.0, 511.0]]), patches.PatchSpec(), True
   )
   # 25 rows from 0; 25 columns up to 511 and the centre itself.
-  assert reading == extractor.ReadPlan('regions', 25 * 26 * 2)
+  assert read_plan == extractor.ReadPlan('regions', 25 * 26 * 2)
 
 
-def test_reading_regions_never_reads_the_whole(tmp_path, monkeypatch):
+def test_reading_regions_never_reads_the_complete_scan(tmp_path, monkeypatch):
   shape = (60, 256, 256)
   voxels = np.zeros(shape, np.int16)
   voxels[30, 100, 120] = 77
@@ -199,21 +197,21 @@ def test_reading_regions_never_reads_the_whole(tmp_path, monkeypatch):
   scan = scan_lib.open_scan(fake.write(tmp_path))
 
   def refuse(self):
-    raise AssertionError('read the whole scan')
+    raise AssertionError('read the complete scan')
 
   monkeypatch.setattr(scan_lib.Scan, 'read', refuse)
   extraction = extractor.Extraction(scan, [fake.world((30, 100, 120))], SPECS['axial'])
-  assert extraction.reading.mode == 'regions'
+  assert extraction.read_plan.mode == 'regions'
   assert next(iter(extraction)).image[8, 8, 0] == 77
 
 
-def test_a_scan_that_breaks_off_raises(tmp_path):
+def test_a_scan_truncated_after_opening_raises(tmp_path):
   path = fake_data.make_scan(3).write(tmp_path)
   scan = scan_lib.open_scan(path)
   fake_data.truncate(path.with_suffix('.raw'), 40_000)
-  for mode in ('whole', 'regions'):
+  for mode in ('scan', 'regions'):
     extraction = extractor.Extraction(scan, [(-10.0, 20.0, -180.0)], SPECS['axial'])
-    extraction.reading = extractor.ReadPlan(mode, 0)
+    extraction.read_plan = extractor.ReadPlan(mode, 0)
     with pytest.raises(ScanError):
       list(extraction)
 
@@ -226,12 +224,14 @@ def test_a_scan_that_breaks_off_raises(tmp_path):
   ],
   ids=['flipped', 'compressed'],
 )
-def test_twins_of_a_real_scan_give_identical_patches(storage, real_data, tmp_path):
+def test_patches_of_a_real_scan_do_not_depend_on_its_storage(
+  storage, real_data, tmp_path
+):
   path = next((real_data / 'luna16' / 'subset9').glob('*.mhd'))
   rows = oracles.read_csv(real_data / 'luna16' / 'candidates.csv')
   points = np.array([row[1:4] for row in rows if row[0] == path.stem])[::8]
   image = sitk.ReadImage(str(path))
-  twin = fake_data.FakeScan(
+  other = fake_data.FakeScan(
     path.stem,
     9,
     sitk.GetArrayFromImage(image),
@@ -239,8 +239,8 @@ def test_twins_of_a_real_scan_give_identical_patches(storage, real_data, tmp_pat
     image.GetOrigin(),
     **storage,
   )
-  twin_path = twin.write(tmp_path)
+  other_path = other.write(tmp_path)
   for spec in (patches.PatchSpec(), patches.PatchSpec((16, 16, 16), 1.0, 'cube')):
     expected = extract(path, points, spec)
     assert np.ptp(expected) > 0
-    np.testing.assert_array_equal(extract(twin_path, points, spec), expected)
+    np.testing.assert_array_equal(extract(other_path, points, spec), expected)

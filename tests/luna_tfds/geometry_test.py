@@ -8,8 +8,7 @@ import SimpleITK as sitk
 
 from luna_tfds import geometry
 
-# All 48 ways to store a scan along the axes of the world: column k is the world
-# direction of stored axis k.
+# The 48 axis-aligned directions: column k is the world direction of stored axis k.
 SIGNED_PERMUTATIONS = [
   tuple((np.eye(3)[:, list(axes)] * signs).ravel().tolist())
   for axes in itertools.permutations(range(3))
@@ -29,7 +28,7 @@ grids = st.builds(
 
 
 def image_of(grid):
-  image = sitk.Image((1, 1, 1), sitk.sitkInt16)  # its size plays no part
+  image = sitk.Image((1, 1, 1), sitk.sitkInt16)  # its size is irrelevant
   image.SetSpacing(grid.spacing_xyz_mm)
   image.SetOrigin(grid.origin_xyz_mm)
   image.SetDirection(grid.direction)
@@ -65,7 +64,7 @@ def test_voxel_to_world_by_hand():
   )
 
 
-def test_first_voxel_lies_at_the_origin():
+def test_first_voxel_is_at_the_origin():
   grid = geometry.Grid((9, 9, 9), (0.7, 0.7, 2.5), (1.0, 2.0, 3.0))
   np.testing.assert_array_equal(geometry.voxel_to_world([0, 0, 0], grid), [1, 2, 3])
 
@@ -83,7 +82,7 @@ def test_voxel_to_world_and_back(grid, index):
 
 
 @hypothesis.given(grid=grids, point=points)
-def test_world_to_voxel_as_simpleitk(grid, point):
+def test_world_to_voxel_equals_simpleitk(grid, point):
   expected = image_of(grid).TransformPhysicalPointToContinuousIndex(point)
   np.testing.assert_allclose(
     geometry.world_to_voxel(point, grid), expected[::-1], rtol=1e-9, atol=1e-7
@@ -91,7 +90,7 @@ def test_world_to_voxel_as_simpleitk(grid, point):
 
 
 @hypothesis.given(grid=grids, index=points)
-def test_voxel_to_world_as_simpleitk(grid, index):
+def test_voxel_to_world_equals_simpleitk(grid, index):
   expected = image_of(grid).TransformContinuousIndexToPhysicalPoint(index[::-1])
   np.testing.assert_allclose(
     geometry.voxel_to_world(index, grid), expected, rtol=1e-9, atol=1e-7
@@ -112,7 +111,7 @@ def test_points_need_three_coordinates(function, shape):
 
 
 @pytest.mark.parametrize('direction', SIGNED_PERMUTATIONS)
-def test_orient_as_simpleitk(direction):
+def test_orient_equals_simpleitk(direction):
   stored = numbered((3, 4, 5))
   image = sitk.GetImageFromArray(stored)
   image.SetSpacing((0.7, 0.8, 1.5))
@@ -132,7 +131,7 @@ def test_orient_as_simpleitk(direction):
 
 
 @pytest.mark.parametrize('direction', SIGNED_PERMUTATIONS)
-def test_orient_keeps_every_voxel_in_its_place(direction):
+def test_orient_keeps_the_world_position_of_every_voxel(direction):
   stored_grid = geometry.Grid((3, 4, 5), (0.7, 0.8, 1.5), (-10, 20.5, -300), direction)
   stored = numbered((3, 4, 5))
   grid, orientation = geometry.orient(stored_grid)

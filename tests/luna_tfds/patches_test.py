@@ -164,10 +164,10 @@ def test_spacing_of_the_image():
 @pytest.mark.parametrize(
   ('fields', 'problem'),
   [
-    ({'shape_zyx': (0, 5, 5)}, 'positive size'),
-    ({'shape_zyx': (1, -5, 5)}, 'positive size'),
+    ({'shape_zyx': (0, 5, 5)}, 'a positive size'),
+    ({'shape_zyx': (1, -5, 5)}, 'a positive size'),
     ({'shape_zyx': (5, 5)}, '3 axes'),
-    ({'shape_zyx': (2, 5, 5)}, 'one slice'),
+    ({'shape_zyx': (2, 5, 5)}, 'must have one slice'),
     ({'layout': 'sagittal'}, 'layout must be one of'),
     ({'spacing_mm': 0.0}, 'spacing_mm must be positive'),
     ({'spacing_mm': -1.0}, 'spacing_mm must be positive'),
@@ -175,7 +175,7 @@ def test_spacing_of_the_image():
     ({'spacing_mm': float('inf')}, 'spacing_mm must be positive'),
   ],
 )
-def test_specs_that_make_no_sense(fields, problem):
+def test_invalid_specs_are_rejected(fields, problem):
   with pytest.raises(ValueError, match=problem):
     patches.PatchSpec(**fields)
 
@@ -184,7 +184,7 @@ def test_specs_that_make_no_sense(fields, problem):
   start=st.tuples(*[st.integers(-30, 30)] * 3),
   size=st.tuples(*[st.integers(1, 30)] * 3),
 )
-def test_intersection_holds_the_voxels_that_lie_in_both(start, size):
+def test_intersection_contains_the_common_voxels(start, size):
   box = geometry.Box(start, size)
   inside = box.intersection(SHAPE)
   axes = [range(s, s + n) for s, n in zip(start, size)]

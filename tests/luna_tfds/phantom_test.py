@@ -16,14 +16,16 @@ NUM_SCANS = 6
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('phantom') / 'luna16'
-  code = phantom.run(['luna16-phantom', f'--out_dir={folder}', f'--scans={NUM_SCANS}'])
+  code = phantom.run(
+    ['luna16-phantom', f'--output_dir={folder}', f'--scans={NUM_SCANS}']
+  )
   assert code == 0
   return folder
 
 
 @pytest.fixture(scope='module')
 def headers(folder):
-  """The header's text of each scan, by subset."""
+  """Returns the text of each scan's header, by subset."""
   return {int(p.parent.name[-1]): p.read_text() for p in folder.glob('subset*/*.mhd')}
 
 
@@ -46,7 +48,7 @@ def test_layout_of_the_download(folder):
   assert names <= {p.name for p in folder.iterdir()}
 
 
-def test_some_are_flipped_and_some_compressed(headers):
+def test_some_scans_are_flipped_and_some_compressed(headers):
   flipped = [k for k, h in headers.items() if 'TransformMatrix = -1 0 0 0 -1 0' in h]
   assert flipped == [2]
   compressed = [k for k, h in headers.items() if 'CompressedData = True' in h]
@@ -65,12 +67,12 @@ def test_scans_hold_hounsfield_units(folder):
     voxels = sitk.GetArrayFromImage(image)
     assert voxels.dtype == np.int16
     inside = voxels[voxels >= -1100]
-    # Lung, soft tissue and bone are there.
+    # Lung, soft tissue and bone.
     assert np.quantile(inside, 0.1) < -700
     assert (np.abs(inside) < 150).mean() > 0.05
     assert inside.max() > 300
     least.add(min(voxels.min(), -1100))
-  # Padding outside the field of view in some scans only.
+  # Some scans mark what is outside the field of view.
   assert least & {-2000, -2048, -3024}
 
 
@@ -98,7 +100,7 @@ def test_nodules_are_denser_than_the_lung_around(folder):
   for name, *point, diameter in rows(folder, 'annotations'):
     image = oracles.world_image(scans[name].path)
     inside = oracles.mm_block(image, point, (3, 3, 3), diameter / 8)
-    assert np.median(inside) > -650  # the lung is at some -860
+    assert np.median(inside) > -650  # the lung is at about -860
 
 
 def test_every_nodule_centre_lies_in_an_excluded_finding(folder):
@@ -115,16 +117,18 @@ def test_one_scan_has_no_nodule(folder):
   assert [s.subset for s in scans.values() if s.seriesuid not in with_nodules] == [3]
 
 
-def test_rows_of_scans_are_mixed(folder):
+def test_rows_of_different_scans_are_mixed(folder):
   names = [row[0] for row in rows(folder, 'candidates')]
   assert sum(a != b for a, b in itertools.pairwise(names)) > len(names) / 2
 
 
 def test_the_same_seed_gives_the_same_bytes(folder, flipped, tmp_path):
   path = phantom.write_scan(tmp_path, flipped)
-  there = folder / 'subset2' / path.name
-  assert path.read_bytes() == there.read_bytes()
-  assert path.with_suffix('.raw').read_bytes() == there.with_suffix('.raw').read_bytes()
+  expected = folder / 'subset2' / path.name
+  assert path.read_bytes() == expected.read_bytes()
+  assert (
+    path.with_suffix('.raw').read_bytes() == expected.with_suffix('.raw').read_bytes()
+  )
 
 
 def test_another_seed_makes_another_scan(flipped):
@@ -140,22 +144,41 @@ def test_a_flipped_phantom_is_the_same_scan(flipped, tmp_path):
   np.testing.assert_allclose(image.GetOrigin(), corner)
 
 
-def test_refuses_a_folder_with_scans(folder, error_line):
-  assert phantom.run(['luna16-phantom', f'--out_dir={folder}']) == 2
-  assert 'holds scans already; give an empty --out_dir' in error_line()
+def test_a_folder_with_scans_is_refused(folder, error_line):
+  assert phantom.run(['luna16-phantom', f'--output_dir={folder}']) == 2
+  assert 'already contains scans; give an empty --output_dir' in error_line()
 
 
 @pytest.mark.parametrize(
   ('arguments', 'problem'),
   [
-    ([], '--out_dir is required'),
-    (['--out_dir=x', '--scans=0'], '--scans must be at least 1. Received: 0'),
-    (['--out_dir=x', '--scans=many'], '--scans=many'),
+    ([], '--output_dir is required'),
+    (['--output_dir=x', '--scans=0'], '--scans=0: 0 is not a positive integer'),
+    (['--output_dir=x', '--scans=many'], '--scans=many'),
+    (['--output_dir=x', '--seed=-1'], '--seed=-1: -1 is not a non-negative integer'),
     (['--out_dri=x'], 'out_dir'),
   ],
 )
-def test_wrong_flags(arguments, problem, error_line, tmp_path, monkeypatch):
+def test_invalid_flags(arguments, problem, error_line, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert phantom.run(['luna16-phantom', *arguments]) == 2
   assert problem in error_line()
   assert list(tmp_path.iterdir()) == []
+
+
+def test_out_dir_is_an_alias(tmp_path, monkeypatch):
+  written = []
+  monkeypatch.setattr(
+    phantom, 'write_download', lambda *arguments: written.append(arguments)
+  )
+  assert phantom.run(['luna16-phantom', f'--out_dir={tmp_path}', '--scans=3']) == 0
+  assert phantom.run(['luna16-phantom', f'--output_dir={tmp_path}', '--seed=5']) == 0
+  assert written == [(tmp_path, 3, 0), (tmp_path, 24, 5)]
+
+
+def test_a_second_run_starts_without_the_alias(tmp_path, monkeypatch, capfd):
+  monkeypatch.setattr(phantom, 'write_download', lambda *arguments: None)
+  assert phantom.run(['luna16-phantom', f'--out_dir={tmp_path}', '--scans=1']) == 0
+  assert capfd.readouterr().err == f'wrote 1 synthetic scan to {tmp_path}\n'
+  assert phantom.run(['luna16-phantom']) == 2
+  assert '--output_dir is required' in capfd.readouterr().err

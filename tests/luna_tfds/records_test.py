@@ -1,12 +1,10 @@
 import dataclasses
 import hashlib
-import struct
 
 import numpy as np
 import pytest
 
 from luna_tfds import records
-from luna_tfds import tfrecord
 
 SHAPES = {'axial': (50, 50, 1), 'stack': (8, 12, 5), 'cube': (4, 5, 6, 1)}
 
@@ -40,7 +38,7 @@ def make_record(seed=0, shape=(50, 50, 1)):
 
 
 def expected_fields(record):
-  """The record's fields in the dtypes that the design promises."""
+  """Returns the fields of a record with the dtypes of the documented features."""
   return {
     'image': np.asarray(record.image, np.int16),
     'label': np.int64(record.label),
@@ -130,7 +128,7 @@ def test_bytes_are_those_of_the_tfds_serializer(layout):
     assert records.RecordEncoder(shape).encode(record) == expected
 
 
-def test_unknown_fields_have_their_defaults():
+def test_defaults_of_fields():
   record = records.Record(np.zeros((2, 2, 1), np.int16), 0)
   serialized = records.RecordEncoder((2, 2, 1)).encode(record)
   decoded = records.features((2, 2, 1)).deserialize_example(serialized)
@@ -142,7 +140,7 @@ def test_unknown_fields_have_their_defaults():
 
 
 def test_centre_keeps_all_64_bits():
-  # Neighbours that one float32 cannot tell apart.
+  # Two values that are equal as float32.
   centers = [(-128.6994211, 0.1, 1 / 3), (np.nextafter(-128.6994211, 0), 0.1, 1 / 3)]
   encoder = records.RecordEncoder((1, 1, 1))
   serialized = [
@@ -161,7 +159,7 @@ def test_extreme_hounsfield_units():
   np.testing.assert_array_equal(parsed['image'][0], image)
 
 
-def test_images_that_are_no_plain_arrays():
+def test_images_with_any_memory_layout():
   record = make_record(3, (6, 8, 1))
   encoder = records.RecordEncoder((6, 8, 1))
   backwards = record.image[::-1].copy()[::-1]
@@ -182,7 +180,7 @@ def test_images_that_are_no_plain_arrays():
     np.zeros((50, 50, 1), np.float32),
   ],
 )
-def test_images_that_do_not_fit(image):
+def test_images_of_another_shape_or_dtype_are_rejected(image):
   with pytest.raises(ValueError, match=r'must be int16 \(50, 50, 1\)\. Received: '):
     records.RecordEncoder((50, 50, 1)).encode(records.Record(image, 0))
 
@@ -200,51 +198,13 @@ def test_key():
   assert make_record(4).key == '1.3.6.1.4.1.14519.5.2.1.6279.6001.4/551068'
 
 
-def test_record_bytes_is_about_right():
+def test_record_bytes_is_close_to_the_size_of_a_record():
   for shape in SHAPES.values():
     size = len(records.RecordEncoder(shape).encode(make_record(0, shape)))
     assert size + 16 <= records.record_bytes(shape) <= size + 16 + 150
 
 
-def test_tfrecord_file_is_read_by_tensorflow(tmp_path):
-  import tensorflow as tf
-
-  serialized = [b'', b'x', bytes(range(256)) * 100, b'\xff' * 7]
-  size = tfrecord.write_tfrecords(tmp_path / 'a.tfrecord', iter(serialized))
-  assert size == (tmp_path / 'a.tfrecord').stat().st_size
-  # TFRecordDataset checks both checksums.
-  dataset = tf.data.TFRecordDataset(str(tmp_path / 'a.tfrecord'))
-  assert list(dataset.as_numpy_iterator()) == serialized
-
-
-def test_tfrecord_file_as_tensorflow_writes_it(tmp_path):
-  import tensorflow as tf
-
-  serialized = [
-    records.RecordEncoder((50, 50, 1)).encode(make_record(i)) for i in (1, 2)
-  ]
-  with tf.io.TFRecordWriter(str(tmp_path / 'theirs')) as writer:
-    for record in serialized:
-      writer.write(record)
-  tfrecord.write_tfrecords(tmp_path / 'ours', serialized)
-  assert (tmp_path / 'ours').read_bytes() == (tmp_path / 'theirs').read_bytes()
-
-
-def test_tfrecord_framing(tmp_path):
-  tfrecord.write_tfrecords(tmp_path / 'a', [b'abc'])
-  content = (tmp_path / 'a').read_bytes()
-  assert len(content) == 3 + tfrecord.TFRECORD_OVERHEAD_BYTES
-  assert struct.unpack('<Q', content[:8]) == (3,)
-  assert content[12:15] == b'abc'
-
-
-def test_tfrecord_file_is_replaced(tmp_path):
-  tfrecord.write_tfrecords(tmp_path / 'a', [b'abc'] * 9)
-  tfrecord.write_tfrecords(tmp_path / 'a', [])
-  assert (tmp_path / 'a').read_bytes() == b''
-
-
-def test_features_are_those_the_design_promises():
+def test_features_have_the_documented_types():
   features = records.features((50, 50, 1))
   found = {name: (f.np_dtype, f.shape) for name, f in features.items()}
   del found['seriesuid']
@@ -261,3 +221,27 @@ def test_features_are_those_the_design_promises():
     'excluded': (np.bool_, ()),
   }
   assert features['label'].names == ['non_nodule', 'nodule']
+
+
+def test_shard_name_is_that_of_tfds():
+  import tensorflow_datasets as tfds
+
+  template = tfds.core.ShardedFileTemplate(
+    data_dir='/data',
+    dataset_name=records.DATASET_NAME,
+    split='train',
+    filetype_suffix='tfrecord',
+  )
+  expected = [path.name for path in template.sharded_filepaths(12)]
+  assert [records.shard_name('train', i, 12) for i in range(12)] == expected
+
+
+def test_shard_name_is_parsed():
+  name = records.shard_name('validation', 3, 12)
+  assert records.parse_shard_name(name) == ('validation', 3)
+
+
+@pytest.mark.parametrize('name', ['', 'train', 'luna16_patches-train.tfrecord-3-of-4'])
+def test_other_file_names_are_rejected(name):
+  with pytest.raises(ValueError, match='not the file name of a shard'):
+    records.parse_shard_name(name)

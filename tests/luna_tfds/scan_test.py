@@ -1,4 +1,3 @@
-import gzip
 import locale
 
 import fake_data
@@ -7,6 +6,7 @@ import pytest
 import SimpleITK as sitk
 
 from luna_tfds import geometry
+from luna_tfds import image_files
 from luna_tfds import scan as scan_lib
 from luna_tfds.errors import ScanError
 
@@ -66,10 +66,10 @@ def write_dicom(folder, fake, slices=None, series='1.2.3.4'):
     }
     for tag, value in tags.items():
       plane.SetMetaData(tag, value)
-    # Names in another order than the slices.
+    # The order of the names is not that of the slices.
     writer.SetFileName(str(folder / f'{series}_{(k * 7) % 100:02d}.dcm'))
     writer.Execute(plane)
-  # Writing DICOM puts the whole process into the C locale.
+  # Writing DICOM sets the locale of the process to C.
   locale.setlocale(locale.LC_ALL, saved_locale)
   return folder
 
@@ -92,7 +92,7 @@ def test_reads_world_oriented_voxels(storage, tmp_path):
 
 @pytest.mark.parametrize('storage', STORAGE)
 @pytest.mark.parametrize(('start', 'size'), REGIONS)
-def test_regions_are_slices_of_the_whole(storage, start, size, tmp_path):
+def test_regions_are_slices_of_the_scan(storage, start, size, tmp_path):
   fake = fake_data.make_scan(3, **STORAGE[storage])
   scan = scan_lib.open_scan(fake.write(tmp_path))
   expected = fake.voxels[tuple(slice(s, s + n) for s, n in zip(start, size))]
@@ -101,9 +101,9 @@ def test_regions_are_slices_of_the_whole(storage, start, size, tmp_path):
   np.testing.assert_array_equal(region, expected)
 
 
-def test_the_origin_of_a_flipped_file_lies_in_the_opposite_corner(tmp_path):
+def test_the_origin_of_a_flipped_file_is_the_opposite_corner(tmp_path):
   path = fake_data.make_scan(3, flips=(True, True, False)).write(tmp_path)
-  header = scan_lib.read_meta_header(path)
+  header = image_files.read_meta_header(path)
   assert header['TransformMatrix'] == '-1 0 0 0 -1 0 0 0 1'
   x, y, _ = map(float, header['Offset'].split())
   assert (x, y) == pytest.approx((-31.5 + 43 * 0.7, 12.25 + 39 * 0.8))
@@ -141,19 +141,19 @@ def test_reads_a_region_of_a_dicom_folder(fake, tmp_path):
 def test_a_dicom_folder_with_a_missing_slice(fake, tmp_path):
   slices = [k for k in range(24) if k != 11]
   folder = write_dicom(tmp_path / 'dicom', fake, slices)
-  with pytest.raises(ScanError, match=r'slices are missing.* 1\.5 to 3 mm apart'):
+  with pytest.raises(ScanError, match=r'slices are missing.* are 1\.5 to 3 mm'):
     scan_lib.open_scan(folder)
 
 
 def test_a_folder_without_dicom(tmp_path):
-  with pytest.raises(ScanError, match='one DICOM series is needed; it holds 0'):
+  with pytest.raises(ScanError, match='must hold one DICOM series; found 0'):
     scan_lib.open_scan(tmp_path)
 
 
 def test_a_folder_with_two_series(fake, tmp_path):
   write_dicom(tmp_path / 'dicom', fake, series='1.2.3.4')
   folder = write_dicom(tmp_path / 'dicom', fake, series='1.2.3.5')
-  with pytest.raises(ScanError, match='one DICOM series is needed; it holds 2'):
+  with pytest.raises(ScanError, match='must hold one DICOM series; found 2'):
     scan_lib.open_scan(folder)
 
 
@@ -168,126 +168,13 @@ def test_floats_are_rounded_and_wide_values_clipped(tmp_path):
 def test_floats_must_be_finite(tmp_path):
   voxels = np.full((1, 2, 2), np.nan, np.float32)
   sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / 'a.mhd'))
-  with pytest.raises(ScanError, match=r'a\.mhd: holds values that are not finite'):
+  with pytest.raises(ScanError, match=r'a\.mhd: contains voxels that are not finite'):
     scan_lib.open_scan(tmp_path / 'a.mhd').read()
 
 
 def test_no_such_file(tmp_path):
   with pytest.raises(ScanError, match=r'absent\.mhd: no such file'):
     scan_lib.open_scan(tmp_path / 'absent.mhd')
-
-
-def test_truncated_raw(path):
-  fake_data.truncate(path.with_suffix('.raw'), 2)
-  with pytest.raises(ScanError, match=r'\.raw is truncated: 84478 bytes .* 84480'):
-    scan_lib.open_scan(path)
-
-
-def test_longer_raw(path):
-  data_file = path.with_suffix('.raw')
-  data_file.write_bytes(data_file.read_bytes() + b'\0\0')
-  with pytest.raises(ScanError, match=r'\.raw is longer than its header says: 84482'):
-    scan_lib.open_scan(path)
-
-
-def test_missing_data_file(path):
-  path.with_suffix('.raw').unlink()
-  with pytest.raises(ScanError, match=r'its data file .*\.raw is missing'):
-    scan_lib.open_scan(path)
-
-
-@pytest.mark.parametrize(
-  ('name', 'problem'),
-  [
-    ('LIST', 'one data file in the same folder is needed'),
-    ('LOCAL', 'one data file in the same folder is needed'),
-    ('slice%03d.raw 1 24 1', 'one data file in the same folder is needed'),
-    ('', 'one data file in the same folder is needed'),
-    ('../elsewhere.raw', "leaves the scan's folder"),
-    ('deeper/../../elsewhere.raw', "leaves the scan's folder"),
-    ('/etc/hostname', "leaves the scan's folder"),
-    ('..\\elsewhere.raw', "leaves the scan's folder"),
-  ],
-)
-def test_data_file_that_is_refused(name, problem, path):
-  edit_header(path, 'ElementDataFile', name)
-  with pytest.raises(ScanError, match=problem) as error:
-    scan_lib.open_scan(path)
-  assert str(path) in str(error.value)
-
-
-def test_a_data_file_outside_is_refused_even_if_it_fits(fake, tmp_path):
-  path = fake.write(tmp_path / 'subset0')
-  path.with_suffix('.raw').rename(tmp_path / 'elsewhere.raw')
-  edit_header(path, 'ElementDataFile', '../elsewhere.raw')
-  with pytest.raises(ScanError, match='refused'):
-    scan_lib.open_scan(path)
-
-
-@pytest.mark.parametrize(
-  'damage',
-  [
-    lambda data: np.random.default_rng(1).bytes(len(data)),
-    lambda data: data[: len(data) // 2],
-    lambda data: data[:-1],
-    lambda data: b'',
-    lambda data: data[:9000] + bytes(40) + data[9040:],
-  ],
-  ids=['garbage', 'half', 'without_last_byte', 'empty', 'hole'],
-)
-@pytest.mark.parametrize('size_in_header', [True, False])
-def test_damaged_zraw(damage, size_in_header, tmp_path):
-  path = fake_data.make_scan(3, compressed=True).write(tmp_path)
-  data_file = path.with_suffix('.zraw')
-  data_file.write_bytes(damage(data_file.read_bytes()))
-  if not size_in_header:
-    lines = path.read_text().splitlines()
-    path.write_text('\n'.join(s for s in lines if not s.startswith('CompressedDataS')))
-  scan = scan_lib.open_scan(path)
-  with pytest.raises(ScanError, match=r'1\.2\.826\.0\.3\.mhd: .*(damaged|truncated)'):
-    scan.read()
-  with pytest.raises(ScanError, match=r'damaged|truncated'):
-    scan.read_region(geometry.Box((0, 0, 0), (1, 1, 1)))
-
-
-def test_zraw_of_another_scan(tmp_path):
-  path = fake_data.make_scan(3, compressed=True).write(tmp_path)
-  other = fake_data.make_scan(4, shape_zyx=(24, 40, 43), compressed=True)
-  other_file = other.write(tmp_path / 'other').with_suffix('.zraw')
-  path.with_suffix('.zraw').write_bytes(other_file.read_bytes())
-  with pytest.raises(ScanError, match='82560 bytes where the header promises 84480'):
-    scan_lib.open_scan(path).read()
-
-
-@pytest.mark.parametrize('suffix', ['.nii', '.nii.gz'])
-def test_truncated_nifti(suffix, fake, tmp_path):
-  path = fake.write(tmp_path, suffix)
-  fake_data.truncate(path, 20_000)
-  with pytest.raises(
-    ScanError, match=r'1\.2\.826\.0\.3\.nii.*(truncated|ended before)'
-  ):
-    scan_lib.open_scan(path).read()
-
-
-def test_nifti_with_a_hole(fake, tmp_path):
-  path = fake.write(tmp_path, '.nii.gz')
-  content = bytearray(gzip.decompress(path.read_bytes()))
-  packed = bytearray(gzip.compress(bytes(content)))
-  packed[-5000:-4900] = bytes(100)
-  path.write_bytes(packed)
-  with pytest.raises(ScanError):
-    scan_lib.open_scan(path).read()
-
-
-def test_scaled_nifti_is_not_taken_for_truncated(tmp_path):
-  # Stored as int16 with a slope: ITK reads floats, but two bytes a voxel are there.
-  fake = fake_data.make_scan(3)
-  path = fake.write(tmp_path, '.nii')
-  content = bytearray(path.read_bytes())
-  content[112:116] = np.float32(0.5).tobytes()
-  path.write_bytes(content)
-  expected = np.rint(fake.voxels * 0.5)
-  np.testing.assert_array_equal(scan_lib.open_scan(path).read(), expected)
 
 
 def test_two_dimensional_image(fake, tmp_path):
@@ -299,12 +186,12 @@ def test_two_dimensional_image(fake, tmp_path):
 def test_colour_image(fake, tmp_path):
   image = fake.world_image()
   sitk.WriteImage(sitk.Compose(image, image), str(tmp_path / 'colour.mhd'))
-  with pytest.raises(ScanError, match='3 axes, 2 values a voxel'):
+  with pytest.raises(ScanError, match='3 axes, 2 values per voxel'):
     scan_lib.open_scan(tmp_path / 'colour.mhd')
 
 
 @pytest.mark.parametrize('content', [b'', b'not a header\n', b'\x00\xff' * 100])
-def test_garbage_header(content, path):
+def test_invalid_header(content, path):
   path.write_bytes(content)
   with pytest.raises(ScanError, match=r'1\.2\.826\.0\.3\.mhd: ') as error:
     scan_lib.open_scan(path)
@@ -317,14 +204,7 @@ def test_oblique_scan(path):
     scan_lib.open_scan(path)
 
 
-def test_header_keys_and_crlf(path):
-  path.write_bytes(path.read_bytes().replace(b'\n', b'\r\n'))
-  header = scan_lib.read_meta_header(path)
-  assert header['DimSize'] == '44 40 24'
-  assert scan_lib.data_file_of(path) == path.with_suffix('.raw')
-
-
-def test_real_scan_in_whole_and_region(real_data):
+def test_real_scan_and_a_region_of_it(real_data):
   path = next((real_data / 'luna16' / 'subset9').glob('*.mhd'))
   scan = scan_lib.open_scan(path)
   expected = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
@@ -335,7 +215,7 @@ def test_real_scan_in_whole_and_region(real_data):
   np.testing.assert_array_equal(region, expected[60:62, 100:150, 200:250])
 
 
-def test_scan_carries_a_world_oriented_grid(tmp_path):
+def test_grid_is_world_oriented(tmp_path):
   fake = fake_data.make_scan(3, axes=(2, 0, 1), flips=(True, True, False))
   grid = scan_lib.open_scan(fake.write(tmp_path)).grid
   index = (4.25, 30.0, 11.5)

@@ -8,7 +8,7 @@ import pytest
 from luna_tfds import splits
 
 # Two shards of subsets 0 and 3, one of every other.
-WHOLE = {
+METADATA = {
   'shard_subsets': {
     'train': [0, 0, 1, 2, 3, 3, 4, 5, 6, 7],
     'validation': [8],
@@ -18,7 +18,7 @@ WHOLE = {
 
 
 def shards_of(split_string):
-  """The shards (split, index) that a split string names."""
+  """Returns the shards (split, index) that a split string names."""
   found = []
   for part in split_string.split('+'):
     split, first, last = re.fullmatch(r'(\w+)\[(\d+)shard:(\d+)shard\]', part).groups()
@@ -34,7 +34,7 @@ def test_default_splits():
 
 
 def test_fold_by_hand():
-  assert splits.fold_splits(WHOLE, 3) == {
+  assert splits.fold_splits(METADATA, 3) == {
     'train': (
       'train[0shard:2shard]+train[2shard:3shard]+train[6shard:7shard]'
       '+train[7shard:8shard]+train[8shard:9shard]+train[9shard:10shard]'
@@ -46,13 +46,13 @@ def test_fold_by_hand():
 
 
 def test_fold_nine_is_the_default_split():
-  fold = {k: shards_of(v) for k, v in splits.fold_splits(WHOLE, 9).items()}
-  for split, subsets in WHOLE['shard_subsets'].items():
+  fold = {k: shards_of(v) for k, v in splits.fold_splits(METADATA, 9).items()}
+  for split, subsets in METADATA['shard_subsets'].items():
     assert fold[split] == [(split, i) for i in range(len(subsets))]
 
 
 def test_fold_zero_validates_on_subset_nine():
-  fold = splits.fold_splits(WHOLE, 0)
+  fold = splits.fold_splits(METADATA, 0)
   assert shards_of(fold['test']) == [('train', 0), ('train', 1)]
   assert shards_of(fold['validation']) == [('test', 0)]
 
@@ -75,12 +75,12 @@ def test_every_fold_covers_all_shards_once(shards):
     assert {subset_of[shard] for shard in named['validation']} == {(fold - 1) % 10}
 
 
-def test_every_subset_is_tested_in_one_fold():
-  tested = [shards_of(splits.fold_splits(WHOLE, fold)['test']) for fold in range(10)]
+def test_every_subset_is_the_test_split_of_one_fold():
+  tested = [shards_of(splits.fold_splits(METADATA, fold)['test']) for fold in range(10)]
   assert len(set(itertools.chain(*tested))) == sum(map(len, tested)) == 12
 
 
-def test_subset_slices_join_runs():
+def test_subset_slices_join_consecutive_shards():
   slices = splits.subset_slices({'train': [2, 0, 0, 2, 0], 'test': [9]})
   assert slices == {
     0: 'train[1shard:3shard]+train[4shard:5shard]',
@@ -90,15 +90,15 @@ def test_subset_slices_join_runs():
 
 
 @pytest.mark.parametrize('fold', [-1, 10])
-def test_no_such_fold(fold):
-  with pytest.raises(ValueError, match=rf'a fold is 0\.\.9\. Received: {fold}'):
-    splits.fold_splits(WHOLE, fold)
+def test_fold_out_of_range(fold):
+  with pytest.raises(ValueError, match=rf'the fold must be 0\.\.9\. Received: {fold}'):
+    splits.fold_splits(METADATA, fold)
 
 
 def test_fold_of_a_dataset_that_lacks_a_subset():
   metadata = {'shard_subsets': {'train': [0, 1, 2], 'test': [9]}}
   with pytest.raises(
-    ValueError, match=r'fold 9 needs subset 8 .* holds subsets \[0, 1'
+    ValueError, match=r'fold 9 needs subset 8 .* contains only subsets \[0, 1'
   ):
     splits.fold_splits(metadata, 9)
   assert splits.fold_splits(metadata, 2)['train'] == (
@@ -107,7 +107,7 @@ def test_fold_of_a_dataset_that_lacks_a_subset():
 
 
 def test_fold_without_training_data():
-  with pytest.raises(ValueError, match='no subset left to train on'):
+  with pytest.raises(ValueError, match='contains no other subset to train on'):
     splits.fold_splits({'shard_subsets': {'validation': [8], 'test': [9]}}, 9)
 
 

@@ -1,4 +1,4 @@
-"""Plain and slow ways to the same results, by SimpleITK, NumPy and loops."""
+"""Slow reference implementations with SimpleITK, NumPy and loops."""
 
 import csv
 import hashlib
@@ -12,24 +12,24 @@ MARGIN = 40
 
 
 def world_image(path):
-  """Reads a scan; SimpleITK turns it to identity direction."""
+  """Reads a scan and reorients it to identity direction with SimpleITK."""
   return sitk.DICOMOrient(sitk.ReadImage(str(path)), 'LPS')
 
 
 def center_zyx(image, point_xyz_mm):
-  """Fractional index of a world point."""
+  """Returns the fractional index of a world point."""
   point = [float(p) for p in point_xyz_mm]
   return np.array(image.TransformPhysicalPointToContinuousIndex(point)[::-1])
 
 
 def padded(voxels):
-  """The clipped scan in a wide margin of air."""
+  """Returns the clipped scan, padded with a wide margin of air."""
   return np.pad(np.maximum(voxels, -1000), MARGIN, constant_values=-1000)
 
 
 def pixel_block(padded_voxels, center, shape_zyx):
-  """Cuts [z, y, x] voxels around a fractional index; all air if it lies far off."""
-  # Coordinates of candidates have few decimals: the last bits are noise.
+  """Returns the [z, y, x] voxels around a fractional index."""
+  # Coordinates have few decimals; further ones are rounding errors.
   start = [math.floor(round(c, 7) + 0.5) - n // 2 for c, n in zip(center, shape_zyx)]
   start = [s + MARGIN for s in start]
   assert min(start) >= 0, 'the margin is too small for this point'
@@ -53,7 +53,13 @@ def mm_block(image, point_xyz_mm, shape_zyx, spacing_mm):
 
 
 def nearest_hit(seriesuid, point_xyz_mm, findings):
-  """Row of the nearest finding (seriesuid, x, y, z, diameter) hit, or -1."""
+  """Returns the row of the nearest finding that a point hits, or -1.
+
+  Args:
+    seriesuid: scan of the point.
+    point_xyz_mm: the point.
+    findings: rows (seriesuid, x, y, z, diameter_mm).
+  """
   return _nearest_hit(point_xyz_mm, _findings_in(seriesuid, findings))
 
 
@@ -72,25 +78,25 @@ def _nearest_hit(point_xyz_mm, rows_in_scan):
 
 
 def keyed_hash(key, purpose, seed):
-  """The keyed hash behind every choice, from its definition."""
+  """Returns the keyed hash of a record key, computed from its definition."""
   secret = f'{purpose}:{seed}'.encode()
   digest = hashlib.blake2b(key.encode(), digest_size=8, key=secret).digest()
   return int.from_bytes(digest, 'little')
 
 
-def chosen_rows(candidates, subset_of, negatives_per_positive, seed=0):
-  """Rows (numbers) of the candidates that go in: positives, and a ratio of negatives.
+def selected_rows(candidates, subset_of, negatives_per_positive, seed=0):
+  """Returns the rows of the selected candidates: positives, and a ratio of negatives.
 
   Args:
     candidates: rows (seriesuid, x, y, z, class).
     subset_of: subset of each scan on disk.
     negatives_per_positive: None for all.
-    seed: of the hash.
+    seed: hash seed.
   """
   on_disk = [i for i, row in enumerate(candidates) if row[0] in subset_of]
   if negatives_per_positive is None:
     return set(on_disk)
-  chosen = set()
+  selected = set()
   for subset in set(subset_of.values()):
     here = [i for i in on_disk if subset_of[candidates[i][0]] == subset]
     positives = [i for i in here if candidates[i][4] == 1]
@@ -98,26 +104,26 @@ def chosen_rows(candidates, subset_of, negatives_per_positive, seed=0):
       (i for i in here if candidates[i][4] == 0),
       key=lambda i: keyed_hash(f'{candidates[i][0]}/{i}', 'negatives', seed),
     )
-    chosen.update(positives, negatives[: negatives_per_positive * len(positives)])
-  return chosen
+    selected.update(positives, negatives[: negatives_per_positive * len(positives)])
+  return selected
 
 
 def split_of(subset):
-  """LUNA16's subsets 8 and 9 are held out."""
+  """Returns the split of a subset: 8 and 9 are held out."""
   return {8: 'validation', 9: 'test'}.get(subset, 'train')
 
 
 def expected_records(candidates, nodules, excluded, paths, subset_of, rows, shape_zyx):
-  """Yields the features of pixel patches [y, x, z] of some candidates, by key.
+  """Yields (key, features) of the pixel patches [y, x, z] of some candidates.
 
   Args:
     candidates: rows (seriesuid, x, y, z, class).
     nodules: rows (seriesuid, x, y, z, diameter_mm).
     excluded: as `nodules`.
-    paths: of each scan.
-    subset_of: of each scan.
-    rows: numbers of the candidates wanted.
-    shape_zyx: voxels of a patch.
+    paths: path of each scan.
+    subset_of: subset of each scan.
+    rows: rows of the candidates.
+    shape_zyx: shape of a patch in voxels.
   """
   for seriesuid in sorted({candidates[i][0] for i in rows}):
     image = world_image(paths[seriesuid])
@@ -148,7 +154,7 @@ def expected_records(candidates, nodules, excluded, paths, subset_of, rows, shap
 
 
 def expected_of(download, rows, shape_zyx):
-  """`expected_records` of a `fake_data.Download`, as a dict."""
+  """Returns the `expected_records` of a `fake_data.Download` as a dict."""
   subset_of = {name: scan.subset for name, scan in download.scans.items()}
   return dict(
     expected_records(
@@ -164,7 +170,7 @@ def expected_of(download, rows, shape_zyx):
 
 
 def assert_same_record(found, expected):
-  """Compares two records feature by feature; float32 indices to a few ulps."""
+  """Asserts that all features are equal, `center_zyx` up to rounding of float32."""
   assert set(found) == set(expected)
   for name, value in expected.items():
     if name == 'center_zyx':
@@ -174,7 +180,7 @@ def assert_same_record(found, expected):
 
 
 def read_csv(path):
-  """Rows of a CSV without its header, numbers as numbers."""
+  """Returns the rows of a CSV of points: (seriesuid, x, y, z, value)."""
   with open(path, newline='') as file:
     rows = list(csv.reader(file))[1:]
   return [(name, *map(float, numbers)) for name, *numbers in rows]
@@ -191,25 +197,30 @@ def read_dataset(folder):
     found[split] = {
       f'{r["seriesuid"].decode()}/{r["candidate_id"]}': r for r in records
     }
-    assert len(found[split]) == len(records), 'a key stands twice'
+    assert len(found[split]) == len(records), 'duplicate key'
   return found
 
 
 def files_of(folder):
-  """Name -> bytes of the files in a folder."""
+  """Returns the bytes of the files in a folder, by name."""
   return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def shards_of(folder):
-  """Name -> bytes of the TFRecord files in a folder."""
+  """Returns the bytes of the TFRecord files in a folder, by name."""
   return {name: data for name, data in files_of(folder).items() if '.tfrecord-' in name}
 
 
 def digest(array):
-  """SHA-256 of an array's bytes."""
+  """Returns the SHA-256 of the bytes of an array."""
   return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def dataset_folder(data_dir, config='axial_50px_all'):
-  """Where TFDS looks for a dataset."""
+  """Returns the folder in which TFDS stores a dataset."""
   return data_dir / 'luna16_patches' / config / '1.0.0'
+
+
+def records_by_key(splits):
+  """Merges the records of all splits, as returned by `read_dataset`."""
+  return {key: record for records in splits.values() for key, record in records.items()}

@@ -100,7 +100,7 @@ def test_load_takes_the_default_config(data_dir, download):
   assert info.full_name == 'luna16_patches/axial_50px/1.0.0'
   assert set(dataset) == {'train', 'validation', 'test'}
   subset_of = {name: scan.subset for name, scan in download.scans.items()}
-  rows = oracles.chosen_rows(download.candidates, subset_of, 5)
+  rows = oracles.selected_rows(download.candidates, subset_of, 5)
   assert sum(len(split) for split in dataset.values()) == len(rows)
 
 
@@ -238,7 +238,7 @@ def test_custom_config_is_read_by_its_name(extract, small, tmp_path):
   )
   by_class = tfds.builder('luna16_patches', config=config, data_dir=tmp_path / 'data')
   subset_of = {name: scan.subset for name, scan in small.scans.items()}
-  rows = oracles.chosen_rows(small.candidates, subset_of, 2, seed=3)
+  rows = oracles.selected_rows(small.candidates, subset_of, 2, seed=3)
   expected = oracles.expected_of(small, rows, (1, 16, 12))
   for builder in (by_name, by_class):
     found = read(builder, 'train+validation+test')
