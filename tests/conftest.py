@@ -1,4 +1,4 @@
-"""Fixtures of all tests: downloads and the datasets cut from them, made once."""
+"""Fixtures of all tests: downloads, and datasets extracted from them once."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 
-# Before TensorFlow loads; it writes of CPUs and GPUs otherwise.
+# Must be set before TensorFlow is imported; silences its messages about devices.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
 
@@ -38,7 +38,7 @@ def extract_fixture():
 
 @pytest.fixture(scope='session')
 def download(tmp_path_factory):
-  """A LUNA16 download of 12 tiny scans."""
+  """A LUNA16 download of 12 small scans."""
   return fake_data.write_download(tmp_path_factory.mktemp('luna16'))
 
 
@@ -53,7 +53,7 @@ def data_dir(download, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def real_data():
-  """The folder of real scans and patches; tests that need it are skipped without."""
+  """The folder of real scans and patches; tests that need it are skipped if missing."""
   if not (_REAL_DATA / 'luna16').is_dir():
     pytest.skip(f'needs the real scans in {_REAL_DATA}')
   return _REAL_DATA
@@ -61,7 +61,7 @@ def real_data():
 
 @pytest.fixture(scope='session')
 def fresh_python():
-  """Runs code in a fresh interpreter; returns what it prints, parsed as JSON."""
+  """Runs code in a new interpreter; returns its last line of output, parsed as JSON."""
 
   def run(code, *arguments, **environment):
     done = subprocess.run(
@@ -79,7 +79,7 @@ def fresh_python():
 
 @pytest.fixture
 def error_line(capfd):
-  """Returns a function: the one line on stderr, which must be an error."""
+  """Returns a function that returns the only line on stderr, which must be an error."""
 
   def read():
     lines = capfd.readouterr().err.splitlines()
@@ -92,20 +92,20 @@ def error_line(capfd):
 
 @pytest.fixture
 def small(tmp_path):
-  """A download of four scans, one a shard: two of train, validation and test."""
+  """A download of four scans and as many shards: two of train, validation, test."""
   scans = [fake_data.make_scan(seed, seed) for seed in (0, 1, 8, 9)]
   return fake_data.write_download(tmp_path / 'luna16', scans)
 
 
 @pytest.fixture
 def out(tmp_path):
-  """A data folder that is not there yet."""
+  """A data folder that does not exist yet."""
   return tmp_path / 'data'
 
 
 @pytest.fixture
 def failure(capfd):
-  """Returns a function: the error after what the job says; no traceback with it."""
+  """Returns a function that returns the error of the job, its last line on stderr."""
 
   def read():
     text = capfd.readouterr().err

@@ -111,7 +111,7 @@ def test_every_wanted_candidate_once(config, download):
   plan = plan_lib.make_plan(download.folder, CONFIGS[config])
   subset_of = {name: scan.subset for name, scan in download.scans.items()}
   ratio = CONFIGS[config].negatives_per_positive
-  chosen = oracles.chosen_rows(download.candidates, subset_of, ratio)
+  chosen = oracles.selected_rows(download.candidates, subset_of, ratio)
   expected = sorted((download.candidates[i][0], i) for i in chosen)
   assert sorted(planned(plan)) == expected
 
@@ -121,7 +121,7 @@ def test_ratio_and_seed_choose_by_hash(ratio, download):
   config = custom_config(CONFIGS['axial_50px'], negatives_per_positive=ratio, seed=4)
   plan = plan_lib.make_plan(download.folder, config)
   subset_of = {name: scan.subset for name, scan in download.scans.items()}
-  chosen = oracles.chosen_rows(download.candidates, subset_of, ratio, seed=4)
+  chosen = oracles.selected_rows(download.candidates, subset_of, ratio, seed=4)
   assert {row for _, row in planned(plan)} == chosen
 
 
@@ -150,7 +150,7 @@ def test_properties_of_a_plan(layout, ratio, shuffle):
     write_tables(first, rows)
     plan = plan_lib.make_plan(first, config)
     # Each wanted candidate once.
-    chosen = oracles.chosen_rows(rows, subset_of, ratio)
+    chosen = oracles.selected_rows(rows, subset_of, ratio)
     assert sorted(planned(plan)) == sorted((rows[i][0], i) for i in chosen)
     assert plan.candidates_elsewhere == sum(row[0] not in subset_of for row in rows)
     for shard in plan.shards:

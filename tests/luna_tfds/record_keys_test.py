@@ -5,7 +5,6 @@ import oracles
 
 from luna_tfds import record_keys
 
-
 CODE = """
 import json
 from luna_tfds import record_keys

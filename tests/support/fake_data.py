@@ -1,4 +1,4 @@
-"""Tiny, deterministic stand-ins for the LUNA16 download and the article's patches."""
+"""Small, deterministic fakes of the LUNA16 download and of the article's patches."""
 
 import csv
 import dataclasses
@@ -18,18 +18,18 @@ NEGATIVES_PER_SCAN = 12
 
 @dataclasses.dataclass(frozen=True)
 class FakeScan:
-  """A scan, and how its file stores it.
+  """A scan, and the way it is stored.
 
   Attributes:
     seriesuid: its name.
     subset: 0..9.
-    voxels: int16 [z, y, x], axes along the world's.
+    voxels: int16 [z, y, x] in world orientation.
     spacing_xyz_mm: spacing along the world's axes.
     origin_xyz_mm: world position of voxel (0, 0, 0) of `voxels`.
-    axes: the world axes in the order in which the file stores them; (0, 1, 2) is
-      x fastest, as usual.
-    flips: stored axes that run against the world's. The origin then lies in the
-      opposite corner.
+    axes: the world axes in the order in which the file stores them; (0, 1, 2) is the
+      usual order, x fastest.
+    flips: whether each stored axis points against the world's. The stored origin is then
+      the opposite corner.
     compressed: whether the data file is a `.zraw`.
   """
 
@@ -43,19 +43,19 @@ class FakeScan:
   compressed: bool = False
 
   def world(self, index_zyx):
-    """World point of a (fractional) index of `voxels`."""
+    """Returns the world point of a fractional index of `voxels`."""
     index_xyz = np.asarray(index_zyx, float)[::-1]
     return np.asarray(self.origin_xyz_mm) + index_xyz * np.asarray(self.spacing_xyz_mm)
 
   def world_image(self):
-    """The scan as a SimpleITK image with identity direction."""
+    """Returns the scan as a SimpleITK image with identity direction."""
     image = sitk.GetImageFromArray(self.voxels)
     image.SetSpacing(self.spacing_xyz_mm)
     image.SetOrigin(self.origin_xyz_mm)
     return image
 
   def write(self, folder, suffix='.mhd'):
-    """Writes the scan as its fields say; returns the path of the header."""
+    """Writes the scan; returns the path of the header."""
     folder.mkdir(parents=True, exist_ok=True)
     image = sitk.Flip(sitk.PermuteAxes(self.world_image(), self.axes), self.flips)
     path = folder / f'{self.seriesuid}{suffix}'
@@ -64,7 +64,7 @@ class FakeScan:
 
 
 def make_voxels(seed, shape_zyx=SHAPE_ZYX):
-  """Noise, so that every voxel tells where it comes from; with values below -1000."""
+  """Returns noise, so that misplaced voxels are detected, with padding below -1000."""
   rng = np.random.default_rng(seed)
   voxels = rng.integers(-1100, 1500, shape_zyx).astype(np.int16)
   voxels[:, :3, :3] = -3024
@@ -79,19 +79,19 @@ def make_scan(seed=0, subset=0, shape_zyx=SHAPE_ZYX, **fields):
 
 
 def bright_voxel_scan(index_zyx, hu=3000, **fields):
-  """Makes a scan of water with one bright voxel."""
+  """Makes a scan of 0 HU with one bright voxel."""
   voxels = np.zeros(fields.pop('shape_zyx', SHAPE_ZYX), np.int16)
   voxels[index_zyx] = hu
   return FakeScan('1.2.826.0.7777', 0, voxels, **fields)
 
 
 def truncate(path, num_bytes):
-  """Cuts `num_bytes` off the end of a file."""
+  """Removes the last `num_bytes` of a file."""
   path.write_bytes(path.read_bytes()[:-num_bytes])
 
 
 def csv_text(header, rows, line_end='\n', last_newline=True):
-  """Returns a CSV; floats are written exactly."""
+  """Returns a CSV; floats are written with all digits."""
   text = io.StringIO()
   writer = csv.writer(text, lineterminator=line_end)
   writer.writerows([header, *rows])
@@ -119,7 +119,7 @@ def write_findings(path, rows, **style):
 
 @dataclasses.dataclass
 class Download:
-  """A download on disk, and what was written to it; rows as in the CSVs."""
+  """A download on disk, its scans, and the rows of its CSV files."""
 
   folder: pathlib.Path
   scans: dict[str, FakeScan]
@@ -130,8 +130,8 @@ class Download:
 
 
 def default_scans():
-  """One scan a subset of every kind, and second ones in subsets 0 and 2."""
-  kinds = {
+  """Returns one scan per subset, stored in different ways; two in subsets 0 and 2."""
+  fields = {
     1: {'flips': (True, True, False)},
     3: {'compressed': True},
     4: {'shape_zyx': (9, 70, 66), 'spacing_xyz_mm': (0.55, 0.55, 2.5)},
@@ -140,7 +140,7 @@ def default_scans():
     10: {'flips': (True, True, False), 'compressed': True},
   }
   return [
-    make_scan(seed, {10: 0, 11: 2}.get(seed, seed), **kinds.get(seed, {}))
+    make_scan(seed, {10: 0, 11: 2}.get(seed, seed), **fields.get(seed, {}))
     for seed in range(12)
   ]
 
@@ -149,13 +149,13 @@ def write_download(folder, scans=None, healthy=('1.2.826.0.11',)):
   """Writes a download.
 
   Args:
-    folder: where to.
-    scans: the scans in it; one or two a subset by default.
-    healthy: scans without a nodule.
+    folder: the folder to write.
+    scans: its scans; `default_scans` by default.
+    healthy: names of scans without a nodule.
 
   Returns:
-    The `Download`. Of the candidates of a scan one or two hit its nodule, one misses
-    it narrowly, one hits an excluded finding, some lie at the border and one outside.
+    The `Download`. Of the candidates of a scan, one or three hit its nodule, one misses
+    it narrowly, one hits an excluded finding, some are at the border and one is outside.
   """
   scans = default_scans() if scans is None else scans
   rng = np.random.default_rng(2016)
@@ -163,8 +163,8 @@ def write_download(folder, scans=None, healthy=('1.2.826.0.11',)):
   for number, scan in enumerate(scans):
     shape = np.array(scan.voxels.shape)
     nodule = scan.world(rng.uniform(0.3, 0.7, 3) * shape)
-    grey = scan.world(rng.uniform(0.1, 0.2, 3) * shape)
-    points = [nodule + (5.5, 0, 0), grey + (0, 4.5, 0), scan.world(shape + 2.0)]
+    finding = scan.world(rng.uniform(0.1, 0.2, 3) * shape)
+    points = [nodule + (5.5, 0, 0), finding + (0, 4.5, 0), scan.world(shape + 2.0)]
     points += [scan.world((0, 0, 0)), scan.world(shape - 1)]
     while len(points) < NEGATIVES_PER_SCAN:
       points.append(scan.world(rng.uniform(-0.02, 1, 3) * shape))
@@ -176,7 +176,7 @@ def write_download(folder, scans=None, healthy=('1.2.826.0.11',)):
       rows += [(scan.seriesuid, *point, 1) for point in np.round(hits, 6).tolist()]
       nodules.append((scan.seriesuid, *np.round(nodule, 6).tolist(), 8.5))
       excluded.append((scan.seriesuid, *np.round(nodule, 6).tolist(), -1))
-    excluded.append((scan.seriesuid, *np.round(grey, 6).tolist(), -1))
+    excluded.append((scan.seriesuid, *np.round(finding, 6).tolist(), -1))
     candidates += rows
   candidates = [candidates[i] for i in rng.permutation(len(candidates))]
   paths = {s.seriesuid: s.write(folder / f'subset{s.subset}') for s in scans}
@@ -189,10 +189,14 @@ def write_download(folder, scans=None, healthy=('1.2.826.0.11',)):
 
 
 def write_article(folder, sizes=((50, 50), (50, 50), (31, 50), (50, 44))):
-  """Writes the article's layout: JPEGs (height, width) of noise and their lists.
+  """Writes patches as the article published them: JPEGs of noise and their lists.
+
+  Args:
+    folder: the folder to write.
+    sizes: (height, width) of the images of each split.
 
   Returns:
-    For each split its rows (path, label, candidate_id).
+    For each split, its rows (path, label, candidate_id).
   """
   from PIL import Image
 
@@ -204,8 +208,8 @@ def write_article(folder, sizes=((50, 50), (50, 50), (31, 50), (50, 44))):
     images.mkdir(parents=True, exist_ok=True)
     for number, (height, width) in enumerate(sizes):
       path = images / f'image_{1000 * len(rows) + number}.jpg'
-      grey = rng.integers(0, 256, (height, width), np.uint8)
-      Image.fromarray(grey).save(path, quality=95)
+      grey_levels = rng.integers(0, 256, (height, width), np.uint8)
+      Image.fromarray(grey_levels).save(path, quality=95)
       rows[split].append((path, number % 2, 1000 * len(rows) + number))
     lines = [f'{path.relative_to(folder)} {label}' for path, label, _ in rows[split]]
     (folder / f'{name}.txt').write_text('\n'.join(lines) + '\n')

@@ -179,6 +179,16 @@ def assert_same_record(found, expected):
       np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+def article_hu(path):
+  """Returns HU [50, 50] of a patch of the article, missing pixels as air."""
+  from PIL import Image
+
+  grey_levels = np.asarray(Image.open(path))
+  hu = np.rint(np.interp(grey_levels, (0, 255), (-1000, 400)))
+  height, width = hu.shape
+  return np.pad(hu, ((0, 50 - height), (0, 50 - width)), constant_values=-1000)
+
+
 def read_csv(path):
   """Returns the rows of a CSV of points: (seriesuid, x, y, z, value)."""
   with open(path, newline='') as file:
