@@ -1,4 +1,4 @@
-"""A real job, killed for real, again and again."""
+"""Slow tests: a job that is killed repeatedly, and a large one."""
 
 import csv
 import os
@@ -50,19 +50,19 @@ def luna_dir(tmp_path_factory):
 
 
 @pytest.mark.parametrize('workers', [1, 2])
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(
+def test_a_job_killed_at_random_times_writes_the_same_dataset(
   luna_dir, tmp_path, workers
 ):
-  undisturbed, disturbed = tmp_path / 'a', tmp_path / 'b'
-  assert start(luna_dir, undisturbed, 1).wait() == 0
+  uninterrupted, killed = tmp_path / 'a', tmp_path / 'b'
+  assert start(luna_dir, uninterrupted, 1).wait() == 0
   rng = random.Random(workers)
   kills = 0
-  # Now and then all processes, now and then the launcher alone, whose workers outlive it
-  # for a while. The span covers start-up, writing and registration.
-  for least in (1.0, 2.0, 3.0, 3.5, 4.0, 5.0):
-    job = start(luna_dir, disturbed, workers)
+  # Kills all processes or only the launcher, whose workers continue for a while. The
+  # times cover start-up, writing and registration.
+  for min_secs in (1.0, 2.0, 3.0, 3.5, 4.0, 5.0):
+    job = start(luna_dir, killed, workers)
     try:
-      job.wait(least + rng.uniform(0, 1))
+      job.wait(min_secs + rng.uniform(0, 1))
     except subprocess.TimeoutExpired:
       if rng.random() < 0.5:
         os.killpg(job.pid, signal.SIGKILL)
@@ -72,15 +72,15 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(
       kills += 1
     else:
       break
-  last = start(luna_dir, disturbed, workers)
+  last = start(luna_dir, killed, workers)
   _, err = last.communicate()
   assert last.returncode == 0, err
   assert kills
-  assert files(disturbed) == files(undisturbed)
+  assert files(killed) == files(uninterrupted)
 
 
-def test_three_hundred_thousand_records_by_two_workers_lose_none(tmp_path):
-  """The local runner's processes lose elements when much crosses between stages."""
+def test_two_workers_lose_none_of_300_000_records(tmp_path):
+  """The local runner loses elements when much data is passed between stages."""
   download = fake_data.write_download(tmp_path / 'luna16')
   rng = np.random.default_rng(0)
   scans = [scan.seriesuid for scan in fake_data.default_scans()]

@@ -18,28 +18,24 @@ def incomplete(out):
   return oracles.dataset_folder(out).with_name('1.0.0.incomplete')
 
 
-def undisturbed(extract, download, tmp_path):
-  """The files of a job that was never disturbed."""
-  assert extract(download.folder, tmp_path / 'undisturbed', ALL) == 0
-  return oracles.files_of(oracles.dataset_folder(tmp_path / 'undisturbed'))
+def uninterrupted(extract, download, tmp_path):
+  """Returns the files of a dataset from a job without interruptions."""
+  assert extract(download.folder, tmp_path / 'uninterrupted', ALL) == 0
+  return oracles.files_of(oracles.dataset_folder(tmp_path / 'uninterrupted'))
 
 
-def stamps(folder):
+def modification_times(folder):
   return {path.name: path.stat().st_mtime_ns for path in folder.glob('*.part')}
-
-
-def merged(found):
-  return {key: record for records in found.values() for key, record in records.items()}
 
 
 def test_an_unreadable_scan_fails_the_job(extract, small, out, failure):
   bad = '1.2.826.0.8'
   fake_data.truncate(small.paths[bad].with_suffix('.raw'), 2)
   assert extract(small.folder, out, ALL) == 1
-  assert '1 scans cannot be read' in failure()
+  assert '1 scan cannot be read' in failure()
   assert not oracles.dataset_folder(out).exists()
-  # All others were done before.
-  assert len(stamps(incomplete(out))) == 4
+  # The other scans were extracted.
+  assert len(modification_times(incomplete(out))) == 4
   lost = sum(row[0] == bad for row in small.candidates)
   lines = (incomplete(out) / 'failed_scans.csv').read_text().splitlines()
   assert lines[0] == 'seriesuid,candidates_lost,reason'
@@ -48,74 +44,74 @@ def test_an_unreadable_scan_fails_the_job(extract, small, out, failure):
   assert len(lines) == 2
 
 
-def test_some_scans_may_fail(extract, small, out, capfd):
+def test_unreadable_scans_within_the_limit(extract, small, out, capfd):
   bad = '1.2.826.0.1'
   fake_data.truncate(small.paths[bad].with_suffix('.raw'), 2)
   assert extract(small.folder, out, ALL, '--max_failed_scans=1') == 0
-  assert '1 scans could not be read: ' in capfd.readouterr().err
+  assert '1 scan could not be read, see ' in capfd.readouterr().err
   lines = (oracles.dataset_folder(out) / 'failed_scans.csv').read_text().splitlines()
   assert [line.split(',')[0] for line in lines[1:]] == [bad]
   rows = [i for i, row in enumerate(small.candidates) if row[0] != bad]
   expected = oracles.expected_of(small, rows, (1, 50, 50))
-  found = merged(oracles.read_dataset(oracles.dataset_folder(out)))
+  found = oracles.records_by_key(oracles.read_dataset(oracles.dataset_folder(out)))
   assert found.keys() == expected.keys()
   for key, record in found.items():
     oracles.assert_same_record(record, expected[key])
 
 
-def test_more_scans_fail_than_may(extract, small, out, failure):
+def test_unreadable_scans_beyond_the_limit(extract, small, out, failure):
   for name in ('1.2.826.0.0', '1.2.826.0.9'):
     fake_data.truncate(small.paths[name].with_suffix('.raw'), 2)
   assert extract(small.folder, out, ALL, '--max_failed_scans=1') == 1
   assert '2 scans cannot be read' in failure()
 
 
-def test_all_scans_fail(extract, small, out, failure):
+def test_all_scans_are_unreadable(extract, small, out, failure):
   for path in small.paths.values():
     path.write_text('garbage')
   assert extract(small.folder, out, ALL, '--max_failed_scans=9') == 1
-  assert 'every scan failed' in failure()
+  assert 'no scan could be read' in failure()
   assert not oracles.dataset_folder(out).exists()
 
 
-def test_mended_scans_complete_the_dataset(extract, small, out, tmp_path):
-  expected = undisturbed(extract, small, tmp_path)
+def test_fixed_scans_complete_the_dataset(extract, small, out, tmp_path):
+  expected = uninterrupted(extract, small, tmp_path)
   data_file = small.paths['1.2.826.0.8'].with_suffix('.raw')
   content = data_file.read_bytes()
   fake_data.truncate(data_file, 2)
   assert extract(small.folder, out, ALL) == 1
-  before = stamps(incomplete(out))
+  before = modification_times(incomplete(out))
   data_file.write_bytes(content)
-  kept = []
+  published = []
   replace = os.replace
 
   def watch(source, target):
-    if str(source).endswith('.part'):
-      kept.append((source.name, source.stat().st_mtime_ns))
+    if target.name.startswith('luna16_patches-'):
+      published.append((source.name, source.stat().st_mtime_ns))
     replace(source, target)
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(job_folder.os, 'replace', watch)
     assert extract(small.folder, out, ALL) == 0
-  assert len(kept) == 4
-  assert len(set(kept) & set(before.items())) == 3
+  assert len(published) == 4
+  assert len(set(published) & set(before.items())) == 3
   assert oracles.files_of(oracles.dataset_folder(out)) == expected
 
 
-def test_a_scan_that_failed_is_tried_again(extract, small, out, tmp_path, monkeypatch):
+def test_an_unreadable_scan_is_tried_again(extract, small, out, tmp_path, monkeypatch):
   open_scan = scan_lib.open_scan
 
   def fail(path):
     if path.stem == '1.2.826.0.1':
-      raise ScanError(f'{path}: the network was away')
+      raise ScanError(f'{path}: network error')
     return open_scan(path)
 
   with monkeypatch.context() as patch:
     patch.setattr(scan_lib, 'open_scan', fail)
     assert extract(small.folder, out, ALL) == 1
-  # No file has changed since.
+  # No file was modified in between.
   assert extract(small.folder, out, ALL) == 0
-  assert oracles.files_of(oracles.dataset_folder(out)) == undisturbed(
+  assert oracles.files_of(oracles.dataset_folder(out)) == uninterrupted(
     extract, small, tmp_path
   )
 
@@ -127,7 +123,7 @@ def crash(monkeypatch, after):
 
   def fail(*arguments):
     if len(written) == after:
-      raise OSError('the disk broke')
+      raise OSError('disk error')
     written.append(arguments[0].fingerprint)
     return write_shard(*arguments)
 
@@ -135,16 +131,16 @@ def crash(monkeypatch, after):
 
 
 @pytest.mark.parametrize('after', [0, 1, 3])
-def test_a_job_goes_on_where_it_broke_off(
+def test_a_failed_job_is_resumed(
   after, extract, small, out, tmp_path, monkeypatch, failure
 ):
   with monkeypatch.context() as patch:
     crash(patch, after)
     assert extract(small.folder, out, ALL) == 1
   line = failure()
-  assert 'the disk broke' in line
+  assert 'disk error' in line
   assert 'finished shards are kept' in line
-  assert len(stamps(incomplete(out))) == after
+  assert len(modification_times(incomplete(out))) == after
   written = []
   write_shard = shard_writer.write_shard
 
@@ -152,32 +148,34 @@ def test_a_job_goes_on_where_it_broke_off(
     written.append(arguments[0].fingerprint)
     return write_shard(*arguments)
 
-  finished = {name.removesuffix('.part') for name in stamps(incomplete(out))}
+  finished = {
+    name.removesuffix('.part') for name in modification_times(incomplete(out))
+  }
   with monkeypatch.context() as patch:
     patch.setattr(shard_writer, 'write_shard', watch)
     assert extract(small.folder, out, ALL) == 0
   assert len(written) == 4 - after
   assert not finished & set(written)
-  assert oracles.files_of(oracles.dataset_folder(out)) == undisturbed(
+  assert oracles.files_of(oracles.dataset_folder(out)) == uninterrupted(
     extract, small, tmp_path
   )
 
 
-def test_finished_parts_are_not_touched(extract, small, out, monkeypatch):
+def test_finished_shards_are_not_written_again(extract, small, out, monkeypatch):
   with monkeypatch.context() as patch:
     crash(patch, 2)
     assert extract(small.folder, out, ALL) == 1
-  before = stamps(incomplete(out))
+  before = modification_times(incomplete(out))
   with monkeypatch.context() as patch:
     crash(patch, 1)
     assert extract(small.folder, out, ALL) == 1
-  after = stamps(incomplete(out))
+  after = modification_times(incomplete(out))
   assert len(before) == 2
   assert len(after) == 3
   assert before.items() <= after.items()
 
 
-def test_what_changed_since_is_built_anew(
+def test_changed_candidates_are_extracted_again(
   extract, small, out, tmp_path, monkeypatch, failure
 ):
   with monkeypatch.context() as patch:
@@ -188,29 +186,29 @@ def test_what_changed_since_is_built_anew(
   rows[row] = (*rows[row][:4], 1)
   fake_data.write_candidates(small.folder / 'candidates.csv', rows)
   assert extract(small.folder, out, ALL) == 0
-  assert oracles.files_of(oracles.dataset_folder(out)) == undisturbed(
+  assert oracles.files_of(oracles.dataset_folder(out)) == uninterrupted(
     extract, small, tmp_path
   )
   labels = {
     k: r['label']
-    for k, r in merged(oracles.read_dataset(oracles.dataset_folder(out))).items()
+    for k, r in oracles.records_by_key(
+      oracles.read_dataset(oracles.dataset_folder(out))
+    ).items()
   }
   assert labels[f'1.2.826.0.0/{row}'] == 1
 
 
-def test_voxels_that_changed_since_are_read_anew(
-  extract, small, out, tmp_path, monkeypatch
-):
+def test_changed_voxels_are_extracted_again(extract, small, out, tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     crash(patch, 3)
     assert extract(small.folder, out, ALL) == 1
-  # The same size and header: nothing in the plan tells.
+  # Size and header are the same, so the plan does not change.
   for path in small.paths.values():
     data_file = path.with_suffix('.raw')
     voxels = np.frombuffer(data_file.read_bytes(), np.int16)
     data_file.write_bytes(voxels[::-1].tobytes())
   assert extract(small.folder, out, ALL) == 0
-  assert oracles.files_of(oracles.dataset_folder(out)) == undisturbed(
+  assert oracles.files_of(oracles.dataset_folder(out)) == uninterrupted(
     extract, small, tmp_path
   )
 
@@ -218,7 +216,7 @@ def test_voxels_that_changed_since_are_read_anew(
 @pytest.mark.parametrize(
   'name', ['finalizing', 'luna16_patches-train.tfrecord-00001-of-00002', '1.0.0']
 )
-def test_a_crash_while_the_dataset_is_finished(
+def test_a_crash_while_the_dataset_is_published(
   name, extract, small, out, tmp_path, monkeypatch, failure
 ):
   replace = os.replace
@@ -234,19 +232,19 @@ def test_a_crash_while_the_dataset_is_finished(
   assert failure() == 'luna16-extract: error: power cut'
   assert not oracles.dataset_folder(out).exists()
   with monkeypatch.context() as patch:
-    crash(patch, 0)  # nothing has to be cut again
+    crash(patch, 0)  # no shard may be written again
     assert extract(small.folder, out, ALL) == 0
-  assert oracles.files_of(oracles.dataset_folder(out)) == undisturbed(
+  assert oracles.files_of(oracles.dataset_folder(out)) == uninterrupted(
     extract, small, tmp_path
   )
 
 
-def test_a_complete_dataset_is_left_alone(extract, small, out, capfd):
+def test_a_complete_dataset_is_not_changed(extract, small, out, capfd):
   assert extract(small.folder, out, ALL) == 0
   before = {p.name: p.stat().st_mtime_ns for p in oracles.dataset_folder(out).iterdir()}
   capfd.readouterr()
   assert extract(small.folder, out, ALL) == 0
-  assert f'complete already: {oracles.dataset_folder(out)}' in capfd.readouterr().err
+  assert f'already complete: {oracles.dataset_folder(out)}' in capfd.readouterr().err
   assert {
     p.name: p.stat().st_mtime_ns for p in oracles.dataset_folder(out).iterdir()
   } == before
@@ -261,16 +259,16 @@ def test_other_inputs_need_overwrite(extract, small, out, tmp_path, failure):
   assert 'was made from other inputs; give --overwrite' in failure()
   assert oracles.files_of(oracles.dataset_folder(out)) == before
   assert extract(small.folder, out, ALL, '--overwrite') == 0
-  assert oracles.files_of(oracles.dataset_folder(out)) == undisturbed(
+  assert oracles.files_of(oracles.dataset_folder(out)) == uninterrupted(
     extract, small, tmp_path
   )
   assert (
-    len(merged(oracles.read_dataset(oracles.dataset_folder(out))))
+    len(oracles.records_by_key(oracles.read_dataset(oracles.dataset_folder(out))))
     == len(small.candidates) - 3
   )
 
 
-def test_overwrite_keeps_the_old_until_the_new_is_complete(
+def test_overwrite_keeps_the_old_dataset_until_the_new_one_is_complete(
   extract, small, out, monkeypatch
 ):
   assert extract(small.folder, out, ALL) == 0
@@ -283,16 +281,16 @@ def test_overwrite_keeps_the_old_until_the_new_is_complete(
 
 
 def test_a_second_job_on_the_same_dataset(extract, small, out, failure):
-  book = oracles.dataset_folder(out).with_name('1.0.0.job')
-  book.mkdir(parents=True)
-  with open(book / 'lock', 'a') as lock:
+  state_dir = oracles.dataset_folder(out).with_name('1.0.0.job')
+  state_dir.mkdir(parents=True)
+  with open(state_dir / 'lock', 'a') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     assert extract(small.folder, out, ALL) == 1
     assert 'another job is writing' in failure()
   assert extract(small.folder, out, ALL) == 0
 
 
-def test_a_shard_of_wrong_length_is_not_registered(
+def test_a_shard_with_missing_records_is_not_registered(
   extract, small, out, monkeypatch, failure
 ):
   write_shard = shard_writer.write_shard

@@ -19,7 +19,7 @@ ALL = CONFIGS['axial_50px_all']
 
 
 def write_scans(folder, subset_of):
-  """Writes headers without voxels: a plan does not read them."""
+  """Writes headers without voxels, which a plan does not read."""
   for name, subset in subset_of.items():
     path = folder / f'subset{subset}' / f'{name}.mhd'
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def write_tables(folder, candidates, nodules=(), excluded=()):
 
 
 def rows_of(counts):
-  """Mixed candidate rows; counts are (positives, negatives) of each scan."""
+  """Returns mixed rows of candidates; counts are (positives, negatives) of each scan."""
   per_scan = [
     [
       (name, float(i), 2.0, 3.0, int(i < positives))
@@ -47,7 +47,7 @@ def rows_of(counts):
 
 
 def planned(plan):
-  """(seriesuid, candidate_id) of every record, in order."""
+  """Returns the (seriesuid, candidate_id) of every record, in order."""
   return [
     (task.seriesuid, int(row))
     for shard in plan.shards
@@ -67,7 +67,7 @@ def folder(tmp_path):
   counts = {name: (1, 4) for name in 'abcde'}
   write_tables(
     tmp_path,
-    rows_of({**counts, 'elsewhere': (2, 2)}),
+    rows_of({**counts, 'not_on_disk': (2, 2)}),
     nodules=[('a', 0.0, 2.0, 3.0, 3.0)],
     excluded=[('c', 6.0, 2.0, 3.0, -1)],
   )
@@ -90,11 +90,11 @@ def test_plan_by_hand(folder):
   ]
   assert plan.splits == ['train', 'validation', 'test']
   assert (plan.num_records, plan.num_scans, plan.scans_on_disk) == (25, 5, 5)
-  assert plan.candidates_elsewhere == 4
+  assert plan.candidates_without_scan == 4
   assert plan.of_split('train') == list(plan.shards[:2])
 
 
-def test_a_task_holds_what_the_tables_say(folder):
+def test_a_task_has_the_data_of_the_csv_files(folder):
   task = plan_lib.make_plan(folder, ALL).shards[0].tasks[0]
   assert task.seriesuid == 'a'
   assert task.path == str(folder / 'subset0' / 'a.mhd')
@@ -102,27 +102,27 @@ def test_a_task_holds_what_the_tables_say(folder):
   rows = oracles.read_csv(folder / 'candidates.csv')
   for row, label, point in zip(task.candidate_ids, task.labels, task.centers_xyz_mm):
     assert rows[row] == ('a', *point, label)
-  assert task.findings.nodule_id.tolist() == [0, 0, -1, -1, -1]
-  assert task.findings.diameter_mm.tolist() == [3, 3, 0, 0, 0]
+  assert task.matches.nodule_id.tolist() == [0, 0, -1, -1, -1]
+  assert task.matches.diameter_mm.tolist() == [3, 3, 0, 0, 0]
 
 
 @pytest.mark.parametrize('config', ['axial_50px', 'axial_50px_all'])
-def test_every_wanted_candidate_once(config, download):
+def test_every_selected_candidate_is_planned_once(config, download):
   plan = plan_lib.make_plan(download.folder, CONFIGS[config])
   subset_of = {name: scan.subset for name, scan in download.scans.items()}
   ratio = CONFIGS[config].negatives_per_positive
-  chosen = oracles.selected_rows(download.candidates, subset_of, ratio)
-  expected = sorted((download.candidates[i][0], i) for i in chosen)
+  selected = oracles.selected_rows(download.candidates, subset_of, ratio)
+  expected = sorted((download.candidates[i][0], i) for i in selected)
   assert sorted(planned(plan)) == expected
 
 
 @pytest.mark.parametrize('ratio', [0, 2])
-def test_ratio_and_seed_choose_by_hash(ratio, download):
+def test_ratio_and_seed_select_negatives_by_hash(ratio, download):
   config = custom_config(CONFIGS['axial_50px'], negatives_per_positive=ratio, seed=4)
   plan = plan_lib.make_plan(download.folder, config)
   subset_of = {name: scan.subset for name, scan in download.scans.items()}
-  chosen = oracles.selected_rows(download.candidates, subset_of, ratio, seed=4)
-  assert {row for _, row in planned(plan)} == chosen
+  selected = oracles.selected_rows(download.candidates, subset_of, ratio, seed=4)
+  assert {row for _, row in planned(plan)} == selected
 
 
 layouts = st.dictionaries(
@@ -149,10 +149,10 @@ def test_properties_of_a_plan(layout, ratio, shuffle):
     write_scans(first, subset_of)
     write_tables(first, rows)
     plan = plan_lib.make_plan(first, config)
-    # Each wanted candidate once.
-    chosen = oracles.selected_rows(rows, subset_of, ratio)
-    assert sorted(planned(plan)) == sorted((rows[i][0], i) for i in chosen)
-    assert plan.candidates_elsewhere == sum(row[0] not in subset_of for row in rows)
+    # Each selected candidate once.
+    selected = oracles.selected_rows(rows, subset_of, ratio)
+    assert sorted(planned(plan)) == sorted((rows[i][0], i) for i in selected)
+    assert plan.candidates_without_scan == sum(row[0] not in subset_of for row in rows)
     for shard in plan.shards:
       assert shard.num_records > 0
       assert {subset_of[task.seriesuid] for task in shard.tasks} == {shard.subset}
@@ -161,11 +161,11 @@ def test_properties_of_a_plan(layout, ratio, shuffle):
       shards = plan.of_split(split)
       assert [shard.index for shard in shards] == list(range(len(shards)))
     assert len({shard.fingerprint for shard in plan.shards}) == len(plan.shards)
-    # Scans written in another order, and rows of scans that are not on disk.
+    # The same scans written in another order, and rows of a scan that is not on disk.
     names = list(subset_of)
     shuffle.shuffle(names)
     write_scans(second, {name: subset_of[name] for name in names})
-    write_tables(second, [*rows, ('elsewhere', 0.0, 0.0, 0.0, 1)])
+    write_tables(second, [*rows, ('not_on_disk', 0.0, 0.0, 0.0, 1)])
     again = plan_lib.make_plan(second, config)
     assert fingerprints(again) == fingerprints(plan)
     assert again.fingerprint == plan.fingerprint
@@ -182,14 +182,14 @@ class FakeTask:
   max_records=st.integers(1, 60),
   max_scans=st.integers(1, 6),
 )
-def test_shards_keep_their_bounds(sizes, max_records, max_scans):
+def test_shards_are_within_their_limits(sizes, max_records, max_scans):
   tasks = [FakeTask(size) for size in sizes]
   groups = list(plan_lib.pack_tasks(tasks, 100, max_records * 100, max_scans))
   assert [task for group in groups for task in group] == tasks
   for group in groups:
     assert 1 <= len(group) <= max_scans
     assert len(group) == 1 or sum(len(t.labels) for t in group) <= max_records
-  # No group could have taken the first task of the next.
+  # No group had space for the first task of the next one.
   for group, following in itertools.pairwise(groups):
     full = sum(len(t.labels) for t in [*group, following[0]]) > max_records
     assert full or len(group) == max_scans
@@ -222,7 +222,7 @@ def test_the_same_inputs_make_the_same_plan(folder):
   assert fingerprints(first) == fingerprints(second)
 
 
-def test_the_place_of_the_download_does_not_matter(folder, tmp_path):
+def test_the_path_of_the_download_does_not_matter(folder, tmp_path):
   before = fingerprints(plan_lib.make_plan(folder, ALL))
   moved = folder.rename(tmp_path.with_name('moved'))
   assert fingerprints(plan_lib.make_plan(moved, ALL)) == before
@@ -276,7 +276,7 @@ def change_excluded(folder):
     change_excluded,
   ],
 )
-def test_a_change_shows_in_its_shard_alone(change, folder):
+def test_a_change_affects_the_fingerprint_of_its_shard_only(change, folder):
   before = plan_lib.make_plan(folder, ALL)
   change(folder)
   after = plan_lib.make_plan(folder, ALL)
@@ -290,7 +290,7 @@ def test_a_change_shows_in_its_shard_alone(change, folder):
 
 
 @pytest.mark.parametrize('changes', [{'seed': 1}, {'patch_shape': (50, 49)}])
-def test_seed_and_shape_show_in_every_shard(changes, folder):
+def test_seed_and_shape_affect_the_fingerprint_of_every_shard(changes, folder):
   before = fingerprints(plan_lib.make_plan(folder, ALL))
   after = fingerprints(plan_lib.make_plan(folder, custom_config(ALL, **changes)))
   assert after.keys() == before.keys()
@@ -312,20 +312,20 @@ def test_second_candidate_list(folder):
   assert planned(plan_lib.make_plan(folder, config)) == [('d', 0)]
 
 
-def test_tables_that_are_missing(folder):
+def test_missing_annotations(folder):
   (folder / 'annotations_excluded.csv').unlink()
   plan = plan_lib.make_plan(folder, ALL)
-  assert not any(t.findings.excluded.any() for s in plan.shards for t in s.tasks)
+  assert not any(t.matches.excluded.any() for s in plan.shards for t in s.tasks)
   (folder / 'annotations.csv').unlink()
   with pytest.raises(UsageError, match=r'annotations\.csv .* is missing'):
     plan_lib.make_plan(folder, ALL)
 
 
 def test_no_candidate_in_a_scan_on_disk(folder):
-  write_tables(folder, rows_of({'elsewhere': (1, 1)}))
+  write_tables(folder, rows_of({'not_on_disk': (1, 1)}))
   plan = plan_lib.make_plan(folder, ALL)
   assert plan.shards == ()
-  assert plan.candidates_elsewhere == 2
+  assert plan.candidates_without_scan == 2
 
 
 def test_input_files(folder):

@@ -25,9 +25,9 @@ def folder(tmp_path):
 
 
 def write(plan, folder, shards=None, check=None):
-  """Runs the transform in the in-process runner; returns the pipeline's result."""
+  """Runs the transform in this process; returns the result of the pipeline."""
   folder.clean(plan)
-  names = [folder.store(shard) for shard in (shards or plan.shards)]
+  names = [folder.write_shard_spec(shard) for shard in (shards or plan.shards)]
   pipeline = test_pipeline.TestPipeline(runner=fn_api_runner.FnApiRunner())
   results = (
     pipeline
@@ -81,7 +81,7 @@ def test_counters_of_failed_scans(tmp_path, folder):
   assert found['patches-written'] == len(left)
 
 
-def test_one_small_row_a_shard(download, folder):
+def test_one_result_per_shard(download, folder):
   plan = plan_lib.make_plan(download.folder, CONFIG)
 
   def check(results):
@@ -91,10 +91,10 @@ def test_one_small_row_a_shard(download, folder):
       (s.split, s.index, s.subset) for s in plan.shards
     }
     for result in results:
-      assert folder.part(result).stat().st_size == result.num_bytes
+      assert folder.partial_path(result.fingerprint).stat().st_size == result.num_bytes
 
   write(plan, folder, check=check)
-  assert folder.finished() == {s.fingerprint for s in plan.shards}
+  assert folder.finished_fingerprints() == {s.fingerprint for s in plan.shards}
 
 
 def test_the_order_of_shards_does_not_matter(download, folder, tmp_path):
@@ -106,9 +106,9 @@ def test_the_order_of_shards_does_not_matter(download, folder, tmp_path):
   write(plan, folder)
   with other.locked():
     write(plan, other, shuffled)
-    parts = oracles.files_of(folder.incomplete)
-    assert len(parts) == len(plan.shards) == 10
-    assert oracles.files_of(other.incomplete) == parts
+    files = oracles.files_of(folder.incomplete)
+    assert len(files) == len(plan.shards) == 10
+    assert oracles.files_of(other.incomplete) == files
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,9 @@ def test_the_order_of_shards_does_not_matter(download, folder, tmp_path):
     (patches.PatchSpec(), False, r'folder must be a JobFolder\. Received: '),
   ],
 )
-def test_arguments_are_checked_on_the_launcher(spec, as_folder, problem, tmp_path):
+def test_arguments_are_checked_when_the_pipeline_is_built(
+  spec, as_folder, problem, tmp_path
+):
   folder = job_folder.JobFolder(tmp_path) if as_folder else tmp_path
   with pytest.raises(TypeError, match=problem):
     transforms.WriteShards(spec, 0, folder)
