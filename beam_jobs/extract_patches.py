@@ -18,23 +18,14 @@ from typing import Any
 from absl import flags
 
 from luna_tfds import cli
+from luna_tfds import cli_flags
 from luna_tfds import download as download_lib
 from luna_tfds import luna16_patches
 
 FLAGS = cli.new_flags()
 
-_LUNA_DIR = flags.DEFINE_string(
-  'luna_dir',
-  None,
-  'Folder of the unpacked LUNA16 download (required).',
-  flag_values=FLAGS,
-)
-_DATA_DIR = flags.DEFINE_string(
-  'data_dir',
-  '~/tensorflow_datasets',
-  'TFDS data folder; the dataset is written to luna16_patches/<config>/<version>.',
-  flag_values=FLAGS,
-)
+_LUNA_DIR = cli_flags.define_luna_dir(FLAGS, 'a partial one works (required).')
+_DATA_DIR = cli_flags.define_data_dir(FLAGS)
 _CONFIG = flags.DEFINE_enum(
   'config',
   next(iter(luna16_patches.CONFIGS)),
@@ -110,8 +101,8 @@ _DRY_RUN = flags.DEFINE_boolean(
 
 def main(beam_arguments: list[str]) -> None:
   """Flags -> job."""
-  luna_dir = pathlib.Path(cli.required(_LUNA_DIR)).expanduser()
-  data_dir = pathlib.Path(cli.required(_DATA_DIR)).expanduser()
+  luna_dir = cli.required_path(_LUNA_DIR)
+  data_dir = cli.required_path(_DATA_DIR)
   config = _config_from_flags()
   # Beam is imported when the flags of this command are known to be valid.
   from beam_jobs import runners
@@ -160,10 +151,9 @@ def _config_from_flags() -> luna16_patches.Luna16PatchesConfig:
   base = luna16_patches.CONFIGS[_CONFIG.value]
   if not changes:
     return base
-  config: luna16_patches.Luna16PatchesConfig = cli.checked(
-    luna16_patches.custom_config, base, **changes
+  return cli.as_usage_error(
+    luna16_patches.custom_config, base, flag_prefix='--', **changes
   )
-  return config
 
 
 if __name__ == '__main__':

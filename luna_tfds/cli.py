@@ -185,17 +185,6 @@ def make_output_folder(path: pathlib.Path, flag: str) -> None:
     raise UsageError(f'--{flag}: the folder {path} cannot be written; give another one')
 
 
-def count_noun(count: int, noun: str, plural: str | None = None) -> str:
-  """Returns e.g. '1 scan' or '2 scans'.
-
-  Args:
-    count: how many.
-    noun: in the singular.
-    plural: if it is not the noun and an s.
-  """
-  return f'{count} {noun if count == 1 else plural or noun + "s"}'
-
-
 def load_tensorflow() -> None:
   """Imports TensorFlow without what it writes to stderr, if only warnings are logged.
 

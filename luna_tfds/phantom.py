@@ -22,6 +22,7 @@ from absl import flags
 import numpy as np
 
 from luna_tfds import cli
+from luna_tfds import cli_flags
 from luna_tfds import cores
 from luna_tfds import download as download_lib
 from luna_tfds import geometry
@@ -33,19 +34,15 @@ from luna_tfds.text_format import count_text
 
 FLAGS = cli.new_flags()
 
-_OUTPUT_DIR = flags.DEFINE_string(
-  'output_dir',
-  None,
+_OUTPUT_DIR = cli_flags.define_output_dir(
+  FLAGS,
   'Folder to write; must not contain scans yet (required).',
-  flag_values=FLAGS,
+  old_name='out_dir',
 )
-flags.DEFINE_alias('out_dir', 'output_dir', flag_values=FLAGS)
 _SCANS = flags.DEFINE_integer(
   'scans', 24, 'Number of scans.', lower_bound=1, flag_values=FLAGS
 )
-_SEED = flags.DEFINE_integer(
-  'seed', 0, 'Seed of all random choices.', lower_bound=0, flag_values=FLAGS
-)
+_SEED = cli_flags.define_seed(FLAGS, 'Seed of all random choices.')
 
 _FIELD_OF_VIEW_MM = 235.0
 # A reconstruction of the lungs only: patches at the pleura extend beyond it.
@@ -181,7 +178,7 @@ def write_scan(folder: pathlib.Path, phantom: Phantom) -> pathlib.Path:
 def main(unused: list[str]) -> None:
   """Flags -> download."""
   del unused
-  output_dir = pathlib.Path(cli.required(_OUTPUT_DIR)).expanduser()
+  output_dir = cli.required_path(_OUTPUT_DIR)
   write_download(output_dir, _SCANS.value, _SEED.value)
   scans = count_text(_SCANS.value, 'synthetic scan')
   print(f'wrote {scans} to {output_dir}', file=sys.stderr)

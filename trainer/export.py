@@ -28,8 +28,9 @@ def main(unused: list[str]) -> None:
   del unused
   from trainer import workdir as workdir_lib
 
+  workdir_path = cli.required_value(_WORKDIR)
   output_dir = cli.required_path(_OUTPUT_DIR)
-  workdir, _ = workdir_lib.open_workdir(cli.required_value(_WORKDIR))
+  workdir, _ = workdir_lib.open_workdir(workdir_path)
   if output_dir.exists():
     raise UsageError(f'{output_dir}: exists already; give another --output_dir')
   cli.load_tensorflow()

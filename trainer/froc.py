@@ -19,6 +19,7 @@ from absl import flags
 from luna_tfds import cli
 from luna_tfds import cli_flags
 from luna_tfds import tables
+from luna_tfds.text_format import count_text
 from model.metrics import froc_matching
 from trainer import shared_flags
 
@@ -45,11 +46,11 @@ _MAX_MARKS_PER_SCAN = flags.DEFINE_integer(
 def main(unused: list[str]) -> None:
   """Flags -> tables -> score -> files."""
   del unused
+  resampling = shared_flags.resampling(_BOOTSTRAP.value, _SEED.value)
   submission_csv = cli.required_path(_SUBMISSION)
   annotations_csv = cli.required_path(_REFERENCE.annotations)
   seriesuids_csv = cli.required_path(_REFERENCE.seriesuids)
   output_dir = cli.required_path(_OUTPUT_DIR)
-  resampling = shared_flags.resampling(_BOOTSTRAP.value, _SEED.value)
   from trainer.scoring import froc_submission
 
   reference = froc_submission.read_reference(
@@ -75,7 +76,7 @@ def main(unused: list[str]) -> None:
   counts = result.counts
   print(
     f'{result}; {counts.true_positives} of {counts.nodules} nodules found in '
-    f'{cli.count_noun(counts.scans, "scan")}; {output_dir / "froc.json"}'
+    f'{count_text(counts.scans, "scan")}; {output_dir / "froc.json"}'
   )
 
 

@@ -19,6 +19,7 @@ from absl import flags
 from luna_tfds import cli
 from luna_tfds import tables
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import count_text
 from trainer import shared_flags
 
 FLAGS = cli.new_flags()
@@ -81,7 +82,7 @@ def main(unused: list[str]) -> None:
     )
   except OSError as error:
     raise UsageError(f'{output}: cannot be written: {error.strerror}') from error
-  print(f'{cli.count_noun(len(table), "candidate")} scored: {output}', file=sys.stderr)
+  print(f'{count_text(len(table), "candidate")} scored: {output}', file=sys.stderr)
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -104,7 +105,7 @@ def _rows_of_scan(
     return table
   raise UsageError(
     f'{candidates_csv}: no row of the scan {name}; it names '
-    f'{cli.count_noun(len(groups), "scan")}: give one of them as --seriesuid'
+    f'{count_text(len(groups), "scan")}: give one of them as --seriesuid'
   )
 
 

@@ -15,6 +15,7 @@ from absl import flags
 
 from luna_tfds import cli
 from luna_tfds import cli_flags
+from luna_tfds.errors import UsageError
 from trainer import shared_flags
 
 FLAGS = cli.new_flags()
@@ -41,6 +42,10 @@ _OUTPUT_DIR = cli_flags.define_output_dir(
 def main(unused: list[str]) -> None:
   """Flags -> one record -> pictures."""
   del unused
+  if not (_RECORD.value.isdigit() or '/' in _RECORD.value):
+    raise UsageError(
+      f'--record={_RECORD.value}: must be a position, from 0, or seriesuid/candidate_id'
+    )
   from trainer import workdir as workdir_lib
 
   workdir, config = workdir_lib.open_workdir(cli.required_value(_WORKDIR))

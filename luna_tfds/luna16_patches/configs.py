@@ -40,7 +40,7 @@ class Luna16PatchesConfig(tfds.core.BuilderConfig):
   def __post_init__(self) -> None:
     if self.candidate_list not in download_lib.CANDIDATE_LISTS:
       raise ValueError(
-        f'the candidate list must be one of {sorted(download_lib.CANDIDATE_LISTS)}. '
+        f'candidates must be one of {sorted(download_lib.CANDIDATE_LISTS)}. '
         f'Received: {self.candidate_list!r}'
       )
     ratio = self.negatives_per_positive
@@ -50,6 +50,8 @@ class Luna16PatchesConfig(tfds.core.BuilderConfig):
       self.subsets = tuple(sorted(set(self.subsets)))
       if not self.subsets or not set(self.subsets) <= set(range(splits.NUM_SUBSETS)):
         raise ValueError(f'subsets must be in 0..9. Received: {self.subsets}')
+    if not -(2**63) <= self.seed < 2**63:
+      raise ValueError(f'seed must be a 64-bit integer. Received: {self.seed}')
     if self.source not in ('scans', 'article'):
       raise ValueError(f'unknown source. Received: {self.source!r}')
     self.name = self.name or _name(self)
@@ -165,9 +167,9 @@ def custom_config(
     )
   spec = base.spec
   if patch_shape is not None:
-    if len(patch_shape) not in (2, 3):
+    if len(patch_shape) not in (2, 3) or min(patch_shape) < 1:
       raise ValueError(
-        'patch_shape must be height,width or depth,height,width. '
+        'patch_shape must be height,width or depth,height,width, each 1 or more. '
         f'Received: {",".join(map(str, patch_shape))}'
       )
     flat = len(patch_shape) == 2

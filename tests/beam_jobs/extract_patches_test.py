@@ -88,11 +88,11 @@ def negative_workers(folder):
 
 
 def patch_shape_of_words(folder):
-  return ['--patch_shape=50,x'], '--patch_shape lists whole numbers'
+  return ['--patch_shape=50,x'], '--patch_shape must list integers'
 
 
 def empty_patch(folder):
-  return ['--patch_shape=50,0'], 'positive size'
+  return ['--patch_shape=50,0'], 'patch_shape'
 
 
 def subset_out_of_range(folder):
@@ -326,6 +326,7 @@ def test_invalid_flags_are_rejected_before_beam_is_imported(fresh_python):
 def test_help_shows_every_default(capsys):
   assert extract_patches.run(['luna16-extract', '--help']) == 0
   flags = [s for s in capsys.readouterr().out.splitlines() if s.startswith('  --')]
-  assert len(flags) == 14
+  assert len(flags) == 15
   for line in flags:
-    assert '(default: ' in line or '(required)' in line, line
+    explained = ('(default: ', '(required)', '--version')
+    assert any(text in line for text in explained), line

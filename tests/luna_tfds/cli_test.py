@@ -119,7 +119,7 @@ def test_unknown_flag_with_a_suggestion():
 def test_integers():
   assert cli.parse_ints('48, 50,-1', 'patch_shape') == (48, 50, -1)
   for text in ('48,a', '48,', '', '1.5'):
-    with pytest.raises(UsageError, match='--patch_shape lists whole numbers'):
+    with pytest.raises(UsageError, match='--patch_shape must list integers'):
       cli.parse_ints(text, 'patch_shape')
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from luna_tfds import atomic_files
-from luna_tfds import cli
+from luna_tfds.text_format import count_text
 from model.metrics.classification import LONG_METRIC_LABELS
 from model.metrics.classification import METRIC_LABELS
 from model.metrics.classification import Rates
@@ -76,11 +76,11 @@ def _subtitle(metrics: EvaluationMetrics) -> str:
   members = f' (mean of {metrics.models} runs)' if metrics.models > 1 else ''
   parts = [
     f'{metrics.model}{members} on {metrics.dataset}, split {metrics.split}: '
-    + cli.count_noun(measured.metrics.records, 'record'),
-    cli.count_noun(measured.metrics.nodules, 'nodule'),
+    + count_text(measured.metrics.records, 'record'),
+    count_text(measured.metrics.nodules, 'nodule'),
   ]
   if measured.scans is not None:
-    parts.append(cli.count_noun(measured.scans, 'scan'))
+    parts.append(count_text(measured.scans, 'scan'))
   return ', '.join(parts)
 
 
@@ -98,7 +98,7 @@ def _notices(metrics: EvaluationMetrics) -> list[str]:
     )
   if measured.scans is not None and measured.scans < _FEW_SCANS:
     notices.append(
-      f'The intervals are computed from {cli.count_noun(measured.scans, "scan")} only: '
+      f'The intervals are computed from {count_text(measured.scans, "scan")} only: '
       'with so few they are too narrow.'
     )
   if nodules in (0, records):

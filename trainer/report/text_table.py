@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luna_tfds import cli
+from luna_tfds.text_format import count_text
 from model.metrics.classification import METRIC_LABELS
 from trainer.article_baseline import ARTICLE
 from trainer.evaluation.steps import EvaluationMetrics
@@ -22,8 +22,8 @@ _METRICS = (
 def metrics_table(evaluated: EvaluationMetrics) -> str:
   """Returns the main metrics with their intervals, beside the article's."""
   measured = evaluated.measurement
-  records = cli.count_noun(measured.metrics.records, 'record')
-  nodules = cli.count_noun(measured.metrics.nodules, 'nodule')
+  records = count_text(measured.metrics.records, 'record')
+  nodules = count_text(measured.metrics.nodules, 'nodule')
   lines = [f'{evaluated.split}: {records}, {nodules}']
   for name in _METRICS:
     value = formatting.number(measured.metrics.value(name))

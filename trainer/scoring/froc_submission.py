@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from luna_tfds import atomic_files
-from luna_tfds import cli
 from luna_tfds import download as download_lib
 from luna_tfds import matching
 from luna_tfds import tables
 from luna_tfds.errors import UsageError
 from luna_tfds.tables import PointTable
+from luna_tfds.text_format import count_text
 from model.metrics import froc
 from model.metrics import froc_matching
 from model.metrics.resampling import Resampling
@@ -249,8 +249,8 @@ def _unlisted_warning(unlisted: PointTable) -> list[str]:
   """Warns of marks in scans that are not listed."""
   if not len(unlisted):
     return []
-  marks = cli.count_noun(len(unlisted), 'mark')
-  scans = cli.count_noun(len(set(unlisted.seriesuids)), 'scan')
+  marks = count_text(len(unlisted), 'mark')
+  scans = count_text(len(set(unlisted.seriesuids)), 'scan')
   return [
     f'{marks} in {scans} outside the list left out; the first scan is '
     f'{unlisted.seriesuids[0]}'
@@ -269,8 +269,8 @@ def _excluded_warning(reference: FrocReference) -> list[str]:
 def _tie_warning(counts: froc_matching.MatchCounts, max_marks: int) -> list[str]:
   if not counts.marks_lost_to_ties:
     return []
-  marks = cli.count_noun(counts.marks_lost_to_ties, 'mark')
-  scans = cli.count_noun(counts.scans_with_lost_ties, 'scan')
+  marks = count_text(counts.marks_lost_to_ties, 'mark')
+  scans = count_text(counts.scans_with_lost_ties, 'scan')
   return [
     f'{marks} in {scans} dropped because of ties at the limit of {max_marks} marks per '
     'scan; write probabilities with more digits'

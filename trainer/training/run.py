@@ -6,6 +6,7 @@ import pathlib
 import sys
 
 from luna_tfds import cli
+from luna_tfds.text_format import count_text
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib
 from trainer.data import audit
@@ -45,7 +46,7 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
   epochs = loop.fit(run)
   point = inference_model.write_inference_model(run)
   return (
-    f'{config.model}: {cli.count_noun(epochs, "epoch")}, threshold '
+    f'{config.model}: {count_text(epochs, "epoch")}, threshold '
     f'{point.threshold:.4g} ({point.chosen_on}); model: {workdir.model}'
   )
 
