@@ -1,9 +1,19 @@
+import importlib.metadata
+import pathlib
 import shutil
 
 import fake_data
 import numpy as np
 import oracles
 import pytest
+
+from beam_jobs import job
+from beam_jobs import job_folder
+from beam_jobs import plan as plan_lib
+import luna_tfds
+from luna_tfds import JobError
+from luna_tfds import UsageError
+from luna_tfds import article_patches
 
 ALL = '--config=axial_50px_all'
 
@@ -155,3 +165,67 @@ def test_real_article_patches(extract, real_data, out, capfd):
       expected = oracles.article_hu(folder / file)
       np.testing.assert_array_equal(record['image'][..., 0], expected)
       assert record['label'] == int(label)
+
+
+# `prepare` without the command.
+
+
+def test_prepare_writes_what_the_command_writes(extract, small, out, tmp_path):
+  assert extract(small.folder, out, ALL) == 0
+  builder = luna_tfds.Builder(config='axial_50px_all', data_dir=str(tmp_path / 'other'))
+  job.prepare(builder, small.folder)
+  assert oracles.files_of(pathlib.Path(builder.data_path)) == oracles.files_of(
+    oracles.dataset_folder(out)
+  )
+
+
+def test_the_builder_finds_prepare_by_its_entry_point():
+  (entry_point,) = importlib.metadata.entry_points(group='luna16_patches.preparer')
+  assert entry_point.load() is job.prepare
+
+
+@pytest.mark.parametrize(
+  ('num_records', 'requested', 'num_shards', 'expected'),
+  [
+    (1_000, 0, 5, 1),  # too few for worker processes
+    (100_000, 0, 5, 3),  # one per core
+    (100_000, 0, 2, 2),  # not more than shards
+    (100_000, 7, 20, 7),
+    (1_000, 2, 5, 2),
+  ],
+)
+def test_number_of_workers(
+  num_records, requested, num_shards, expected, tmp_path, monkeypatch
+):
+  config = luna_tfds.CONFIGS['axial_50px']
+  tasks = [
+    plan_lib.ArticleTask(
+      (article_patches.ArticleImage(tmp_path / 'absent.jpg', 0, 1),)
+      * (num_records // num_shards)
+    )
+    for _ in range(num_shards)
+  ]
+  shards = [
+    plan_lib.Shard('train', i, -1, (task,), f'{i:016x}') for i, task in enumerate(tasks)
+  ]
+  folder = job_folder.JobFolder(tmp_path / '1.0.0')
+  monkeypatch.setattr(job.cores, 'num_usable_cores', lambda: 3)
+  started = []
+
+  def pipeline(runner, options, num_workers):
+    started.append(num_workers)
+    raise UsageError('stop here')
+
+  monkeypatch.setattr(job.runners, 'pipeline', pipeline)
+  with folder.locked(), pytest.raises(UsageError, match='stop here'):
+    job.run_pipeline(
+      plan_lib.Plan(tuple(shards), 100), config, folder, None, None, requested
+    )
+  assert started == [expected]
+
+
+def test_a_missing_shard_is_an_error(small, tmp_path):
+  plan = plan_lib.make_plan(small.folder, luna_tfds.CONFIGS['axial_50px_all'])
+  folder = job_folder.JobFolder(tmp_path / '1.0.0')
+  with folder.locked(), pytest.raises(JobError, match='shard 0 of train was not writ'):
+    job.verified_results(plan, folder, max_failed_scans=0)

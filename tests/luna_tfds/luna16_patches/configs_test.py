@@ -40,7 +40,7 @@ def test_the_first_config_is_the_default():
   assert [config.name for config in Builder.BUILDER_CONFIGS] == list(CONFIGS)
 
 
-def test_descriptions_tell_configs_apart():
+def test_descriptions_of_configs_differ():
   assert len({config.description for config in CONFIGS.values()}) == len(CONFIGS)
   assert '5 negatives a positive of the V1 list' in CONFIGS['axial_50px'].description
 
@@ -72,7 +72,7 @@ def test_custom_configs_and_their_names(base, changes, name):
   assert custom_config(CONFIGS[base], **changes).name == name
 
 
-def test_custom_config_keeps_the_rest():
+def test_custom_config_keeps_other_fields():
   base = custom_config(
     CONFIGS['cube_48mm_all'], seed=3, subsets=(1, 2), candidate_list='V2'
   )
@@ -122,20 +122,20 @@ def test_different_configs_have_different_names(first, second):
     ({'negatives_per_positive': -2}, r'0 or more\. Received: -2'),
     ({'subsets': (1, 10)}, r'in 0\.\.9\. Received: \(1, 10\)'),
     ({'subsets': ()}, r'in 0\.\.9\. Received: \(\)'),
-    ({'patch_shape': (50,)}, r'each 1 or more\. Received: 50'),
-    ({'patch_shape': (50, 0)}, 'each 1 or more'),
+    ({'patch_shape': (50,)}, r'height,width or depth,height,width\. Received: 50'),
+    ({'patch_shape': (50, 0)}, 'a positive size'),
     ({'spacing_mm': -1.0}, 'spacing_mm must be positive'),
     ({'source': 'elsewhere'}, 'unknown source'),
   ],
 )
-def test_configs_that_make_no_sense(changes, problem):
+def test_invalid_configs_are_rejected(changes, problem):
   with pytest.raises(ValueError, match=problem):
     custom_config(CONFIGS['axial_50px'], **changes)
 
 
 def test_fingerprint_fields_decide_the_bytes():
   base = CONFIGS['axial_50px']
-  # Which candidates go in is in the plan; a shard's bytes do not depend on how.
+  # The selected candidates are in the plan; how they were selected does not matter.
   for same in (CONFIGS['axial_50px_all'], custom_config(base, subsets=(1, 2))):
     assert same.fingerprint_fields() == base.fingerprint_fields()
   for other in (
@@ -145,3 +145,27 @@ def test_fingerprint_fields_decide_the_bytes():
     custom_config(base, patch_shape=(50, 49)),
   ):
     assert other.fingerprint_fields() != base.fingerprint_fields()
+
+
+@pytest.mark.parametrize(
+  ('base', 'changes', 'built_in'),
+  [
+    ('stack_50px', {'candidate_list': 'V1'}, 'stack_50px'),
+    ('axial_50px', {'negatives_per_positive': None}, 'axial_50px_all'),
+    ('axial_50px', {'spacing_mm': 1.0}, 'axial_50mm'),
+    ('cube_48mm_all', {'negatives_per_positive': 5, 'seed': 0}, 'cube_48mm'),
+    ('cube_48mm', {'patch_shape': (50, 50), 'spacing_mm': 0}, 'axial_50px'),
+  ],
+)
+def test_custom_config_with_the_fields_of_a_built_in_one_is_that_one(
+  base, changes, built_in, tmp_path
+):
+  config = custom_config(CONFIGS[base], **changes)
+  assert config is CONFIGS[built_in]
+  # TFDS accepts no other config of this name.
+  assert Builder(config=config, data_dir=str(tmp_path)).builder_config is config
+
+
+def test_the_article_cannot_be_changed():
+  with pytest.raises(ValueError, match="the config 'article' takes no options"):
+    custom_config(CONFIGS['article'], seed=3)

@@ -1,4 +1,3 @@
-import os
 import pathlib
 import shutil
 
@@ -15,7 +14,7 @@ from luna_tfds import UsageError
 from luna_tfds import custom_config
 from luna_tfds import fold_splits
 
-# Reads a dataset that nothing but TFDS knows of.
+# Reads a dataset with TFDS alone.
 WITHOUT_THE_PACKAGE = """
 import hashlib, json, sys
 import tensorflow_datasets as tfds
@@ -46,8 +45,8 @@ import tensorflow_datasets as tfds
 ds = tfds.load('luna16_patches/axial_50px', split='train', data_dir=sys.argv[1])
 count = len(list(ds.as_numpy_iterator()))
 roots = {name.partition('.')[0] for name in sys.modules}
-rooms = {'SimpleITK', 'apache_beam', 'beam_jobs', 'model', 'trainer'}
-print(json.dumps({'count': count, 'loaded': sorted(roots & rooms)}))
+packages = {'SimpleITK', 'apache_beam', 'beam_jobs', 'model', 'trainer'}
+print(json.dumps({'count': count, 'loaded': sorted(roots & packages)}))
 """
 
 
@@ -87,7 +86,7 @@ def read(builder, split):
 
 
 @pytest.mark.parametrize('split', ['train', 'validation', 'test'])
-def test_load_gives_every_feature(split, data_dir, expected):
+def test_load_returns_every_feature(split, data_dir, expected):
   dataset = tfds.load('luna16_patches/axial_50px_all', split=split, data_dir=data_dir)
   found = {key(record): record for record in tfds.as_numpy(dataset)}
   assert found.keys() == expected[split].keys()
@@ -169,7 +168,7 @@ def test_metadata(builder, expected, download):
       assert (labels.count(0), labels.count(1)) == (negatives, positives)
   assert metadata['candidates_elsewhere'] == 0
   assert metadata['scans_failed'] == 0
-  # The candidates 2 voxels behind the last corner, and what was drawn outside.
+  # In each scan, one candidate is 2 voxels beyond the last corner.
   assert metadata['candidates_outside'] >= len(download.scans)
   assert metadata['patches_padded'] >= metadata['candidates_outside']
 
@@ -184,7 +183,7 @@ def test_info(builder):
 
 
 @pytest.mark.parametrize('fold', [0, 4, 9])
-def test_folds(fold, builder, expected):
+def test_folds_are_disjoint_and_complete(fold, builder, expected):
   splits = fold_splits(builder.info.metadata, fold)
   found = {name: read(builder, split) for name, split in splits.items()}
   scans = [{r['seriesuid'] for r in records.values()} for records in found.values()]
@@ -224,7 +223,7 @@ def test_reading_loads_neither_beam_nor_simpleitk(fresh_python, data_dir, builde
   assert seen == {'count': there.info.splits['train'].num_examples, 'loaded': []}
 
 
-# Configs of one's own
+# Custom configs
 
 
 def test_custom_config_is_read_by_its_name(extract, small, tmp_path):
@@ -250,31 +249,23 @@ def test_custom_config_is_read_by_its_name(extract, small, tmp_path):
 # Preparing
 
 
-@pytest.fixture
-def one_core(monkeypatch):
-  """Keeps the job in this process: starting workers takes seconds."""
-  monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0})
-
-
 def manual(folder, **fields):
   return tfds.download.DownloadConfig(manual_dir=str(folder), **fields)
 
 
-def test_download_and_prepare_writes_what_the_command_writes(
-  extract, small, tmp_path, one_core
-):
+def test_download_and_prepare_writes_what_the_command_writes(extract, small, tmp_path):
   assert extract(small.folder, tmp_path / 'command') == 0
   builder = Builder(config='axial_50px', data_dir=str(tmp_path / 'builder'))
   builder.download_and_prepare(download_config=manual(small.folder))
   by_command = tmp_path / 'command' / 'luna16_patches' / 'axial_50px' / '1.0.0'
   by_builder = pathlib.Path(builder.data_path)
   assert oracles.files_of(by_builder) == oracles.files_of(by_command)
-  # The builder knows at once what it made.
+  # The builder can read the dataset at once.
   assert set(builder.info.splits) == {'train', 'validation', 'test'}
   assert len(read(builder, 'train')) == builder.info.splits['train'].num_examples
 
 
-def test_load_prepares_from_the_manual_folder(small, tmp_path, one_core):
+def test_load_prepares_from_the_manual_folder(small, tmp_path):
   shutil.copytree(small.folder, tmp_path / 'downloads' / 'manual')
   dataset = tfds.load(
     'luna16_patches/axial_50px_all',
@@ -286,7 +277,7 @@ def test_load_prepares_from_the_manual_folder(small, tmp_path, one_core):
   assert len(list(dataset)) == len(expected)
 
 
-def test_a_dataset_that_is_there_is_reused(small, tmp_path, one_core):
+def test_an_existing_dataset_is_reused(small, tmp_path):
   builder = Builder(config='axial_50px', data_dir=str(tmp_path / 'data'))
   builder.download_and_prepare(download_config=manual(small.folder))
   folder = pathlib.Path(builder.data_path)
@@ -297,7 +288,7 @@ def test_a_dataset_that_is_there_is_reused(small, tmp_path, one_core):
   assert after == before
 
 
-def test_a_dataset_is_made_anew_if_asked(small, tmp_path, one_core):
+def test_an_existing_dataset_is_replaced_on_request(small, tmp_path):
   builder = Builder(config='axial_50px_all', data_dir=str(tmp_path / 'data'))
   builder.download_and_prepare(download_config=manual(small.folder))
   fake_data.write_candidates(small.folder / 'candidates.csv', small.candidates[:-5])
@@ -308,26 +299,43 @@ def test_a_dataset_is_made_anew_if_asked(small, tmp_path, one_core):
   assert len(read(again, 'all')) == len(small.candidates) - 5
 
 
-def test_a_dataset_that_is_nowhere(tmp_path):
+def test_a_missing_dataset_is_an_error_that_names_the_command(tmp_path):
   with pytest.raises(
     UsageError, match=r'luna16-extract --luna_dir=.*--config=axial_50px'
   ):
     tfds.load('luna16_patches', data_dir=tmp_path)
 
 
-def test_a_split_of_which_every_scan_failed(extract, small, tmp_path):
+def test_a_split_without_readable_scans_is_omitted(extract, small, tmp_path):
   fake_data.truncate(small.paths['1.2.826.0.8'].with_suffix('.raw'), 2)
   flags = ['--config=axial_50px_all', '--max_failed_scans=1']
   assert extract(small.folder, tmp_path / 'data', *flags) == 0
   builder = tfds.builder('luna16_patches/axial_50px_all', data_dir=tmp_path / 'data')
   assert builder.info.metadata['scans_failed'] == 1
-  # TFDS refuses to read a split without a record, so there is none.
+  # TFDS cannot read a split without records.
   assert list(builder.info.splits) == ['train', 'test']
   for split, name in (('train', '1.2.826.0.0'), ('test', '1.2.826.0.9')):
     assert len(read(builder, split)) == sum(r[0] == name for r in small.candidates)
 
 
-def test_the_package_offers_what_it_promises():
-  for name in luna_tfds.__all__:
-    assert getattr(luna_tfds, name) is not None
+def test_the_package_registers_the_dataset():
   assert 'luna16_patches' in tfds.list_builders()
+
+
+def test_public_names_of_the_package():
+  assert luna_tfds.CONFIGS is CONFIGS
+  assert tfds.builder_cls('luna16_patches') is luna_tfds.Builder
+  assert set(luna_tfds.__all__) == {
+    'CONFIGS',
+    'Builder',
+    'JobError',
+    'Luna16PatchesConfig',
+    'PatchSpec',
+    'ScanError',
+    'UsageError',
+    'custom_config',
+    'fold_splits',
+    'parse_batch',
+  }
+  for error in (luna_tfds.UsageError, luna_tfds.ScanError):
+    assert issubclass(error, ValueError)

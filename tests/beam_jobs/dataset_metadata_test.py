@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from beam_jobs import dataset_metadata
+from beam_jobs import shard_result
+
+
+def result_of(split='train', **stats):
+  return shard_result.ShardResult(
+    split, 0, 0, '0123456789abcdef', 5, 1000, shard_result.ShardStats(**stats)
+  )
+
+
+def test_failed_scans_are_written_in_order(tmp_path):
+  failed = [
+    shard_result.FailedScan('1.2.9', 3, 'a.mhd: truncated'),
+    shard_result.FailedScan('1.2.4', 12, 'b.mhd: "x", damaged'),
+  ]
+  results = [result_of(failed=failed[:1]), result_of('test', failed=failed[1:])]
+  path = dataset_metadata.write_failed_scans(results, tmp_path)
+  assert path == tmp_path / 'failed_scans.csv'
+  assert path.read_text().splitlines() == [
+    'seriesuid,candidates_lost,reason',
+    '1.2.4,12,"b.mhd: ""x"", damaged"',
+    '1.2.9,3,a.mhd: truncated',
+  ]
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_failed_scans_no_file_is_written(tmp_path):
+  dataset_metadata.write_failed_scans([result_of()], tmp_path)
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+  ('content', 'expected'),
+  [
+    (json.dumps({'fingerprint': 'abc'}), 'abc'),
+    ('{}', None),
+    ('{', None),
+    (None, None),
+  ],
+)
+def test_fingerprint_of_a_dataset_on_disk(content, expected, tmp_path):
+  if content is not None:
+    (tmp_path / 'metadata.json').write_text(content)
+  assert dataset_metadata.stored_fingerprint(tmp_path) == expected
+
+
+def test_metadata_of_a_dataset(data_dir, download):
+  folder = data_dir / 'luna16_patches' / 'axial_50px_all' / '1.0.0'
+  metadata = json.loads((folder / 'metadata.json').read_text())
+  assert len(metadata['fingerprint']) == 16
+  assert metadata['patch'] == {
+    'shape_zyx': [1, 50, 50],
+    'spacing_mm': None,
+    'layout': 'axial',
+  }
+  counts = [c for shards in metadata['shard_label_counts'].values() for c in shards]
+  labels = [row[4] for row in download.candidates]
+  assert [sum(column) for column in zip(*counts)] == [labels.count(0), labels.count(1)]
+  assert metadata['bytes_read'] == sum(s.voxels.nbytes for s in download.scans.values())
+  # The keys are published: readers depend on them.
+  assert set(metadata) == {
+    'fingerprint',
+    'patch',
+    'shard_subsets',
+    'shard_label_counts',
+    'candidates_elsewhere',
+    'candidates_outside',
+    'patches_padded',
+    'bytes_read',
+    'scans_failed',
+  }

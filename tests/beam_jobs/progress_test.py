@@ -1,0 +1,119 @@
+import re
+import sys
+
+import pytest
+
+from beam_jobs import job_folder
+from beam_jobs import progress
+from luna_tfds import atomic_files
+
+NUM_SCANS = {'a' * 16: 4, 'b' * 16: 6}
+
+
+@pytest.fixture
+def folder(tmp_path):
+  folder = job_folder.JobFolder(tmp_path / '1.0.0')
+  with folder.locked():
+    yield folder
+
+
+@pytest.fixture
+def clock(monkeypatch):
+  """A clock that only moves when told: `clock.now += 5`."""
+
+  class Clock:
+    now = 100.0
+
+  monkeypatch.setattr(progress.time, 'monotonic', lambda: Clock.now)
+  return Clock
+
+
+def finish(folder, fingerprint):
+  atomic_files.write_json(folder.state_dir / f'{fingerprint}.json', {})
+
+
+def test_lines_end_with_all_scans(folder, capsys):
+  with progress.display(folder, NUM_SCANS):
+    folder.record_progress('b' * 16, 2)
+    for fingerprint in NUM_SCANS:
+      finish(folder, fingerprint)
+    (folder.state_dir / f'{"b" * 16}.scans').unlink()
+  (line,) = capsys.readouterr().err.splitlines()
+  assert re.fullmatch(r'10/10 scans, \S+ scans/s, 0 s left', line)
+
+
+def test_lines_have_rate_and_remaining_time(clock, capsys):
+  lines = progress._Lines(total=50, done=10)
+  clock.now += 20
+  lines.show(20)
+  assert capsys.readouterr().err == '20/50 scans, 0.5 scans/s, 60 s left\n'
+
+
+def test_lines_are_printed_every_ten_seconds(clock, capsys):
+  lines = progress._Lines(total=100, done=0)
+  for done in range(1, 36):
+    clock.now += 1
+    lines.show(done)
+  printed = [int(s.partition('/')[0]) for s in capsys.readouterr().err.splitlines()]
+  assert printed == [10, 20, 30]
+
+
+def test_without_progress_there_is_no_estimate(clock, capsys):
+  lines = progress._Lines(total=100, done=7)
+  clock.now += 11
+  lines.show(7)
+  assert capsys.readouterr().err == '7/100 scans, 0 scans/s, no estimate yet\n'
+
+
+def test_lines_of_a_failed_job_claim_no_completion(folder, capsys):
+  with pytest.raises(ArithmeticError), progress.display(folder, NUM_SCANS):
+    folder.record_progress('a' * 16, 1)
+    raise ArithmeticError
+  assert capsys.readouterr().err == ''
+
+
+def test_bar_on_a_terminal(folder, capsys, monkeypatch):
+  monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
+  finish(folder, 'a' * 16)
+  with progress.display(folder, NUM_SCANS):
+    finish(folder, 'b' * 16)
+  redraws = capsys.readouterr().err.split('\r')
+  assert any('4/10' in text for text in redraws)  # the scans of an earlier run
+  assert '100%' in redraws[-1]
+  assert '10/10' in redraws[-1]
+  assert 'scans/s' in redraws[-1]
+
+
+def test_bar_of_a_failed_job_stays_where_it_was(folder, capsys, monkeypatch):
+  monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
+  with pytest.raises(ArithmeticError), progress.display(folder, NUM_SCANS):
+    raise ArithmeticError
+  assert '10/10' not in capsys.readouterr().err
+
+
+def test_progress_is_polled_during_the_block(folder, capsys, monkeypatch):
+  monkeypatch.setattr(progress, '_POLL_SECS', 0.01)
+  shown = progress.threading.Event()
+
+  class Display(progress._Lines):
+    def show(self, done):
+      if done == 3:
+        shown.set()
+
+  monkeypatch.setattr(progress, '_Lines', Display)
+  with progress.display(folder, NUM_SCANS):
+    folder.record_progress('a' * 16, 3)
+    assert shown.wait(timeout=20)
+
+
+def test_more_scans_than_planned_are_not_displayed(folder, capsys):
+  # A retried shard records its scans again.
+  with progress.display(folder, NUM_SCANS):
+    folder.record_progress('a' * 16, 14)
+  assert capsys.readouterr().err.startswith('10/10 scans')
+
+
+def test_nothing_is_displayed_without_scans(folder, capsys):
+  with progress.display(folder, {'a' * 16: 0}):
+    folder.record_progress('a' * 16, 0)
+  assert capsys.readouterr().err == ''
