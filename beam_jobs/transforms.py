@@ -34,7 +34,11 @@ from luna_tfds import patches
 from luna_tfds.errors import UsageError
 
 
-class WriteShards(beam.PTransform):
+_Fingerprints = beam.pvalue.PCollection[str]
+_Results = beam.pvalue.PCollection[shard_result.ShardResult]
+
+
+class WriteShards(beam.PTransform[_Fingerprints, _Results]):
   """Extracts and writes shards: PCollection[str] -> PCollection[ShardResult].
 
   The input elements are the fingerprints that `JobFolder.write_shard_spec` returns.
@@ -63,17 +67,16 @@ class WriteShards(beam.PTransform):
     self._seed = seed
     self._folder = folder
 
-  def expand(
-    self, fingerprints: beam.pvalue.PCollection[str]
-  ) -> beam.pvalue.PCollection[shard_result.ShardResult]:
+  def expand(self, fingerprints: _Fingerprints) -> _Results:
     """Distributes the shards over the workers and writes each."""
-    return (
+    results: _Results = (
       fingerprints
       # Without it, a runner may fuse writing with the creation of the elements: one
       # worker would write all shards.
       | 'Distribute' >> beam.Reshuffle()
       | 'Write' >> beam.ParDo(_WriteShard(self._spec, self._seed, self._folder))
     )
+    return results
 
 
 class _WriteShard(beam.DoFn):

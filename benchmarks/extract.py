@@ -1,21 +1,19 @@
-"""Compares ways to cut patches out of scans, on the same scans in one run.
+"""Compares ways to extract patches, on the same scans in one run.
 
     python benchmarks/extract.py --luna_dir=LUNA16 --output=extract.json
 
-(a) article: the whole scan is read again for each candidate;
-(b) loop: each scan is read once by SimpleITK in a plain loop, and its patches cut;
-(c) job_1: luna16-extract with one worker; (d) job_all: with one for each core.
+(a) article: the complete scan is read again for each candidate;
+(b) loop: each scan is read once with SimpleITK in a plain loop;
+(c) job_1: luna16-extract with one worker; (d) job_all: with one worker per core.
 
-(a) is timed on a few candidates. (a) and (b) only cut; the job also encodes, shuffles
-and writes. Beam's start-up, timed on a download of one candidate, is told apart.
+(a) is timed on a few candidates. (a) and (b) only extract; the job also encodes, shuffles
+and writes. The start-up of Beam, timed on a download of one candidate, is subtracted.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
 import pathlib
 import resource
 import subprocess
@@ -23,14 +21,18 @@ import sys
 import tempfile
 import time
 
+from luna_tfds import atomic_files
+from luna_tfds import cores as cores_lib
+from luna_tfds import tables
+
 _SIZE = 50
 
 
 def main() -> None:
-  """Runs each way in a process of its own and prints a table."""
+  """Runs each way in a separate process and prints a table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--luna_dir', type=pathlib.Path, required=True)
-  parser.add_argument('--output', type=pathlib.Path, default='extract.json')
+  parser.add_argument('--output', type=pathlib.Path, help='JSON file for the results')
   parser.add_argument('--article_candidates', type=int, default=20)
   parser.add_argument('--stage', help=argparse.SUPPRESS)
   parser.add_argument('--config', help=argparse.SUPPRESS)
@@ -38,7 +40,7 @@ def main() -> None:
   if options.stage:
     print(json.dumps(_stage(options)))
     return
-  cores = len(os.sched_getaffinity(0))
+  cores = cores_lib.num_usable_cores()
   results = {}
   for config in ('axial_50px', 'axial_50px_all'):
     stages = {
@@ -51,7 +53,8 @@ def main() -> None:
     }
     results[config] = _ratios(stages, cores)
     _print(config, stages, results[config]['ratios'])
-  options.output.write_text(json.dumps({'cores': cores, **results}, indent=2) + '\n')
+  if options.output:
+    atomic_files.write_json(options.output, {'cores': cores, **results})
 
 
 def _ratios(stages: dict[str, dict], cores: int) -> dict:
@@ -93,14 +96,14 @@ def _run(options: argparse.Namespace, stage: str, config: str) -> dict:
 
 
 def _stage(options: argparse.Namespace) -> dict:
-  """(a) or (b), timed without imports."""
+  """Times (a) or (b), without imports."""
   import numpy as np
   import SimpleITK as sitk
 
   from beam_jobs import plan as plan_lib
   import luna_tfds
 
-  # The candidates of the config, from the plan: all ways cut the same.
+  # All ways extract the candidates of the plan.
   plan = plan_lib.make_plan(options.luna_dir, luna_tfds.CONFIGS[options.config])
   tasks = [task for shard in plan.shards for task in shard.tasks]
   patches, num_bytes, scans = [], 0, 0
@@ -113,7 +116,7 @@ def _stage(options: argparse.Namespace) -> dict:
         voxels = sitk.GetArrayFromImage(image)
         num_bytes += voxels.nbytes
         scans += 1
-      patches.append(_cut(np, image, voxels, center))
+      patches.append(_extract_patch(np, image, voxels, center))
       if options.stage == 'article' and len(patches) == options.article_candidates:
         break
     if options.stage == 'article' and len(patches) >= options.article_candidates:
@@ -129,7 +132,7 @@ def _stage(options: argparse.Namespace) -> dict:
   }
 
 
-def _cut(np, image, voxels, center):
+def _extract_patch(np, image, voxels, center):
   index = image.TransformPhysicalPointToContinuousIndex(center.tolist())
   x, y, z = (int(np.floor(i + 0.5)) for i in index)
   patch = np.full((_SIZE, _SIZE), -1000, np.int16)
@@ -167,26 +170,24 @@ def _job(luna_dir: pathlib.Path, config: str, workers: int) -> dict:
     'secs': secs,
     'patches_per_sec': patches / secs,
     'bytes_read': metadata['bytes_read'],
-    # Of the largest single process so far.
+    # Of the largest process so far.
     'peak_mb': max(before, after) / 1e3,
   }
 
 
 def _one_candidate(luna_dir: pathlib.Path, count: int = 1) -> pathlib.Path:
-  """A download of `count` scans in as many subsets with one positive each."""
+  """Returns a download of `count` scans in as many subsets, with one positive each."""
   folder = pathlib.Path(tempfile.mkdtemp())
   for name in ('annotations.csv', 'annotations_excluded.csv'):
     (folder / name).symlink_to((luna_dir / name).resolve())
-  scans = sorted(luna_dir.glob('subset*/*.mhd'))
-  picks = {path.parent.name: path for path in scans}
-  with open(folder / 'candidates.csv', 'w', newline='') as file:
-    writer = csv.writer(file)
-    writer.writerow(['seriesuid', 'coordX', 'coordY', 'coordZ', 'class'])
-    for path in list(picks.values())[:count]:
-      (folder / path.parent.name).mkdir()
-      for part in path.parent.glob(f'{path.stem}.*'):
-        (folder / path.parent.name / part.name).symlink_to(part.resolve())
-      writer.writerow([path.stem, 0, 0, 0, 1])
+  scans = {path.parent.name: path for path in sorted(luna_dir.glob('subset*/*.mhd'))}
+  rows = []
+  for path in list(scans.values())[:count]:
+    (folder / path.parent.name).mkdir()
+    for file in path.parent.glob(f'{path.stem}.*'):
+      (folder / path.parent.name / file.name).symlink_to(file.resolve())
+    rows.append((path.stem, 0, 0, 0, 1))
+  tables.write_table(folder / 'candidates.csv', 'class', rows)
   return folder
 
 

@@ -1,34 +1,35 @@
 """Compares the peak memory of the job on a small and a large download.
 
-    python benchmarks/standin.py --luna16=METADATA --out_dir=/tmp/small --scans=88
-    python benchmarks/standin.py --luna16=METADATA --out_dir=/tmp/large
+    python benchmarks/standin.py --luna16=METADATA --output_dir=/tmp/small --scans=88
+    python benchmarks/standin.py --luna16=METADATA --output_dir=/tmp/large
     python benchmarks/extract_memory.py --small=/tmp/small --large=/tmp/large
 
-Sums the memory of the whole process tree, pages that processes share counted once
-(Linux's PSS), and prints the ratio of the peaks.
+Adds the memory of all processes of the job, counting shared pages once (Linux's PSS), and
+prints the ratio of the peaks.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 import subprocess
 import sys
 import tempfile
 import time
 
+from luna_tfds import atomic_files
+
 _POLL_SECS = 0.2
 
 
 def main() -> None:
-  """Runs the job on both and prints a table."""
+  """Runs the job on both downloads and prints a table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--small', required=True)
   parser.add_argument('--large', required=True)
   parser.add_argument('--config', default='axial_50px')
   parser.add_argument('--num_workers', type=int, default=2)
-  parser.add_argument('--output', type=pathlib.Path, default='extract_memory.json')
+  parser.add_argument('--output', type=pathlib.Path, help='JSON file for the results')
   options = parser.parse_args()
   peaks = {name: _peak(getattr(options, name), options) for name in ('small', 'large')}
   result = {
@@ -40,7 +41,8 @@ def main() -> None:
   for name, peak in peaks.items():
     print(f'{name:6}{peak["mb"]:8.0f} MB peak {peak["secs"]:8.1f} s')
   print(f'large / small: {result["ratio"]:.3f}')
-  options.output.write_text(json.dumps(result, indent=2) + '\n')
+  if options.output:
+    atomic_files.write_json(options.output, result)
 
 
 def _peak(luna_dir: str, options: argparse.Namespace) -> dict[str, float]:
@@ -59,12 +61,12 @@ def _peak(luna_dir: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def _tree(pid: int) -> list[int]:
-  """The process and all its descendants."""
+  """Returns the ids of a process and of all its descendants."""
   found = [pid]
   for task in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):
     try:
       children = task.read_text().split()
-    except OSError:  # ended just now
+    except OSError:  # the process has just ended
       continue
     for child in children:
       found += _tree(int(child))
@@ -74,7 +76,7 @@ def _tree(pid: int) -> list[int]:
 def _pss_bytes(pid: int) -> int:
   try:
     rollup = pathlib.Path(f'/proc/{pid}/smaps_rollup').read_text()
-  except OSError:  # ended just now
+  except OSError:  # the process has just ended
     return 0
   lines = [line for line in rollup.splitlines() if line.startswith('Pss:')]
   return 1024 * int(lines[0].split()[1]) if lines else 0

@@ -1,10 +1,10 @@
-"""A stand-in of the whole LUNA16 challenge at true scale, for benchmarks.
+"""Writes a fake of the complete LUNA16 download, for benchmarks.
 
-    python benchmarks/standin.py --luna16=METADATA --out_dir=/tmp/luna16
+    python benchmarks/standin.py --luna16=METADATA --output_dir=/tmp/luna16
 
-From the sizes, spacings and positions of the 888 scans (`geometry_888.csv`) and LUNA16's
-annotations it makes a download of the challenge's very shape: sparse `.raw` files, which
-cost no disk and read as zeros, and as many candidates as the V1 list has.
+The sizes, spacings and positions of the scans (`geometry_888.csv`) and the annotations
+are LUNA16's, and there are as many candidates as in the V1 list. The `.raw` files are
+sparse: they need no disk space and read as zeros.
 """
 
 from __future__ import annotations
@@ -16,32 +16,34 @@ import shutil
 
 import numpy as np
 
+from luna_tfds import tables
+
 _CANDIDATES, _POSITIVES = 551_065, 1_351
 
 
-def make(luna16: pathlib.Path, out_dir: pathlib.Path, scans: int = 888) -> None:
-  """Writes the stand-in.
+def make(luna16: pathlib.Path, output_dir: pathlib.Path, scans: int = 888) -> None:
+  """Writes the download.
 
   Args:
-    luna16: holds geometry_888.csv, annotations.csv and annotations_excluded.csv.
-    out_dir: where the download appears.
-    scans: how many of the 888 scans, spread evenly over the list.
+    luna16: contains geometry_888.csv, annotations.csv and annotations_excluded.csv.
+    output_dir: folder to write.
+    scans: number of scans, evenly spaced in the list of 888.
   """
   with open(luna16 / 'geometry_888.csv', newline='') as file:
     rows = list(csv.DictReader(file))
   rows = [rows[i] for i in np.linspace(0, len(rows) - 1, scans).astype(int)]
   with open(luna16 / 'annotations.csv', newline='') as file:
     annotations = list(csv.DictReader(file))
-  out_dir.mkdir(parents=True, exist_ok=True)
+  output_dir.mkdir(parents=True, exist_ok=True)
   for row in rows:
-    _write_scan(out_dir, row)
+    _write_scan(output_dir, row)
   for name in ('annotations.csv', 'annotations_excluded.csv'):
-    shutil.copy(luna16 / name, out_dir / name)
-  _write_candidates(out_dir / 'candidates.csv', rows, annotations)
+    shutil.copy(luna16 / name, output_dir / name)
+  _write_candidates(output_dir / 'candidates.csv', rows, annotations)
 
 
-def _write_scan(out_dir: pathlib.Path, row: dict[str, str]) -> None:
-  folder = out_dir / f'subset{row["subset"]}'
+def _write_scan(output_dir: pathlib.Path, row: dict[str, str]) -> None:
+  folder = output_dir / f'subset{row["subset"]}'
   folder.mkdir(exist_ok=True)
   name = row['seriesuid']
   size = [int(row[f'size_{a}']) for a in 'xyz']
@@ -68,34 +70,33 @@ def _write_candidates(
   names = {row['seriesuid'] for row in rows}
   share = len(rows) / 888
   hits = [a for a in annotations if a['seriesuid'] in names]
-  with path.open('w', newline='') as file:
-    writer = csv.writer(file)
-    writer.writerow(['seriesuid', 'coordX', 'coordY', 'coordZ', 'class'])
-    positives = round(_POSITIVES * share)
-    for k in range(positives):
-      a = hits[k % len(hits)]
-      center = [float(a[f'coord{c}']) + 0.2 * (k // len(hits)) for c in 'XYZ']
-      writer.writerow([a['seriesuid'], *(f'{c:.6f}' for c in center), 1])
-    negatives = round(_CANDIDATES * share) - positives
-    for which, count in enumerate(np.bincount(rng.integers(len(rows), size=negatives))):
-      row = rows[which]
-      size = np.array([int(row[f'size_{a}']) for a in 'xyz'])
-      spacing = np.array([float(row[f'spacing_{a}']) for a in 'xyz'])
-      offset = np.array([float(row[f'offset_{a}']) for a in 'xyz'])
-      signs = np.array([float(row[f'dir_{a}']) for a in 'xyz'])
-      voxels = rng.uniform(0.15, 0.85, (count, 3)) * size
-      for point in offset + signs * voxels * spacing:
-        writer.writerow([row['seriesuid'], *(f'{c:.6f}' for c in point), 0])
+  points = []
+  positives = round(_POSITIVES * share)
+  for k in range(positives):
+    a = hits[k % len(hits)]
+    center = [float(a[f'coord{c}']) + 0.2 * (k // len(hits)) for c in 'XYZ']
+    points.append((a['seriesuid'], *(f'{c:.6f}' for c in center), 1))
+  negatives = round(_CANDIDATES * share) - positives
+  for which, count in enumerate(np.bincount(rng.integers(len(rows), size=negatives))):
+    row = rows[which]
+    size = np.array([int(row[f'size_{a}']) for a in 'xyz'])
+    spacing = np.array([float(row[f'spacing_{a}']) for a in 'xyz'])
+    offset = np.array([float(row[f'offset_{a}']) for a in 'xyz'])
+    signs = np.array([float(row[f'dir_{a}']) for a in 'xyz'])
+    voxels = rng.uniform(0.15, 0.85, (count, 3)) * size
+    for point in offset + signs * voxels * spacing:
+      points.append((row['seriesuid'], *(f'{c:.6f}' for c in point), 0))
+  tables.write_table(path, 'class', points)
 
 
 def main() -> None:
   """Parses the command line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--luna16', type=pathlib.Path, required=True)
-  parser.add_argument('--out_dir', type=pathlib.Path, required=True)
+  parser.add_argument('--output_dir', '--out_dir', type=pathlib.Path, required=True)
   parser.add_argument('--scans', type=int, default=888)
   options = parser.parse_args()
-  make(options.luna16, options.out_dir, options.scans)
+  make(options.luna16, options.output_dir, options.scans)
 
 
 if __name__ == '__main__':
