@@ -4,7 +4,7 @@
     <config>/1.0.0.job/          state: the lock, and the result of each finished shard
 
 Files are written atomically. A shard is finished when its result is stored, and its
-fingerprint tells whether the plan still contains it; a rerun needs to know no more.
+fingerprint shows whether the plan still contains it; a rerun needs no other information.
 """
 
 from __future__ import annotations

@@ -33,7 +33,6 @@ from beam_jobs import shard_writer
 from luna_tfds import patches
 from luna_tfds.errors import UsageError
 
-
 _Fingerprints = beam.pvalue.PCollection[str]
 _Results = beam.pvalue.PCollection[shard_result.ShardResult]
 

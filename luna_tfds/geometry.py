@@ -88,7 +88,7 @@ class Orientation:
     Args:
       start_zyx: first voxel of the region, world orientation.
       size_zyx: its size.
-      shape_zyx: shape of the whole scan in world orientation.
+      shape_zyx: shape of the scan in world orientation.
 
     Returns:
       (start, size) of the same voxels in the stored array, (z, y, x) as stored.

@@ -2,47 +2,22 @@ import os
 import pickle
 
 import fake_data
+import fake_job
 import pytest
 
 from beam_jobs import job_folder
 from beam_jobs import plan as plan_lib
 from beam_jobs import shard_result
 from beam_jobs import shard_writer
-from luna_tfds import CONFIGS
 from luna_tfds import JobError
 from luna_tfds import UsageError
 from luna_tfds import atomic_files
 
-CONFIG = CONFIGS['axial_50px_all']
+CONFIG = fake_job.CONFIG
 
 
-@pytest.fixture
-def small(tmp_path):
-  """A download of three scans of subset 0, hence one shard."""
-  scans = [
-    fake_data.make_scan(0),
-    fake_data.make_scan(1, flips=(True, True, False)),
-    fake_data.make_scan(2, compressed=True),
-  ]
-  return fake_data.write_download(tmp_path / 'luna16', scans)
-
-
-@pytest.fixture
-def folder(tmp_path):
-  folder = job_folder.JobFolder(tmp_path / 'data' / '1.0.0')
-  with folder.locked():
-    yield folder
-
-
-def write(download, folder):
-  plan = plan_lib.make_plan(download.folder, CONFIG)
-  folder.clean(plan)
-  (shard,) = plan.shards
-  return shard, shard_writer.write_shard(shard, CONFIG.spec, CONFIG.seed, folder)
-
-
-def test_result_is_restored_from_json(small, folder):
-  _, result = write(small, folder)
+def test_result_is_restored_from_json(one_shard, folder):
+  _, result = fake_job.write_shard(one_shard, folder)
   failed = shard_result.FailedScan('1.2.3', 7, 'truncated')
   result.stats.failed.append(failed)
   again = shard_result.ShardResult.from_json(result.to_json())
@@ -50,11 +25,11 @@ def test_result_is_restored_from_json(small, folder):
   assert again.stats.failed == [failed]
 
 
-def test_results_of_finished_shards_are_stored(small, folder):
-  plan = plan_lib.make_plan(small.folder, CONFIG)
+def test_results_of_finished_shards_are_stored(one_shard, folder):
+  plan = plan_lib.make_plan(one_shard.folder, CONFIG)
   (shard,) = plan.shards
   assert folder.result(shard, plan) is None
-  _, result = write(small, folder)
+  _, result = fake_job.write_shard(one_shard, folder)
   assert folder.result(shard, plan) == result
   assert folder.finished_fingerprints() == {shard.fingerprint}
 
@@ -70,9 +45,9 @@ def test_results_of_finished_shards_are_stored(small, folder):
     'modified_scan',
   ],
 )
-def test_damaged_or_outdated_shards_have_no_result(damage, small, folder):
-  plan = plan_lib.make_plan(small.folder, CONFIG)
-  shard, _ = write(small, folder)
+def test_damaged_or_outdated_shards_have_no_result(damage, one_shard, folder):
+  plan = plan_lib.make_plan(one_shard.folder, CONFIG)
+  shard, _ = fake_job.write_shard(one_shard, folder)
   if damage == 'truncated':
     fake_data.truncate(folder.partial_path(shard.fingerprint), 1)
   elif damage == 'deleted':
@@ -84,12 +59,12 @@ def test_damaged_or_outdated_shards_have_no_result(damage, small, folder):
   elif damage == 'invalidated':
     folder.invalidate(shard)
   else:
-    os.utime(small.paths['1.2.826.0.1'].with_suffix('.raw'), ns=(1, 1))
+    os.utime(one_shard.paths['1.2.826.0.1'].with_suffix('.raw'), ns=(1, 1))
   assert folder.result(shard, plan) is None
 
 
-def test_shard_specs_reach_the_workers(small, folder):
-  plan = plan_lib.make_plan(small.folder, CONFIG)
+def test_shard_specs_reach_the_workers(one_shard, folder):
+  plan = plan_lib.make_plan(one_shard.folder, CONFIG)
   folder.clean(plan)
   (shard,) = plan.shards
   name = pickle.loads(pickle.dumps(folder)).write_shard_spec(shard)
@@ -100,8 +75,8 @@ def test_shard_specs_reach_the_workers(small, folder):
   assert list(folder.state_dir.glob('*.spec')) == []
 
 
-def test_clean_keeps_only_finished_shards_of_the_plan(small, folder):
-  shard, _ = write(small, folder)
+def test_clean_keeps_only_finished_shards_of_the_plan(one_shard, folder):
+  shard, _ = fake_job.write_shard(one_shard, folder)
   (folder.incomplete / 'stale.part').write_bytes(b'x')
   for path in (
     folder.partial_path(shard.fingerprint),
@@ -110,7 +85,7 @@ def test_clean_keeps_only_finished_shards_of_the_plan(small, folder):
     # As left by a killed worker.
     atomic_files.atomic_write(path).__enter__().write_bytes(b'x')
   (folder.state_dir / 'stale.json').write_text('{}')
-  folder.clean(plan_lib.make_plan(small.folder, CONFIG))
+  folder.clean(plan_lib.make_plan(one_shard.folder, CONFIG))
   assert [path.name for path in folder.incomplete.iterdir()] == [
     f'{shard.fingerprint}.part'
   ]
@@ -134,13 +109,13 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     raise AssertionError('locked a folder that cannot exist')
 
 
-def test_progress_is_the_number_of_scans(small, folder):
+def test_progress_is_the_number_of_scans(one_shard, folder):
   folder.record_progress('first', 2)
   folder.record_progress('second', 1)
   folder.record_progress('first', 3)
   assert folder.num_scans_in_progress() == 6
   assert folder.finished_fingerprints() == set()
-  shard, _ = write(small, folder)
+  shard, _ = fake_job.write_shard(one_shard, folder)
   assert folder.num_scans_in_progress() == 0
   assert folder.finished_fingerprints() == {shard.fingerprint}
 
@@ -153,8 +128,8 @@ def test_a_result_that_is_being_written_is_not_finished(folder):
   assert folder.finished_fingerprints() == {'0123456789abcdef'}
 
 
-def test_errors_of_workers_are_recorded(small, folder):
-  (shard,) = plan_lib.make_plan(small.folder, CONFIG).shards
+def test_errors_of_workers_are_recorded(one_shard, folder):
+  (shard,) = plan_lib.make_plan(one_shard.folder, CONFIG).shards
   assert folder.recorded_error(shard) is None
   folder.record_error(shard.fingerprint, UsageError('a.jpg: no image'))
   error = folder.recorded_error(shard)
@@ -178,9 +153,9 @@ def test_enough_free_space_is_no_error(folder):
 
 
 @pytest.mark.parametrize('existing', [False, True])
-def test_finalize_publishes_shards_and_metadata(existing, small, folder):
-  plan = plan_lib.make_plan(small.folder, CONFIG)
-  shard, result = write(small, folder)
+def test_finalize_publishes_shards_and_metadata(existing, one_shard, folder):
+  plan = plan_lib.make_plan(one_shard.folder, CONFIG)
+  shard, result = fake_job.write_shard(one_shard, folder)
   content = folder.partial_path(shard.fingerprint).read_bytes()
   if existing:
     folder.final.mkdir()

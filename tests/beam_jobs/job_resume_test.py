@@ -223,13 +223,13 @@ def test_a_crash_while_the_dataset_is_published(
 
   def fail(source, target):
     if target.name == name:
-      raise OSError('power cut')
+      raise OSError('power failure')
     replace(source, target)
 
   with monkeypatch.context() as patch:
     patch.setattr(job_folder.os, 'replace', fail)
     assert extract(small.folder, out, ALL) == 1
-  assert failure() == 'luna16-extract: error: power cut'
+  assert failure() == 'luna16-extract: error: power failure'
   assert not oracles.dataset_folder(out).exists()
   with monkeypatch.context() as patch:
     crash(patch, 0)  # no shard may be written again

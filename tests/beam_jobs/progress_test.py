@@ -3,7 +3,6 @@ import sys
 
 import pytest
 
-from beam_jobs import job_folder
 from beam_jobs import progress
 from luna_tfds import atomic_files
 
@@ -11,15 +10,8 @@ NUM_SCANS = {'a' * 16: 4, 'b' * 16: 6}
 
 
 @pytest.fixture
-def folder(tmp_path):
-  folder = job_folder.JobFolder(tmp_path / '1.0.0')
-  with folder.locked():
-    yield folder
-
-
-@pytest.fixture
 def clock(monkeypatch):
-  """A clock that only moves when told: `clock.now += 5`."""
+  """A clock that the test sets: `clock.now += 5`."""
 
   class Clock:
     now = 100.0

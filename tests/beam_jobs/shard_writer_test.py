@@ -1,6 +1,7 @@
 import collections
 
 import fake_data
+import fake_job
 import numpy as np
 import oracles
 import pytest
@@ -16,32 +17,7 @@ from luna_tfds import records
 from luna_tfds import scan as scan_lib
 from luna_tfds import tfrecord
 
-CONFIG = CONFIGS['axial_50px_all']
-
-
-@pytest.fixture
-def small(tmp_path):
-  """A download of three scans of subset 0: one shard."""
-  scans = [
-    fake_data.make_scan(0),
-    fake_data.make_scan(1, flips=(True, True, False)),
-    fake_data.make_scan(2, compressed=True),
-  ]
-  return fake_data.write_download(tmp_path / 'luna16', scans)
-
-
-@pytest.fixture
-def folder(tmp_path):
-  folder = job_folder.JobFolder(tmp_path / 'data' / '1.0.0')
-  with folder.locked():
-    yield folder
-
-
-def write(download, folder):
-  plan = plan_lib.make_plan(download.folder, CONFIG)
-  folder.clean(plan)
-  (shard,) = plan.shards
-  return shard, shard_writer.write_shard(shard, CONFIG.spec, CONFIG.seed, folder)
+CONFIG = fake_job.CONFIG
 
 
 def read(path):
@@ -60,17 +36,19 @@ def key(record):
   return f'{record["seriesuid"].decode()}/{record["candidate_id"]}'
 
 
-def test_records_equal_those_of_a_plain_loop(small, folder):
-  shard, result = write(small, folder)
+def test_records_equal_those_of_a_plain_loop(one_shard, folder):
+  shard, result = fake_job.write_shard(one_shard, folder)
   found = read(folder.partial_path(shard.fingerprint))
-  expected = oracles.expected_of(small, range(len(small.candidates)), (1, 50, 50))
+  expected = oracles.expected_of(
+    one_shard, range(len(one_shard.candidates)), (1, 50, 50)
+  )
   assert len(found) == len(expected) == result.num_records == shard.num_records
   for record in found:
     oracles.assert_same_record(record, expected[key(record)])
 
 
-def test_records_are_shuffled_by_hash(small, folder):
-  shard, _ = write(small, folder)
+def test_records_are_shuffled_by_hash(one_shard, folder):
+  shard, _ = fake_job.write_shard(one_shard, folder)
   hashes = [
     oracles.keyed_hash(key(r), 'shuffle', 0)
     for r in read(folder.partial_path(shard.fingerprint))
@@ -78,49 +56,51 @@ def test_records_are_shuffled_by_hash(small, folder):
   assert hashes == sorted(hashes)
 
 
-def test_result_has_the_counts(small, folder):
-  shard, result = write(small, folder)
+def test_result_has_the_counts(one_shard, folder):
+  shard, result = fake_job.write_shard(one_shard, folder)
   assert (result.split, result.index, result.subset) == ('train', 0, 0)
   assert result.fingerprint == shard.fingerprint
   assert result.num_bytes == folder.partial_path(shard.fingerprint).stat().st_size
-  labels = collections.Counter(row[4] for row in small.candidates)
+  labels = collections.Counter(row[4] for row in one_shard.candidates)
   stats = result.stats
   assert stats.label_counts == [labels[0], labels[1]]
   assert (stats.scans_read, stats.failed) == (3, [])
   assert stats.bytes_read == 3 * 24 * 40 * 44 * 2
   # A patch has 50 rows, the scans only 40.
-  assert stats.patches_padded == len(small.candidates)
+  assert stats.patches_padded == len(one_shard.candidates)
   outside = 0
-  for name, *point, _ in small.candidates:
-    index = oracles.center_zyx(oracles.world_image(small.paths[name]), point)
+  for name, *point, _ in one_shard.candidates:
+    index = oracles.center_zyx(oracles.world_image(one_shard.paths[name]), point)
     outside += ((index < -0.5) | (index >= np.array((24, 40, 44)) - 0.5)).any()
   assert stats.candidates_outside == outside > 0
 
 
-def test_bytes_are_reproducible(small, folder):
-  shard, _ = write(small, folder)
+def test_bytes_are_reproducible(one_shard, folder):
+  shard, _ = fake_job.write_shard(one_shard, folder)
   first = folder.partial_path(shard.fingerprint).read_bytes()
-  shard, _ = write(small, folder)
+  shard, _ = fake_job.write_shard(one_shard, folder)
   assert folder.partial_path(shard.fingerprint).read_bytes() == first
 
 
-def test_an_unreadable_scan_is_omitted_and_listed(small, folder):
+def test_an_unreadable_scan_is_omitted_and_listed(one_shard, folder):
   bad = '1.2.826.0.1'
-  fake_data.truncate(small.paths[bad].with_suffix('.raw'), 2)
-  shard, result = write(small, folder)
-  lost = [row for row in small.candidates if row[0] == bad]
+  fake_data.truncate(one_shard.paths[bad].with_suffix('.raw'), 2)
+  shard, result = fake_job.write_shard(one_shard, folder)
+  lost = [row for row in one_shard.candidates if row[0] == bad]
   (failed,) = result.stats.failed
   assert (failed.seriesuid, failed.candidates_lost) == (bad, len(lost))
   assert 'truncated' in failed.reason
   assert '\n' not in failed.reason
   found = read(folder.partial_path(shard.fingerprint))
-  assert len(found) == result.num_records == len(small.candidates) - len(lost)
+  assert len(found) == result.num_records == len(one_shard.candidates) - len(lost)
   assert bad.encode() not in {record['seriesuid'] for record in found}
   assert result.stats.scans_read == 2
   assert sum(result.stats.label_counts) == result.num_records
 
 
-def test_a_scan_that_fails_midway_contributes_no_records(small, folder, monkeypatch):
+def test_a_scan_that_fails_midway_contributes_no_records(
+  one_shard, folder, monkeypatch
+):
   encode = records.RecordEncoder.encode
   calls = collections.Counter()
 
@@ -131,7 +111,7 @@ def test_a_scan_that_fails_midway_contributes_no_records(small, folder, monkeypa
     return encode(self, record)
 
   monkeypatch.setattr(records.RecordEncoder, 'encode', encode_some)
-  shard, result = write(small, folder)
+  shard, result = fake_job.write_shard(one_shard, folder)
   found = read(folder.partial_path(shard.fingerprint))
   assert {r['seriesuid'] for r in found} == {b'1.2.826.0.0', b'1.2.826.0.2'}
   assert result.stats.failed[0].reason == 'read error'
@@ -139,32 +119,32 @@ def test_a_scan_that_fails_midway_contributes_no_records(small, folder, monkeypa
   assert sum(result.stats.label_counts) == len(found)
 
 
-def test_shard_of_unreadable_scans_is_empty(small, folder):
-  for path in small.paths.values():
+def test_shard_of_unreadable_scans_is_empty(one_shard, folder):
+  for path in one_shard.paths.values():
     path.write_text('garbage')
-  shard, result = write(small, folder)
+  shard, result = fake_job.write_shard(one_shard, folder)
   assert result.num_records == 0
   assert len(result.stats.failed) == 3
   assert folder.partial_path(shard.fingerprint).read_bytes() == b''
 
 
-def test_a_failed_write_leaves_no_file(small, folder, monkeypatch):
+def test_a_failed_write_leaves_no_file(one_shard, folder, monkeypatch):
   def fail(path, serialized):
     path.write_bytes(b'half')
     raise OSError('no space left on device')
 
   monkeypatch.setattr(tfrecord, 'write_tfrecords', fail)
   with pytest.raises(OSError, match='no space left'):
-    write(small, folder)
+    fake_job.write_shard(one_shard, folder)
   assert list(folder.incomplete.iterdir()) == []
   assert folder.finished_fingerprints() == set()
 
 
-def test_a_full_disk_is_reported_before_writing(small, folder, monkeypatch):
+def test_a_full_disk_is_reported_before_writing(one_shard, folder, monkeypatch):
   usage = collections.namedtuple('usage', 'total used free')
   monkeypatch.setattr(job_folder.shutil, 'disk_usage', lambda _: usage(100, 90, 10))
   with pytest.raises(OSError, match=r'not enough disk space: .* free some space'):
-    write(small, folder)
+    fake_job.write_shard(one_shard, folder)
   assert list(folder.incomplete.iterdir()) == []
 
 
@@ -186,29 +166,29 @@ def test_article_shard(tmp_path, folder):
     assert np.isnan(record['center_xyz_mm']).all()
 
 
-def test_both_read_modes_write_the_same_file(small, folder, monkeypatch):
-  shard, by_scan = write(small, folder)
+def test_both_read_modes_write_the_same_file(one_shard, folder, monkeypatch):
+  shard, by_scan = fake_job.write_shard(one_shard, folder)
   scan_bytes = folder.partial_path(shard.fingerprint).read_bytes()
 
   def regions(grid, centers_zyx, spec, reads_regions, bytes_per_voxel=2):
     return extractor.ReadPlan('regions' if reads_regions else 'scan', 1)
 
   monkeypatch.setattr(extractor, 'plan_read', regions)
-  shard, by_region = write(small, folder)
+  shard, by_region = fake_job.write_shard(one_shard, folder)
   assert by_region.stats.bytes_read == 3 != by_scan.stats.bytes_read
   assert folder.partial_path(shard.fingerprint).read_bytes() == scan_bytes
 
 
-def test_each_scan_is_opened_once(small, folder, monkeypatch):
+def test_each_scan_is_opened_once(one_shard, folder, monkeypatch):
   opened = []
   open_scan = scan_lib.open_scan
   monkeypatch.setattr(scan_lib, 'open_scan', lambda p: opened.append(p) or open_scan(p))
-  write(small, folder)
-  assert sorted(opened) == sorted(small.paths.values())
+  fake_job.write_shard(one_shard, folder)
+  assert sorted(opened) == sorted(one_shard.paths.values())
 
 
-def test_images_have_the_shape_and_spacing_of_the_spec(small, folder):
-  plan = plan_lib.make_plan(small.folder, CONFIG)
+def test_images_have_the_shape_and_spacing_of_the_spec(one_shard, folder):
+  plan = plan_lib.make_plan(one_shard.folder, CONFIG)
   folder.clean(plan)
   spec = patches.PatchSpec((4, 5, 6), 1.0, 'cube')
   (shard,) = plan.shards
@@ -219,5 +199,5 @@ def test_images_have_the_shape_and_spacing_of_the_spec(small, folder):
     100
   )
   parsed = records.parse_batch(next(iter(dataset)), spec.image_shape)
-  assert parsed['image'].shape == (len(small.candidates), 4, 5, 6, 1)
+  assert parsed['image'].shape == (len(one_shard.candidates), 4, 5, 6, 1)
   assert (parsed['spacing_xyz_mm'].numpy() == 1).all()

@@ -17,13 +17,6 @@ from luna_tfds import patches
 CONFIG = CONFIGS['axial_50px_all']
 
 
-@pytest.fixture
-def folder(tmp_path):
-  folder = job_folder.JobFolder(tmp_path / 'data' / '1.0.0')
-  with folder.locked():
-    yield folder
-
-
 def write(plan, folder, shards=None, check=None):
   """Runs the transform in this process; returns the result of the pipeline."""
   folder.clean(plan)

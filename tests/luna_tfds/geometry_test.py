@@ -170,10 +170,10 @@ def test_region_as_stored(direction, shape, data):
   first, extent = orientation.region_as_stored(start, size, grid.shape_zyx)
   assert min(first) >= 0
   region = stored[tuple(slice(f, f + e) for f, e in zip(first, extent))]
-  whole = orientation.apply(stored)
+  oriented = orientation.apply(stored)
   np.testing.assert_array_equal(
     orientation.apply(region),
-    whole[tuple(slice(s, s + k) for s, k in zip(start, size))],
+    oriented[tuple(slice(s, s + k) for s, k in zip(start, size))],
   )
 
 

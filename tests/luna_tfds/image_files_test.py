@@ -20,14 +20,6 @@ def path(fake, tmp_path):
   return fake.write(tmp_path)
 
 
-def edit_header(path, key, value):
-  lines = path.read_text().splitlines()
-  kept = [line for line in lines if not line.startswith(f'{key} =')]
-  # ElementDataFile must stay the last line.
-  position = len(kept) if key == 'ElementDataFile' else len(kept) - 1
-  path.write_text('\n'.join([*kept[:position], f'{key} = {value}', *kept[position:]]))
-
-
 def test_truncated_raw(path):
   fake_data.truncate(path.with_suffix('.raw'), 2)
   with pytest.raises(
@@ -63,7 +55,7 @@ def test_missing_data_file(path):
   ],
 )
 def test_data_files_that_are_refused(name, problem, path):
-  edit_header(path, 'ElementDataFile', name)
+  fake_data.edit_header(path, 'ElementDataFile', name)
   with pytest.raises(ScanError, match=problem) as error:
     scan_lib.open_scan(path)
   assert str(path) in str(error.value)
@@ -72,7 +64,7 @@ def test_data_files_that_are_refused(name, problem, path):
 def test_a_data_file_outside_the_folder_is_refused_even_if_it_fits(fake, tmp_path):
   path = fake.write(tmp_path / 'subset0')
   path.with_suffix('.raw').rename(tmp_path / 'elsewhere.raw')
-  edit_header(path, 'ElementDataFile', '../elsewhere.raw')
+  fake_data.edit_header(path, 'ElementDataFile', '../elsewhere.raw')
   with pytest.raises(ScanError, match='refused'):
     scan_lib.open_scan(path)
 

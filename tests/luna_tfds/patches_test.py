@@ -31,7 +31,7 @@ def image(voxels):
   return image
 
 
-def cut(voxels, center, spec):
+def extract(voxels, center, spec):
   """Reads nothing but the voxels of the source box, as the extractor does."""
   (box,) = patches.source_boxes(center[np.newaxis], GRID, spec)
   inside = box.intersection(SHAPE)
@@ -66,8 +66,8 @@ def test_source_boxes_in_mm_hold_both_neighbours_of_every_sample():
 
 
 @hypothesis.given(center=centers, shape=patch_shapes)
-def test_pixel_patches_as_slices_of_a_padded_scan(voxels, center, shape):
-  found, is_padded = cut(voxels, np.array(center), pixels(shape))
+def test_pixel_patches_are_slices_of_a_padded_scan(voxels, center, shape):
+  found, is_padded = extract(voxels, np.array(center), pixels(shape))
   expected = oracles.pixel_block(oracles.padded(voxels), center, shape)
   assert found.dtype == np.int16
   np.testing.assert_array_equal(found[..., 0], expected)
@@ -79,10 +79,12 @@ def test_pixel_patches_as_slices_of_a_padded_scan(voxels, center, shape):
   center=centers, shape=patch_shapes, spacing_mm=st.sampled_from([0.5, 0.7, 1.0, 3.3])
 )
 @hypothesis.settings(max_examples=100)
-def test_millimetre_patches_as_simpleitk(voxels, image, center, shape, spacing_mm):
+def test_millimetre_patches_equal_those_of_simpleitk(
+  voxels, image, center, shape, spacing_mm
+):
   point = geometry.voxel_to_world(center, GRID)
   expected = oracles.mm_block(image, point, shape, spacing_mm)
-  found, is_padded = cut(voxels, np.array(center), millimetres(shape, spacing_mm))
+  found, is_padded = extract(voxels, np.array(center), millimetres(shape, spacing_mm))
   steps = [
     c + (np.arange(n) - (n - 1) / 2) * spacing_mm / s
     for c, n, s in zip(center, shape, GRID.spacing_zyx_mm)
@@ -98,7 +100,7 @@ def test_millimetre_patches_as_simpleitk(voxels, image, center, shape, spacing_m
 def test_millimetre_patch_by_hand():
   ramp = np.zeros(SHAPE, np.int16) + (10 * np.arange(22)).astype(np.int16)
   spec = millimetres((1, 1, 4), 0.35)
-  found, _ = cut(ramp, np.array([4.0, 10.0, 11.0]), spec)
+  found, _ = extract(ramp, np.array([4.0, 10.0, 11.0]), spec)
   # Samples at x = 11 -+ 0.25 and -+ 0.75 voxels.
   assert found.ravel().tolist() == [102, 108, 112, 118]
 
@@ -107,24 +109,24 @@ def test_values_below_air_are_clipped_before_interpolation():
   scan = np.full(SHAPE, -1000, np.int16)
   scan[:, :, :11] = -3024
   scan[:, :, 11:] = 0
-  found, _ = cut(scan, np.array([4.0, 10.0, 10.5]), millimetres((1, 1, 1), 1.0))
+  found, _ = extract(scan, np.array([4.0, 10.0, 10.5]), millimetres((1, 1, 1), 1.0))
   assert found.item() == -500
-  found, _ = cut(scan, np.array([4.0, 10.0, 5.0]), pixels((1, 1, 1)))
+  found, _ = extract(scan, np.array([4.0, 10.0, 5.0]), pixels((1, 1, 1)))
   assert found.item() == -1000
 
 
 def test_a_patch_that_misses_the_scan_is_air(voxels):
   for center in ([-90.0, 10.0, 11.0], [4.0, 1e6, 11.0], [4.0, 10.0, -1e9]):
     for spec in (pixels((3, 4, 5)), millimetres((3, 4, 5), 1.0)):
-      found, is_padded = cut(voxels, np.array(center), spec)
+      found, is_padded = extract(voxels, np.array(center), spec)
       assert (found == -1000).all()
       assert is_padded
 
 
-def test_the_scan_is_left_as_it_is(voxels):
+def test_the_scan_is_not_modified(voxels):
   before = voxels.copy()
-  cut(voxels, np.array([4.0, 10.0, 11.0]), millimetres((9, 9, 9), 1.0))
-  cut(voxels, np.array([4.0, 10.0, 11.0]), pixels((9, 9, 9)))
+  extract(voxels, np.array([4.0, 10.0, 11.0]), millimetres((9, 9, 9), 1.0))
+  extract(voxels, np.array([4.0, 10.0, 11.0]), pixels((9, 9, 9)))
   np.testing.assert_array_equal(voxels, before)
 
 
@@ -149,7 +151,7 @@ def test_layouts(spec, image_shape):
 
 def test_channels_of_a_stack_are_the_neighbouring_slices(voxels):
   spec = patches.PatchSpec((3, 6, 8), None, 'stack')
-  found, _ = cut(voxels, np.array([4.0, 10.0, 11.0]), spec)
+  found, _ = extract(voxels, np.array([4.0, 10.0, 11.0]), spec)
   for channel, z in enumerate((3, 4, 5)):
     expected = np.maximum(voxels[z, 7:13, 7:15], -1000)
     np.testing.assert_array_equal(found[..., channel], expected)

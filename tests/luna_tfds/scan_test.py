@@ -38,14 +38,6 @@ def path(fake, tmp_path):
   return fake.write(tmp_path)
 
 
-def edit_header(path, key, value):
-  lines = path.read_text().splitlines()
-  kept = [line for line in lines if not line.startswith(f'{key} =')]
-  # ElementDataFile must stay the last line.
-  position = len(kept) if key == 'ElementDataFile' else len(kept) - 1
-  path.write_text('\n'.join([*kept[:position], f'{key} = {value}', *kept[position:]]))
-
-
 def write_dicom(folder, fake, slices=None, series='1.2.3.4'):
   folder.mkdir(exist_ok=True)
   saved_locale = locale.setlocale(locale.LC_ALL)
@@ -199,7 +191,7 @@ def test_invalid_header(content, path):
 
 
 def test_oblique_scan(path):
-  edit_header(path, 'TransformMatrix', '0.98 0.2 0 -0.2 0.98 0 0 0 1')
+  fake_data.edit_header(path, 'TransformMatrix', '0.98 0.2 0 -0.2 0.98 0 0 0 1')
   with pytest.raises(ScanError, match=r'1\.2\.826\.0\.3\.mhd: .* is oblique'):
     scan_lib.open_scan(path)
 

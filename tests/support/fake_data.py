@@ -90,6 +90,15 @@ def truncate(path, num_bytes):
   path.write_bytes(path.read_bytes()[:-num_bytes])
 
 
+def edit_header(path, key, value):
+  """Sets a key of a `.mhd` header."""
+  lines = path.read_text().splitlines()
+  kept = [line for line in lines if not line.startswith(f'{key} =')]
+  # ElementDataFile must stay the last line.
+  position = len(kept) if key == 'ElementDataFile' else len(kept) - 1
+  path.write_text('\n'.join([*kept[:position], f'{key} = {value}', *kept[position:]]))
+
+
 def csv_text(header, rows, line_end='\n', last_newline=True):
   """Returns a CSV; floats are written with all digits."""
   text = io.StringIO()
