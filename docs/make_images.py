@@ -1,9 +1,10 @@
 """Makes the images of the README, in docs/images/.
 
-    python docs/make_images.py --output_dir=/tmp/images
+    python docs/make_images.py --article_dir=ARTICLE_PATCHES --output_dir=/tmp/images
 
-Runs luna16-demo and luna16-inspect, takes a picture of the report with Chromium, and
-draws the data flow. Takes a few minutes.
+Extracts the article's published patches, draws examples of them with luna16-inspect,
+trains a network for a few epochs, takes a picture of its report with Chromium, and draws
+the data flow. Takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.patches import FancyBboxPatch
@@ -61,20 +63,32 @@ _ROWS = (
 def main() -> None:
   """Makes all images."""
   parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--article_dir', required=True, help="The article's patches.")
   parser.add_argument(
-    '--output_dir', required=True, type=pathlib.Path, help='Folder of the demo.'
+    '--output_dir', required=True, type=pathlib.Path, help='Folder for the results.'
   )
-  folder = parser.parse_args().output_dir
+  options = parser.parse_args()
+  folder: pathlib.Path = options.output_dir
   _IMAGES.mkdir(exist_ok=True)
   draw_data_flow(_IMAGES / 'data_flow.svg')
-  _run('trainer.demo', f'--output_dir={folder}')
+  data_dir, workdir = f'--data_dir={folder}', folder / 'run'
+  dataset = '--dataset=luna16_patches/article'
+  _run(
+    'beam_jobs.extract_patches',
+    '--config=article',
+    f'--luna_dir={options.article_dir}',
+    data_dir,
+  )
   _run(
     'trainer.inspect',
-    f'--data_dir={folder / "tensorflow_datasets"}',
+    data_dir,
+    dataset,
     f'--output_dir={folder}',
     '--secs=0',
     '--seed=1',
   )
+  _run('trainer.train', data_dir, dataset, f'--workdir={workdir}', '--epochs=10')
+  _run('trainer.evaluate', f'--workdir={workdir}')
   _shrink(folder / 'examples.png', _IMAGES / 'examples.png')
   picture = folder / 'report.png'
   width, height = _REPORT_WINDOW_PX
@@ -87,7 +101,7 @@ def main() -> None:
       '--hide-scrollbars',
       f'--window-size={width},{height}',
       f'--screenshot={picture}',
-      (folder / 'run' / 'report.html').resolve().as_uri(),
+      (workdir / 'report.html').resolve().as_uri(),
     ],
     check=True,
   )
@@ -138,7 +152,7 @@ def draw_data_flow(path: pathlib.Path) -> None:
 
 
 def _arrow(
-  axes: object,
+  axes: Axes,
   start: tuple[float, float],
   end: tuple[float, float],
   palette: colors.Palette,
