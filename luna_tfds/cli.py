@@ -40,6 +40,11 @@ _EXIT_INTERRUPTED = 130
 
 _LEVELS = ('debug', 'info', 'warning', 'error')
 _HELP_FLAGS = ('--help', '-h', '--helpfull', '-help', '--helpshort')
+# What Python says of a text that is no number, and what is meant.
+_PLAIN_TERMS = {
+  r'invalid literal for int\(\) with base \d+: .*': 'must be an integer',
+  r'could not convert string to float: .*': 'must be a number',
+}
 # How absl describes the second name of a flag.
 _ALIAS_HELP = re.compile(r'Alias for --(?P<name>\w+)\.')
 
@@ -88,7 +93,7 @@ def run(
     _set_up_logging(str(flag_values['verbosity'].value))
     return main(rest) or 0
   except flags.Error as error:
-    return _fail(name, f'{_one_line(error)}; see {name} --help', EXIT_USAGE)
+    return _fail(name, f'{_flag_problem(error)}; see {name} --help', EXIT_USAGE)
   except (UsageError, ScanError) as error:
     return _fail(name, error, EXIT_USAGE)
   except (JobError, OSError) as error:
@@ -237,8 +242,12 @@ def _fail(name: str, message: object, code: int) -> int:
   return code
 
 
-def _one_line(error: Exception) -> str:
-  return ' '.join(str(error).split()).removeprefix('FATAL Flags parsing error: ')
+def _flag_problem(error: flags.Error) -> str:
+  """Returns absl's message on one line, beginning with the flag and in plain terms."""
+  text = ' '.join(str(error).split()).removeprefix('flag ')
+  for pattern, plain in _PLAIN_TERMS.items():
+    text = re.sub(pattern, plain, text)
+  return text
 
 
 def _help(name: str, doc: str, flag_values: flags.FlagValues) -> str:

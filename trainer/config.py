@@ -73,7 +73,7 @@ class AugmentConfig:
   sharpness: float = 0.0
   noise_hu: float = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
       if not math.isfinite(value) or value < 0:
@@ -143,7 +143,7 @@ class InputConfig:
   hard_negatives: str = ''
   hard_negative_factor: float = 4.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _check_at_least('batch_size', self.batch_size, 1)
     _check_choice('balance', self.balance, BALANCES)
     if not 0 < self.positive_fraction < 1:
@@ -187,15 +187,16 @@ class Recipe:
   epochs: int = 30
   steps_per_epoch: int = 0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _check_choice('optimizer', self.optimizer, OPTIMIZERS)
     _check_choice('schedule', self.schedule, SCHEDULES)
     _check_choice('augment', self.augment, tuple(AUGMENTATIONS))
-    if not self.learning_rate > 0:
+    if not 0 < self.learning_rate < math.inf:
       raise ValueError(
-        f'learning_rate must be positive. Received: {self.learning_rate}'
+        f'learning_rate must be positive and finite. Received: {self.learning_rate}'
       )
-    _check_at_least('weight_decay', self.weight_decay, 0)
+    if not 0 <= self.weight_decay < math.inf:
+      raise ValueError(f'weight_decay must be 0 or more. Received: {self.weight_decay}')
     if not 0 <= self.ema < 1:
       raise ValueError(f'ema must lie in 0..1, less than 1. Received: {self.ema}')
     _check_at_least('epochs', self.epochs, 1)
@@ -264,7 +265,7 @@ class TrainConfig:
   jit_compile: bool = False
   deterministic: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _check_choice('model', self.model, model_names.MODELS)
     _check_choice('precision', self.precision, PRECISIONS)
     _check_choice('strategy', self.strategy, STRATEGIES)

@@ -12,6 +12,9 @@ from trainer import config as config_lib
 
 DEFAULT_DATASET = 'luna16_patches/axial_50px'
 
+# The flags of `define_input`; each has the name of a field of `config.InputConfig`.
+INPUT_NAMES = ('balance', 'positive_fraction', 'memory_budget_mb', 'seed')
+
 
 def define_dataset(
   flag_values: flags.FlagValues, *, default: str | None = DEFAULT_DATASET
@@ -56,10 +59,7 @@ def define_bootstrap(flag_values: flags.FlagValues) -> flags.FlagHolder[int]:
 
 
 def define_input(flag_values: flags.FlagValues) -> None:
-  """Defines the flags of `config.InputConfig` that say how batches are made.
-
-  Their names are those of its fields; see `input_fields`.
-  """
+  """Defines the flags of `INPUT_NAMES`, which say how batches are made."""
   default = config_lib.InputConfig
   flags.DEFINE_enum(
     'balance',

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import flags
 
@@ -16,11 +16,10 @@ from model.networks import model_names
 from trainer import config as config_lib
 from trainer import shared_flags
 
+_T = TypeVar('_T')
+
 _INPUT_NAMES = (
-  'balance',
-  'positive_fraction',
-  'seed',
-  'memory_budget_mb',
+  *shared_flags.INPUT_NAMES,
   'drop_excluded',
   'hard_negatives',
   'hard_negative_factor',
@@ -118,7 +117,7 @@ def config_from_flags(flag_values: flags.FlagValues) -> config_lib.TrainConfig:
   )
 
 
-def _checked(make: Callable[..., Any], *args: Any, **fields: Any) -> Any:
+def _checked(make: Callable[..., _T], *args: Any, **fields: Any) -> _T:
   # Each field has a flag of its own name.
   return cli.as_usage_error(make, *args, flag_prefix='--', **fields)
 
@@ -137,11 +136,9 @@ def _augment_config(
     for part in _AUGMENT_PARTS
     if flag_values[f'augment_{part}'].value is not None
   }
+  parts = dataclasses.asdict(config_lib.AUGMENTATIONS[name])
   return cli.as_usage_error(
-    dataclasses.replace,
-    config_lib.AUGMENTATIONS[name],
-    flag_prefix='--augment_',
-    **given,
+    config_lib.AugmentConfig, flag_prefix='--augment_', **{**parts, **given}
   )
 
 

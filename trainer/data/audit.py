@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
+from luna_tfds import cli
 from luna_tfds import records
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
@@ -130,8 +131,8 @@ def _audit_shard(
   problems = _count_problems(dataset, split, index, path.name, columns)
   keys = zip(columns['seriesuid'].tolist(), columns['candidate_id'].tolist())
   if repeated := state.add_keys(keys):
-    noun = 'record is' if repeated == 1 else 'records are'
-    problems.append(f'{path.name}: {repeated} {noun} stored twice')
+    repeats = cli.count_noun(repeated, 'record is', 'records are')
+    problems.append(f'{path.name}: {repeats} stored twice')
   seriesuids = {uid.decode() for uid in set(columns['seriesuid'].tolist()) if uid}
   nodule_ids = {int(n) for n in np.unique(columns['nodule_id']) if n >= 0}
   return problems + state.add_members(split, seriesuids, nodule_ids)
@@ -163,7 +164,9 @@ def _count_problems(
   problems = []
   count, expected = len(columns['label']), dataset.shard_lengths(split)[index]
   if count != expected:
-    problems.append(f'{name} holds {count} records, dataset_info.json says {expected}')
+    problems.append(
+      f'{name} holds {cli.count_noun(count, "record")}, dataset_info.json says {expected}'
+    )
   label_counts = np.bincount(columns['label'].astype(np.int64), minlength=2).tolist()
   expected_counts = metadata.shard_label_counts.get(split, ())
   if index < len(expected_counts) and label_counts != list(expected_counts[index]):
@@ -194,7 +197,7 @@ def _metadata_problems(dataset: OpenedDataset) -> list[str]:
     subsets = shard_subsets.get(split, ())
     if split in shard_subsets and len(subsets) != len(lengths):
       problems.append(
-        f'{split} has {len(lengths)} shards, but metadata.json lists the subsets of '
+        f'{split} has {cli.count_noun(len(lengths), "shard")}, but metadata.json lists the subsets of '
         f'{len(subsets)}'
       )
     known = {subset for subset in subsets if subset >= 0}
@@ -235,7 +238,8 @@ def _check_every_scan_has_a_patient(state: _AuditState, path: str) -> None:
 
 
 def _summary(dataset: OpenedDataset, state: _AuditState) -> str:
-  lines = [f'{dataset.name}: {len(state.record_keys)} records, no key twice']
+  records_found = cli.count_noun(len(state.record_keys), 'record')
+  lines = [f'{dataset.name}: {records_found}, no key twice']
   if not state.split_of_scan:
     lines.append('  scans are unknown: only candidates can be compared')
   for name, split_of in (
@@ -246,7 +250,8 @@ def _summary(dataset: OpenedDataset, state: _AuditState) -> str:
     if split_of:
       counts = collections.Counter(split_of.values())
       per_split = ', '.join(f'{split} {counts[split]}' for split in dataset.split_names)
-      lines.append(f'  {name}s: {len(split_of)} ({per_split}), none in two splits')
+      found = cli.count_noun(len(split_of), name)
+      lines.append(f'  {found} ({per_split}), none in two splits')
   lines.append(
     '  counts of every shard, class and subset as in the metadata'
     if dataset.metadata.shard_label_counts

@@ -121,9 +121,8 @@ def _keep_probabilities(
     wanted = config.positive_fraction
     if config.balance == 'none':
       wanted = counts.nodule / (counts.negatives + counts.nodule)
-    ratio = (
-      wanted / (1 - wanted) * weight / counts.nodule
-    )  # keep_nodule / keep_negative
+    # Of keep_nodule to keep_negative.
+    ratio = wanted / (1 - wanted) * weight / counts.nodule
     keep_negative = min(1 / factor, 1 / ratio)
     keep_nodule = min(1.0, keep_negative * ratio)
   keep = KeepProbabilities(

@@ -8,7 +8,10 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
 
+import luna_tfds
 from luna_tfds import atomic_files
 from luna_tfds import patches
 from luna_tfds import records
@@ -38,6 +41,21 @@ class DatasetMetadata:
     default_factory=dict
   )
 
+  @classmethod
+  def from_json(cls, fields: Mapping[str, Any]) -> DatasetMetadata:
+    """Takes what is needed of the values in metadata.json.
+
+    Raises:
+      KeyError, TypeError, ValueError: the values are not those of such a file.
+    """
+    patch = fields.get('patch')
+    return cls(
+      fingerprint=fields.get('fingerprint', ''),
+      patch=patches.PatchSpec.from_json(patch) if patch else None,
+      shard_subsets=fields.get('shard_subsets', {}),
+      shard_label_counts=fields.get('shard_label_counts', {}),
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class OpenedDataset:
@@ -48,13 +66,13 @@ class OpenedDataset:
     metadata: of the extraction.
   """
 
-  builder: Any
+  builder: tfds.core.DatasetBuilder
   metadata: DatasetMetadata
 
   @property
   def name(self) -> str:
     """E.g. `luna16_patches/axial_50px/1.0.0`."""
-    return self.builder.info.full_name
+    return str(self.builder.info.full_name)
 
   @property
   def split_names(self) -> tuple[str, ...]:
@@ -131,32 +149,30 @@ def open_dataset(data_dir: str, dataset: str) -> OpenedDataset:
     dataset: `luna16_patches/<config>`, a config alone, or the folder of a version.
 
   Raises:
-    UsageError: the dataset was never extracted.
+    UsageError: the dataset was never extracted, or its metadata are damaged.
   """
   builder = _open_builder(data_dir, dataset)
   path = pathlib.Path(builder.data_path) / _METADATA_FILE
   if not path.is_file():
     return OpenedDataset(builder, DatasetMetadata())
-  fields = atomic_files.read_json(path)
-  patch = fields.get('patch')
-  return OpenedDataset(
-    builder,
-    DatasetMetadata(
-      fingerprint=fields.get('fingerprint', ''),
-      patch=patches.PatchSpec.from_json(patch) if patch else None,
-      shard_subsets=fields.get('shard_subsets', {}),
-      shard_label_counts=fields.get('shard_label_counts', {}),
-    ),
-  )
+  try:
+    metadata = DatasetMetadata.from_json(atomic_files.read_json(path))
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise UsageError(
+      f'{path}: cannot be read: {error}; extract the dataset again with luna16-extract'
+    ) from error
+  return OpenedDataset(builder, metadata)
 
 
-def _open_builder(data_dir: str, dataset: str) -> Any:
-  import tensorflow_datasets as tfds
-
-  import luna_tfds
-
-  if (pathlib.Path(dataset) / 'dataset_info.json').is_file():
-    return tfds.builder_from_directory(dataset)
+def _open_builder(data_dir: str, dataset: str) -> tfds.core.DatasetBuilder:
+  version = pathlib.Path(dataset).expanduser()
+  if (version / 'dataset_info.json').is_file():
+    return tfds.builder_from_directory(str(version))
+  if version.is_absolute() or version.is_dir():
+    raise UsageError(
+      f'{version}: no dataset in it (dataset_info.json is missing); give the folder of a '
+      'version, e.g. DATA_DIR/luna16_patches/axial_50px/1.0.0, or luna16_patches/<config>'
+    )
   name = (
     dataset if dataset.startswith('luna16_patches') else f'luna16_patches/{dataset}'
   )
@@ -171,7 +187,9 @@ def _open_builder(data_dir: str, dataset: str) -> Any:
   return tfds.builder(name, data_dir=str(root))
 
 
-def _shard_slice(instruction: Any) -> ShardSlice:
+def _shard_slice(
+  instruction: tfds.core.utils.shard_utils.FileInstruction,
+) -> ShardSlice:
   """Converts TFDS's instruction on what to read of a file."""
   skip, take = int(instruction.skip), int(instruction.take)
   if take == -1:
@@ -180,8 +198,6 @@ def _shard_slice(instruction: Any) -> ShardSlice:
 
 
 def _read_label_counts(item: ShardSlice) -> np.ndarray:
-  import tensorflow as tf
-
   counts = np.zeros(2, np.int64)
   dataset = tf.data.TFRecordDataset(item.path).skip(item.skip).take(item.take)
   for block in dataset.batch(_LABELS_PER_READ):

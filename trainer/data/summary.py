@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 
+from luna_tfds import cli
 from trainer import config as config_lib
 from trainer.data import input_pipeline
 from trainer.data.balance import Balance
@@ -42,12 +43,11 @@ def describe(source: SplitSource) -> str:
   """
   batches = list(input_pipeline.evaluation_batches(source, names=_FEATURES))
   columns = {name: np.concatenate([b[name] for b in batches]) for name in _FEATURES}
-  files = f'{len(source.slices)} file' + ('s' if len(source.slices) != 1 else '')
   lines = [
-    f'{source.split}: {source.num_records} records {source.image_shape}, '
-    f'{source.label_counts[1]} nodules ({source.prior:.2%}), '
-    f'{int(columns["excluded"].sum())} excluded, {source.num_bytes / 2**20:.0f} MB in '
-    f'{files}'
+    f'{source.split}: {cli.count_noun(source.num_records, "record")} '
+    f'{source.image_shape}, {cli.count_noun(source.label_counts[1], "nodule")} '
+    f'({source.prior:.2%}), {int(columns["excluded"].sum())} excluded, '
+    f'{source.num_bytes / 2**20:.0f} MB in {cli.count_noun(len(source.slices), "file")}'
   ]
   for title, groups in _groups(columns):
     lines.append(f'  {title:<12}{"non-nodules":>12}{"nodules":>9}')

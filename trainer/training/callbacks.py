@@ -22,7 +22,7 @@ _Logs = Mapping[str, float] | None
 class AverageWeights(keras.callbacks.SwapEMAWeights):
   """Puts the averaged weights in for validation and for the callbacks after it."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     super().__init__(swap_on_epoch=True)
 
   @property
@@ -63,28 +63,35 @@ class SeedDropout(keras.callbacks.Callback):
 class StopOnNaN(keras.callbacks.Callback):
   """Stops at a loss that is not a number, and names the records of the batch."""
 
-  def __init__(self, keys_of_batch: Callable[[int, int], list[str]]):
+  def __init__(
+    self, keys_of_batch: Callable[[int, int], list[str]], start_step: int = 0
+  ):
     """Makes the callback.
 
     Args:
       keys_of_batch: returns the keys of the records of a batch, by epoch and step.
+      start_step: steps of the first epoch that an earlier run did; Keras counts the
+        steps of this run only.
     """
     super().__init__()
     self._keys_of_batch = keys_of_batch
-    self._epoch = 0
+    self._next_start_step = start_step
+    self._epoch = self._start_step = 0
 
   def on_epoch_begin(self, epoch: int, logs: _Logs = None) -> None:
-    """Remembers the epoch."""
+    """Remembers the epoch, and at which of its steps it starts."""
     self._epoch = epoch
+    self._start_step, self._next_start_step = self._next_start_step, 0
 
   def on_train_batch_end(self, batch: int, logs: _Logs = None) -> None:
     """Stops if the loss is not a number."""
     loss = (logs or {}).get('loss', 0.0)
     if math.isfinite(loss):
       return
-    keys = self._keys_of_batch(self._epoch, batch)
+    step = self._start_step + batch
+    keys = self._keys_of_batch(self._epoch, step)
     raise JobError(
-      f'the loss is {loss} in epoch {self._epoch + 1}, step {batch + 1}; the last good '
+      f'the loss is {loss} in epoch {self._epoch + 1}, step {step + 1}; the last good '
       'checkpoint is kept. Try a lower --learning_rate or --precision=float32. Records '
       f'of the batch: {" ".join(keys)}'
     )

@@ -218,7 +218,7 @@ def _callbacks(
 
   chain: list[keras.callbacks.Callback] = [
     callbacks.SeedDropout(config.input.seed, fit_range.step),
-    callbacks.StopOnNaN(keys_of_batch),
+    callbacks.StopOnNaN(keys_of_batch, fit_range.step),
     keras.callbacks.CSVLogger(str(workdir.history), append=True),
     keras.callbacks.TensorBoard(str(workdir.tensorboard), write_graph=False),
     callbacks.SaveLast(workdir.last),

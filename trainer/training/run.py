@@ -39,9 +39,10 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
   audit.check_metadata(dataset)
   source = dataset.open_split(config.train_split)
   validation = _open_validation(dataset, config)
+  # Before config.json is written: the folder of a run that cannot start stays free.
+  balance = cli.as_usage_error(balance_lib.plan_balance, source, config.input)
   workdir = workdir_lib.Workdir(path)
   workdir.prepare(config, source.fingerprint, dataset.metadata.patch)
-  balance = cli.as_usage_error(balance_lib.plan_balance, source, config.input)
   run = loop.TrainingRun(config, source, balance, validation, workdir)
   epochs = loop.fit(run)
   point = inference_model.write_inference_model(run)
