@@ -1,0 +1,120 @@
+import dataclasses
+import pathlib
+import shutil
+
+import fake_source
+import numpy as np
+import pytest
+
+from luna_tfds import records
+from luna_tfds import splits
+from luna_tfds.errors import UsageError
+from trainer.data import dataset as dataset_lib
+
+COLUMNS = ('label', 'candidate_id', 'subset', 'seriesuid')
+
+
+def read(dataset, split):
+  return fake_source.read_columns(dataset.open_split(split), COLUMNS)
+
+
+@pytest.mark.parametrize(
+  'split',
+  ['train', 'test', 'train[:37%]', 'train[5:17]+test[-3:]', 'train[1shard:3shard]'],
+)
+def test_label_counts_are_those_of_the_records(dataset, split):
+  source = dataset.open_split(split)
+  stored = read(dataset, split)
+  assert source.num_records == len(stored['label'])
+  assert source.label_counts == tuple(np.bincount(stored['label'], minlength=2))
+  assert source.prior == pytest.approx(stored['label'].mean())
+  keys = set(zip(stored['seriesuid'], stored['candidate_id']))
+  assert len(keys) == source.num_records
+  assert source.num_bytes == source.num_records * records.record_bytes((50, 50, 1))
+
+
+def test_slices_that_meet_make_up_the_split(dataset):
+  parts = [read(dataset, s)['candidate_id'] for s in ('train[:40%]', 'train[40%:]')]
+  whole = read(dataset, 'train')['candidate_id']
+  np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize('fold', [0, 4])
+def test_splits_of_a_fold_hold_their_subsets(dataset, fold):
+  names = splits.fold_splits({'shard_subsets': dataset.metadata.shard_subsets}, fold)
+  subsets = {name: set(read(dataset, split)['subset']) for name, split in names.items()}
+  assert subsets['test'] == {fold}
+  assert subsets['validation'] == {(fold - 1) % 10}
+  assert subsets['train'] == set(range(10)) - subsets['test'] - subsets['validation']
+
+
+def test_labels_are_counted_by_reading_them_where_there_is_no_metadata(dataset):
+  without = dataclasses.replace(dataset, metadata=dataset_lib.DatasetMetadata())
+  source, expected = without.open_split('train'), dataset.open_split('train')
+  assert source.label_counts == expected.label_counts
+  assert (source.fingerprint, bool(expected.fingerprint)) == ('', True)
+
+
+@pytest.mark.parametrize('split', ['training', 'train[', 'train[2x:]', ''])
+def test_an_unknown_split_is_refused(dataset, split):
+  with pytest.raises(UsageError, match=r'has no split .*; it has train, validation'):
+    dataset.open_split(split)
+
+
+def test_an_empty_split_is_refused(dataset):
+  with pytest.raises(UsageError, match='is empty'):
+    dataset.open_split('train[:0]')
+
+
+def test_a_dataset_opens_by_its_name_its_config_and_its_folder(data_dir, dataset):
+  folder = str(dataset.builder.data_path)
+  for name in ('luna16_patches/axial_50px_all', 'axial_50px_all', folder):
+    opened = dataset_lib.open_dataset(str(data_dir), name)
+    assert pathlib.Path(opened.builder.data_path) == pathlib.Path(folder)
+    assert opened.metadata == dataset.metadata
+    assert opened.name == 'luna16_patches/axial_50px_all/1.0.0'
+  opened = dataset_lib.open_dataset('', folder)
+  assert opened.open_split('train') == dataset.open_split('train')
+
+
+def test_metadata_says_how_patches_were_cut(dataset):
+  assert dataset.metadata.patch.shape_zyx == (1, 50, 50)
+  assert dataset.metadata.patch.spacing_mm is None
+  assert dataset.image_shape == (50, 50, 1)
+  assert dataset.split_names == ('train', 'validation', 'test')
+  assert sum(dataset.shard_lengths('train')) == dataset.open_split('train').num_records
+
+
+def test_only_a_config_without_sampling_holds_all_candidates(data_dir, dataset):
+  assert dataset.holds_all_candidates
+  sampled = dataset_lib.open_dataset(str(data_dir), 'axial_50px')
+  assert not sampled.holds_all_candidates
+
+
+@pytest.mark.parametrize(
+  ('split', 'expected'),
+  [('train', True), ('train[:5]', True), ('train+test', True), ('trian', False)],
+)
+def test_has_split(dataset, split, expected):
+  assert dataset.has_split(split) == expected
+
+
+def test_a_dataset_that_was_never_extracted_is_refused(tmp_path):
+  with pytest.raises(
+    UsageError, match=r'make it with luna16-extract .*--config=cube_48mm'
+  ):
+    dataset_lib.open_dataset(str(tmp_path), 'cube_48mm')
+
+
+def test_a_folder_without_a_dataset_is_refused(tmp_path):
+  with pytest.raises(UsageError, match=f'{tmp_path}: no dataset in it'):
+    dataset_lib.open_dataset('', str(tmp_path))
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '{"patch": {"shape": 3}}'])
+def test_a_damaged_metadata_file_is_refused(dataset, tmp_path, text):
+  folder = tmp_path / 'axial_50px_all' / '1.0.0'
+  shutil.copytree(dataset.builder.data_path, folder)
+  (folder / 'metadata.json').write_text(text)
+  with pytest.raises(UsageError, match=r'metadata\.json: cannot be read: '):
+    dataset_lib.open_dataset('', str(folder))
