@@ -1,6 +1,9 @@
+import pathlib
+
 from absl import flags
 import pytest
 
+import luna_tfds
 from luna_tfds import cli
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
@@ -9,6 +12,8 @@ from luna_tfds.errors import UsageError
 FLAGS = cli.new_flags()
 _NAME = flags.DEFINE_string('name', None, 'Who is greeted.', flag_values=FLAGS)
 _TIMES = flags.DEFINE_integer('times', 1, 'How often.', flag_values=FLAGS)
+_RATE = flags.DEFINE_float('rate', 1.0, 'How fast.', lower_bound=0, flag_values=FLAGS)
+flags.DEFINE_alias('count', 'times', flag_values=FLAGS)
 _LOUD = flags.DEFINE_boolean('loud', False, 'Whether to shout.', flag_values=FLAGS)
 
 DOC = """Greets.
@@ -54,7 +59,7 @@ def test_exit_code_of_main(code):
   assert run(lambda unused: code) == code
 
 
-def test_none_is_success():
+def test_a_main_that_returns_nothing_succeeds():
   assert run(lambda unused: None) == 0
 
 
@@ -82,7 +87,9 @@ def test_bugs_are_not_hidden():
   ('argument', 'problem'),
   [
     ('--nmae=World', 'Did you mean: name'),
-    ('--times=often', 'flag --times=often: invalid literal'),
+    ('--times=often', 'greet: error: --times=often: must be an integer; see greet'),
+    ('--rate=high', 'greet: error: --rate=high: must be a number; see greet --help'),
+    ('--rate=-1', 'greet: error: --rate=-1: -1.0 is not a non-negative number'),
     ('--verbosity=loud', 'value should be one of'),
     ('world', 'unknown argument world'),
   ],
@@ -92,7 +99,7 @@ def test_wrong_flags(argument, problem, error_line):
   assert problem.lower() in error_line().lower()
 
 
-def test_unknown_flags_go_to_main_if_it_wants_them():
+def test_unknown_flags_are_passed_to_main_if_it_takes_them():
   seen = []
   assert run(seen.append, '--runner=Flink', '--times=2', 'x', pass_unknown=True) == 0
   assert seen == [['--runner=Flink', 'x']]
@@ -104,9 +111,7 @@ def test_help(flag, capsys):
   lines = capsys.readouterr().out.splitlines()
   assert lines[0] == 'Greets.'
   assert '  --name: Who is greeted.' in lines
-  assert '  --times: How often. (default: 1)' in [
-    line.replace("'", '') for line in lines
-  ]
+  assert "  --loud: Whether to shout. (default: 'false')" in lines
 
 
 def test_unknown_flag_with_a_suggestion():
@@ -116,20 +121,22 @@ def test_unknown_flag_with_a_suggestion():
   assert str(cli.unknown_flag('--zzz', known)) == 'unknown argument --zzz'
 
 
-def test_integers():
+def test_parse_ints():
   assert cli.parse_ints('48, 50,-1', 'patch_shape') == (48, 50, -1)
   for text in ('48,a', '48,', '', '1.5'):
-    with pytest.raises(UsageError, match='--patch_shape must list integers'):
+    with pytest.raises(
+      UsageError, match='--patch_shape must list integers separated by'
+    ):
       cli.parse_ints(text, 'patch_shape')
 
 
 @pytest.mark.parametrize('arguments', [(), ('--name=',)])
-def test_required(arguments, error_line):
+def test_required_value(arguments, error_line):
   assert run(lambda unused: cli.required_value(_NAME), *arguments) == 2
   assert error_line() == 'greet: error: --name is required'
 
 
-def test_checked_turns_range_errors_into_usage_errors():
+def test_as_usage_error():
   def make(value):
     if value < 0:
       raise ValueError(f'value must be positive. Received: {value}')
@@ -153,3 +160,85 @@ def test_two_commands_may_have_flags_of_one_name():
 
   run(main, '--times=2')
   assert seen == [7, 2]
+
+
+def test_the_error_of_a_check_gets_a_prefix():
+  def make(epochs):
+    raise ValueError(f'epochs must be 1 or more. Received: {epochs}')
+
+  with pytest.raises(UsageError, match=r'^--epochs must be 1 or more\. Received: 0'):
+    cli.as_usage_error(make, epochs=0, flag_prefix='--')
+
+
+def test_an_alias_sets_the_flag_and_not_the_next_run():
+  seen = []
+
+  def main(unused):
+    seen.append(_TIMES.value)
+
+  for arguments in (['--count=5'], [], ['--times=3'], ['--count=4'], []):
+    assert run(main, *arguments) == 0
+  assert seen == [5, 1, 3, 4, 1]
+
+
+def test_the_last_of_an_alias_and_its_flag_counts():
+  seen = []
+
+  def main(unused):
+    seen.append(_TIMES.value)
+
+  assert run(main, '--count=5', '--times=2') == 0
+  assert run(main, '--times=2', '--count=5') == 0
+  assert seen == [2, 5]
+
+
+def test_help_names_an_alias_beside_its_flag(capsys):
+  assert run(raises(AssertionError('main ran')), '--help') == 0
+  text = capsys.readouterr().out
+  assert "  --times (or --count): How often. (default: '1')" in text
+  assert 'Alias for' not in text
+
+
+def test_version(capsys):
+  assert run(raises(AssertionError('main ran')), '--times=often', '--version') == 0
+  assert capsys.readouterr().out == f'greet {luna_tfds.__version__}\n'
+
+
+def test_output_folder_is_made(tmp_path):
+  folder = tmp_path / 'a' / 'b'
+  cli.make_output_folder(folder, 'output_dir')
+  assert folder.is_dir()
+  cli.make_output_folder(folder, 'output_dir')
+
+
+def test_output_folder_that_cannot_be_made(tmp_path):
+  (tmp_path / 'file').write_text('')
+  for folder in (tmp_path / 'file', tmp_path / 'file' / 'folder'):
+    with pytest.raises(
+      UsageError, match=r'^--output_dir: the folder .* cannot be made'
+    ):
+      cli.make_output_folder(folder, 'output_dir')
+
+
+def test_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
+  # By a stub: root may write everywhere.
+  monkeypatch.setattr(cli.os, 'access', lambda path, mode: False)
+  with pytest.raises(
+    UsageError, match=r'^--output_dir: the folder .* cannot be written'
+  ):
+    cli.make_output_folder(tmp_path, 'output_dir')
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'expected'), [((), None), (('--name=',), None), (('--name=~/x',), 'x')]
+)
+def test_optional_path(arguments, expected, monkeypatch):
+  monkeypatch.setenv('HOME', '/home/someone')
+  seen = []
+
+  def main(unused):
+    seen.append(cli.optional_path(_NAME))
+
+  assert run(main, *arguments) == 0
+  (path,) = seen
+  assert path == (expected and pathlib.Path('/home/someone') / expected)
