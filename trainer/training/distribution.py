@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from luna_tfds import cli
 from luna_tfds.errors import UsageError
 
 _MAX_BATCH_SIZE = 256
@@ -67,5 +68,6 @@ def divisible_batch_size(
     if rest == 0 or rest >= replicas:
       return size
   raise UsageError(
-    f'{num_records} validation records cannot be divided among {replicas} devices'
+    f'{cli.count_noun(num_records, "validation record")} cannot be divided among '
+    f'{replicas} devices; give a larger --validation_split'
   )

@@ -1,91 +1,57 @@
 import json
+import shutil
 
+import fake_source
+from hypothesis import given
+from hypothesis import strategies as st
 import keras
 import numpy as np
 import pytest
 
 from luna_tfds.errors import JobError
+from luna_tfds.errors import UsageError
 from trainer import config as config_lib
-from trainer import train
 from trainer import workdir as workdir_lib
-from trainer.data import split_source
-from trainer.scoring import inference
+from trainer.data import dataset as dataset_lib
+from trainer.data.balance import plan_balance
 from trainer.training import callbacks
-
-FEW = ['--epochs=2', '--steps_per_epoch=2', '--batch_size=8', '--precision=float32']
-
-
-@pytest.fixture(scope='module')
-def arguments(data_dir):
-  return [f'--data_dir={data_dir}', '--dataset=luna16_patches/axial_50px_all', *FEW]
+from trainer.training import distribution
+from trainer.training import loop
+from trainer.training.loop import FitRange
 
 
-def run(arguments, workdir, *more):
-  return train.run(['luna16-train', *arguments, f'--workdir={workdir}', *more])
+@pytest.mark.parametrize(
+  ('done', 'expected'),
+  [
+    (0, FitRange(epoch=0, step=0, last_epoch=3, steps_per_epoch=10)),
+    (20, FitRange(epoch=2, step=0, last_epoch=3, steps_per_epoch=10)),
+    # An interrupted epoch is finished first, alone.
+    (7, FitRange(epoch=0, step=7, last_epoch=1, steps_per_epoch=10)),
+    (25, FitRange(epoch=2, step=5, last_epoch=3, steps_per_epoch=10)),
+    # Nothing is left to do.
+    (30, FitRange(epoch=3, step=0, last_epoch=3, steps_per_epoch=10)),
+  ],
+)
+def test_range_after_some_steps(done, expected):
+  assert FitRange.after(done, steps_per_epoch=10, epochs=3) == expected
 
 
-@pytest.fixture(scope='module')
-def trained(arguments, tmp_path_factory):
-  """A run of two short epochs."""
-  folder = tmp_path_factory.mktemp('run')
-  assert run(arguments, folder, '--deterministic') == 0
-  return workdir_lib.Workdir(folder)
+@given(st.integers(1, 12), st.integers(1, 6), st.data())
+def test_ranges_do_every_step_once(steps_per_epoch, epochs, data):
+  """However often a run is interrupted, its ranges meet and end with the last epoch."""
+  total, done = steps_per_epoch * epochs, 0
+  while done < total:
+    fit_range = FitRange.after(done, steps_per_epoch, epochs)
+    assert fit_range.epoch * steps_per_epoch + fit_range.step == done
+    end = fit_range.last_epoch * steps_per_epoch
+    assert done < end <= total
+    # The whole range, or up to where it is interrupted.
+    done = data.draw(st.integers(done + 1, end))
+  assert FitRange.after(total, steps_per_epoch, epochs).epoch == epochs
 
 
-def weights(path):
-  return keras.models.load_model(path, compile=False).get_weights()
-
-
-def assert_same_weights(path_a, path_b):
-  for a, b in zip(weights(path_a), weights(path_b), strict=True):
-    np.testing.assert_array_equal(a, b)
-
-
-def test_workdir_holds_what_is_promised(trained):
-  for path in (trained.model, trained.best, trained.last, trained.operating_point):
-    assert path.is_file()
-  assert [row['epoch'] for row in trained.read_history()] == [0, 1]
-  assert {'loss', 'val_loss', 'val_pr_auc'} <= set(trained.read_history()[0])
-  assert list(trained.tensorboard.glob('pictures/events*'))
-  fields = json.loads(trained.config.read_text())
-  assert fields['config']['input']['batch_size'] == 8
-  assert fields['patch'] == {
-    'shape_zyx': [1, 50, 50],
-    'spacing_mm': None,
-    'layout': 'axial',
-  }
-  assert fields['dataset_fingerprint']
-  assert 'keras' in fields['versions']
-  assert config_lib.load(trained.config).to_json() == {
-    **fields['config'],
-    'recipe': fields['config']['recipe'],
-  }
-
-
-def test_model_undoes_the_prior_of_the_balanced_stream(trained, data_dir):
-  builder = split_source.open_builder(str(data_dir), 'luna16_patches/axial_50px_all')
-  source = split_source.open_source(builder, 'train')
-  point = json.loads(trained.operating_point.read_text())
-  assert point['trained_prior'] == 0.5
-  assert point['deployed_prior'] == pytest.approx(source.prior)
-  model = keras.models.load_model(trained.model, compile=False)
-  network = keras.models.load_model(trained.best, compile=False)
-  images = inference.images_at(source, [0, 1, 2])
-  odds = source.prior / (1 - source.prior)
-  logits = np.asarray(network(images), np.float64)[:, 0] + np.log(odds)
-  expected = 1 / (1 + np.exp(-logits))
-  np.testing.assert_allclose(model(images)[:, 0], expected, rtol=1e-5)
-  np.testing.assert_allclose(inference.predict([model], images), expected, rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_same_seed_same_run(arguments, trained, tmp_path):
-  assert run(arguments, tmp_path, '--deterministic') == 0
-  assert_same_weights(trained.last, tmp_path / 'checkpoints' / 'last.keras')
-
-
-def test_run_that_is_interrupted_goes_on_to_the_same_end(
-  arguments, trained, tmp_path, monkeypatch, capfd
+def test_a_run_that_is_interrupted_continues_to_the_same_end(
+  run_train, trained, tmp_path, monkeypatch, capfd, assert_same_weights
 ):
   """Ctrl-C in the middle of the second epoch, then the same command again."""
 
@@ -96,10 +62,10 @@ def test_run_that_is_interrupted_goes_on_to_the_same_end(
 
   with monkeypatch.context() as patch:
     patch.setattr(callbacks, 'SeedDropout', Interrupt)
-    assert run(arguments, tmp_path, '--deterministic') == 130
+    assert run_train(tmp_path) == 130
   assert not (tmp_path / 'model.keras').exists()
-  assert run(arguments, tmp_path, '--deterministic') == 0
-  assert 'going on after epoch 1, step 1' in capfd.readouterr().err
+  assert run_train(tmp_path) == 0
+  assert 'continuing after epoch 1, step 1' in capfd.readouterr().err
   assert_same_weights(trained.last, tmp_path / 'checkpoints' / 'last.keras')
   history = workdir_lib.Workdir(tmp_path).read_history()
   assert [row['epoch'] for row in history] == [0, 1]
@@ -107,8 +73,8 @@ def test_run_that_is_interrupted_goes_on_to_the_same_end(
 
 
 @pytest.mark.slow
-def test_run_that_is_killed_after_an_epoch_goes_on_to_the_same_end(
-  arguments, trained, tmp_path, monkeypatch
+def test_a_run_that_is_killed_after_an_epoch_continues_to_the_same_end(
+  run_train, trained, tmp_path, monkeypatch, assert_same_weights
 ):
   class Kill(callbacks.StopEarly):
     def on_epoch_end(self, epoch, logs=None):
@@ -116,50 +82,56 @@ def test_run_that_is_killed_after_an_epoch_goes_on_to_the_same_end(
 
   with monkeypatch.context() as patch:
     patch.setattr(callbacks, 'StopEarly', Kill)
-    assert run(arguments, tmp_path, '--deterministic') == 1
-  assert run(arguments, tmp_path, '--deterministic') == 0
+    assert run_train(tmp_path) == 1
+  assert run_train(tmp_path) == 0
   assert_same_weights(trained.last, tmp_path / 'checkpoints' / 'last.keras')
   assert_same_weights(trained.best, tmp_path / 'checkpoints' / 'best.keras')
 
 
-def test_finished_run_is_not_trained_again(arguments, trained):
+@pytest.mark.slow
+def test_runs_of_one_seed_are_equal(run_train, trained, tmp_path, assert_same_weights):
+  assert run_train(tmp_path) == 0
+  assert_same_weights(trained.last, tmp_path / 'checkpoints' / 'last.keras')
+
+
+def test_a_finished_run_is_not_trained_again(run_train, trained):
   before = trained.last.stat().st_mtime_ns
-  assert run(arguments, trained.path, '--deterministic') == 0
+  assert run_train(trained.path) == 0
   assert trained.last.stat().st_mtime_ns == before
 
 
-def test_other_settings_in_the_same_workdir_are_refused(arguments, trained, error_line):
-  assert run(arguments, trained.path, '--deterministic', '--seed=7') == 2
+def test_other_settings_in_the_same_workdir_are_refused(run_train, trained, error_line):
+  assert run_train(trained.path, '--seed=7') == 2
   assert 'input.seed=0, not 7' in error_line()
 
 
-def test_nan_loss_stops_and_names_the_records(
-  arguments, data_dir, tmp_path, monkeypatch, capfd
-):
-  use_network_that_gives_nan(monkeypatch)
-  assert run(arguments, tmp_path) == 1
-  last = capfd.readouterr().err.splitlines()[-1]
-  assert 'the loss is nan in epoch 1, step 1' in last
-  builder = split_source.open_builder(str(data_dir), 'luna16_patches/axial_50px_all')
-  scores = split_source.open_source(builder, 'train')
-  stored = set()
-  from trainer.data import input_pipeline
-
-  for batch in input_pipeline.evaluation_batches(
-    scores, names=('seriesuid', 'candidate_id')
-  ):
-    pairs = zip(batch['seriesuid'].numpy(), batch['candidate_id'].numpy())
-    stored |= {f'{s.decode()}/{c}' for s, c in pairs}
-  named = last.split('Records of the batch: ')[1].split()
-  # Some records share their pixels: patches that lie outside of their tiny scans.
-  assert set(named) < stored
-  assert named
+def test_a_run_of_version_1_0_0_is_continued(run_train, trained, tmp_path, capfd):
+  folder = tmp_path / 'run'
+  shutil.copytree(trained.path, folder)
+  path = folder / 'config.json'
+  fields = json.loads(path.read_text())
+  augment = fields['config']['input']['augment']
+  for old, new in {
+    'turns': 'flips_and_rot90',
+    'mirror': 'flip_left_right',
+    'intensity': 'contrast_brightness',
+    'soften': 'sharpness',
+  }.items():
+    augment[old] = augment.pop(new)
+  path.write_text(json.dumps(fields))
+  assert run_train(folder, '--epochs=3') == 0
+  assert 'continuing after epoch 2, step 0' in capfd.readouterr().err
+  assert len(workdir_lib.Workdir(folder).read_history()) == 3
+  # It is written with the present names.
+  written = json.loads(path.read_text())['config']
+  assert written['input']['augment']['flips_and_rot90']
+  assert written['recipe']['epochs'] == 3
 
 
 def use_network_that_gives_nan(monkeypatch):
   from model.networks import registry
 
-  def build(name, image_shape):
+  def build(name, image_shape, window_hu):
     image = keras.Input(image_shape, name='image')
     x = keras.layers.Flatten()(image)
     x = keras.layers.Lambda(lambda v: v * float('nan'))(x)
@@ -169,81 +141,114 @@ def use_network_that_gives_nan(monkeypatch):
   monkeypatch.setattr(registry, 'build', build)
 
 
-def test_early_stopping_knows_earlier_runs():
-  assert not callbacks.should_stop([], 3)
-  assert not callbacks.should_stop([0.5, 0.4, 0.3], 3)
-  assert callbacks.should_stop([0.5, 0.4, 0.3, 0.2], 3)
-  assert not callbacks.should_stop([0.5, 0.4, 0.3, 0.2], 0)
-  history = [{'epoch': i, callbacks.MONITOR: v} for i, v in enumerate((0.5, 0.4))]
-  callback = callbacks.StopEarly(2, history)
-  callback.set_model(keras.Sequential())
-  callback.on_epoch_end(2, {callbacks.MONITOR: 0.45})
-  assert callback.model.stop_training
+def test_nan_loss_stops_and_names_the_records(
+  run_train, data_dir, tmp_path, monkeypatch, capfd
+):
+  use_network_that_gives_nan(monkeypatch)
+  assert run_train(tmp_path) == 1
+  last = capfd.readouterr().err.splitlines()[-1]
+  assert 'the loss is nan in epoch 1, step 1' in last
+  source = dataset_lib.open_dataset(str(data_dir), 'axial_50px_all').open_split('train')
+  columns = fake_source.read_columns(source, ('seriesuid', 'candidate_id'))
+  stored = {
+    f'{uid.decode()}/{candidate}'
+    for uid, candidate in zip(columns['seriesuid'], columns['candidate_id'])
+  }
+  named = last.split('Records of the batch: ')[1].split()
+  # Some records share their pixels: patches that lie outside of their tiny scans.
+  assert named
+  assert set(named) < stored
 
 
-def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
-  network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-  path = tmp_path / 'last.keras'
-  callbacks.save_atomically(network, path)
-  good = path.read_bytes()
+def make_rows(count, rng, *, scrambled):
+  """Patches of noise; those of nodules have a bright ball in the centre.
 
-  def broken(self, target):
-    target.write_bytes(b'half')
-    raise OSError('no space left on device')
-
-  monkeypatch.setattr(type(network), 'save', broken)
-  with pytest.raises(OSError, match='no space'):
-    callbacks.save_atomically(network, path)
-  assert path.read_bytes() == good
-
-
-@pytest.mark.parametrize(
-  ('flag', 'told'),
-  [
-    ('--batch_size=0', 'batch_size must be at least 1. Received: 0'),
-    ('--epochs=0', 'epochs must be at least 1'),
-    ('--model=resnet', 'article_cnn, nodule_net'),
-    ('--augment=crazy', 'standard'),
-    ('--balance=sometimes', 'rejection'),
-    ('--positive_fraction=1', 'positive_fraction'),
-    ('--threshold=best', 'max_f1'),
-    ('--learning_rate=0', 'learning_rate must be positive'),
-    ('--augment_scale=-1', 'scale must be 0 or more'),
-    ('--precision=float8', 'mixed_bfloat16'),
-    ('--strategy=multiworker', 'mirrored'),
-    ('--train_split=trian', 'no split'),
-    ('--epohcs=3', 'epochs'),
-    ('--batch_size=many', 'batch_size'),
-  ],
-)
-def test_bad_flag_is_told_in_one_line(arguments, tmp_path, error_line, flag, told):
-  assert run(arguments, tmp_path, flag) == 2
-  assert told in error_line()
+  Scrambled labels have nothing to do with the ball.
+  """
+  offsets = np.indices((16, 16)) - 7.5
+  ball = 700 * (np.hypot(*offsets) < 4)
+  rows = []
+  for _ in range(count):
+    has_ball = rng.random() < 0.5
+    image = rng.normal(-700, 200, (16, 16)) + ball * has_ball
+    label = rng.random() < 0.5 if scrambled else has_ball
+    rows.append((image.astype(np.int16)[..., np.newaxis], int(label), False))
+  return rows
 
 
-def test_dataset_that_was_never_extracted(tmp_path, error_line):
-  code = train.run(
-    ['luna16-train', f'--data_dir={tmp_path}', f'--workdir={tmp_path / "run"}']
+def make_run(folder, *, scrambled=False, patience=0, epochs=3, steps=20, **fields):
+  rng = np.random.default_rng(5)
+  (folder / 'shards').mkdir()
+  train, validation = (
+    fake_source.write_records(
+      folder / 'shards', make_rows(count, rng, scrambled=scrambled), 2, split
+    )
+    for split, count in (('train', 400), ('validation', 200))
   )
-  assert code == 2
-  assert 'luna16-extract' in error_line()
+  config = config_lib.TrainConfig(
+    dataset='fake',
+    data_dir='',
+    model='nodule_net',
+    recipe=config_lib.Recipe(
+      optimizer='adamw',
+      learning_rate=2e-3,
+      schedule='cosine',
+      ema=0.9,
+      epochs=epochs,
+      steps_per_epoch=steps,
+    ),
+    input=fake_source.input_config(batch_size=32),
+    precision='float32',
+    patience=patience,
+    **fields,
+  )
+  workdir = workdir_lib.Workdir(folder / 'run')
+  workdir.last.parent.mkdir(parents=True)
+  balance = plan_balance(train, config.input)
+  return loop.TrainingRun(config, train, balance, validation, workdir)
 
 
-@pytest.mark.slow
-def test_training_on_two_devices(arguments, tmp_path, fresh_python):
-  """Two virtual CPU devices must be set up before TensorFlow starts."""
-  code = """
-import json, sys
-import tensorflow as tf
-cpu = tf.config.list_physical_devices('CPU')[0]
-two = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(cpu, two)
-from trainer import train
-from trainer.training import distribution
-replicas = distribution.make_strategy('mirrored').num_replicas_in_sync
-code = train.run(['luna16-train', *sys.argv[1:]])
-print(json.dumps([replicas, code]))
-"""
-  flags = [*arguments, f'--workdir={tmp_path}', '--strategy=mirrored']
-  assert fresh_python(code, *flags) == [2, 0]
-  assert (tmp_path / 'model.keras').is_file()
+@pytest.mark.parametrize('scrambled', [False, True])
+def test_training_learns_what_can_be_learned(tmp_path, scrambled):
+  run = make_run(tmp_path, scrambled=scrambled)
+  assert loop.fit(run) == 3
+  areas = [row['val_roc_auc'] for row in run.workdir.read_history()]
+  assert len(areas) == 3
+  if scrambled:
+    # 200 records: the standard error of 0.5 is about 0.04.
+    assert max(areas) < 0.7
+  else:
+    assert areas[-1] > 0.95
+
+
+def test_training_stops_early_and_knows_it_has_stopped(tmp_path, capsys):
+  run = make_run(tmp_path, patience=1, epochs=50, steps=1)
+  done = loop.fit(run)
+  assert 1 < done < 50
+  values = [row['val_pr_auc'] for row in run.workdir.read_history()]
+  assert len(values) == done
+  # The last epoch is the first that is no better than all before it.
+  for k in range(1, done):
+    assert (values[k] <= max(values[:k])) == (k == done - 1)
+  before = run.workdir.last.stat().st_mtime_ns
+  assert loop.fit(run) == done
+  assert run.workdir.last.stat().st_mtime_ns == before
+
+
+def test_the_balance_is_printed(tmp_path, capsys):
+  run = make_run(tmp_path, epochs=1, steps=1)
+  loop.fit(run)
+  first = capsys.readouterr().err.splitlines()[0]
+  assert first.startswith('balance: rejection, 50.0% nodules; rejection reads 1.')
+  assert first.endswith('; held in memory')
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused(tmp_path, monkeypatch):
+  run = make_run(tmp_path, strategy='mirrored')
+
+  class ThreeDevices:
+    num_replicas_in_sync = 3
+
+  monkeypatch.setattr(distribution, 'make_strategy', lambda name: ThreeDevices())
+  with pytest.raises(UsageError, match=r'--batch_size=32 must be a multiple of the 3'):
+    loop.fit(run)

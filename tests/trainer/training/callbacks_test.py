@@ -1,0 +1,196 @@
+import keras
+import numpy as np
+import pytest
+
+from luna_tfds.errors import JobError
+from trainer.training import callbacks
+
+NAN = float('nan')
+
+
+def small_model():
+  return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+
+
+def with_model(callback, model):
+  callback.set_model(model)
+  return callback
+
+
+@pytest.mark.parametrize(
+  ('values', 'patience', 'expected'),
+  [
+    ([], 3, False),
+    ([0.5, 0.4, 0.3], 3, False),
+    ([0.5, 0.4, 0.3, 0.2], 3, True),
+    ([0.5, 0.4, 0.6, 0.2], 3, False),
+    # An equal value is no rise.
+    ([0.5, 0.5, 0.5, 0.5], 3, True),
+    ([0.5, 0.4, 0.3, 0.2], 0, False),
+  ],
+)
+def test_should_stop(values, patience, expected):
+  assert callbacks.should_stop(values, patience) == expected
+
+
+def test_early_stopping_counts_the_epochs_of_earlier_runs():
+  history = [{'epoch': i, callbacks.MONITOR: v} for i, v in enumerate((0.5, 0.4))]
+  for earlier, expected in ((history, True), ([], False)):
+    callback = with_model(callbacks.StopEarly(2, earlier), small_model())
+    callback.model.stop_training = False
+    callback.on_epoch_end(2, {callbacks.MONITOR: 0.45})
+    assert callback.model.stop_training == expected
+
+
+def test_early_stopping_needs_the_metric():
+  callback = with_model(callbacks.StopEarly(1, []), small_model())
+  callback.model.stop_training = False
+  for epoch in range(3):
+    callback.on_epoch_end(epoch, {'loss': 1.0})
+  assert not callback.model.stop_training
+
+
+def saved_bias(path):
+  return float(keras.models.load_model(path, compile=False).get_weights()[1][0])
+
+
+def save_epochs(callback, values):
+  """Ends epochs with values of the metric; the bias of the model is the epoch."""
+  model = small_model()
+  with_model(callback, model)
+  for epoch, value in enumerate(values):
+    model.layers[0].bias.assign([epoch])
+    callback.on_epoch_end(epoch, {} if value is None else {callbacks.MONITOR: value})
+
+
+@pytest.mark.parametrize(
+  ('values', 'best'),
+  [
+    ([0.3, 0.5, 0.4], 1),
+    # The first of equal ones.
+    ([0.3, 0.5, 0.5], 1),
+    ([0.0, 0.0], 0),
+    # Without validation the last.
+    ([None, None, None], 2),
+  ],
+)
+def test_best_epoch_is_saved(tmp_path, values, best):
+  path = tmp_path / 'best.keras'
+  save_epochs(callbacks.SaveBest(path, []), values)
+  assert saved_bias(path) == best
+
+
+def test_best_epoch_of_an_earlier_run_is_kept(tmp_path):
+  path = tmp_path / 'best.keras'
+  history = [{callbacks.MONITOR: 0.6}, {callbacks.MONITOR: 0.2}]
+  save_epochs(callbacks.SaveBest(path, history), [0.5, 0.6])
+  assert not path.exists()
+  save_epochs(callbacks.SaveBest(path, history), [0.5, 0.7])
+  assert saved_bias(path) == 1
+
+
+def test_last_epoch_is_saved(tmp_path):
+  path = tmp_path / 'last.keras'
+  save_epochs(callbacks.SaveLast(path), [0.5, 0.4, 0.3])
+  assert saved_bias(path) == 2
+
+
+def test_a_checkpoint_is_complete_or_not_there(tmp_path, monkeypatch):
+  network = small_model()
+  path = tmp_path / 'last.keras'
+  callbacks.save_model(network, path)
+  complete = path.read_bytes()
+
+  def save_half(self, target):
+    target.write_bytes(b'half')
+    raise OSError('no space left on device')
+
+  monkeypatch.setattr(type(network), 'save', save_half)
+  with pytest.raises(OSError, match='no space'):
+    callbacks.save_model(network, path)
+  assert path.read_bytes() == complete
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def make_nan_callback(start_step):
+  asked_for = []
+
+  def keys_of_batch(epoch, step):
+    asked_for.append((epoch, step))
+    return ['1.2/3', '1.2/5']
+
+  return callbacks.StopOnNaN(keys_of_batch, start_step), asked_for
+
+
+@pytest.mark.parametrize('loss', [NAN, float('inf')])
+def test_a_loss_that_is_not_a_number_stops_and_names_the_records(loss):
+  callback, asked_for = make_nan_callback(0)
+  callback.on_epoch_begin(1)
+  callback.on_train_batch_end(0, {'loss': 0.7})
+  with pytest.raises(
+    JobError, match=rf'the loss is {loss} in epoch 2, step 4; .*batch: 1\.2/3 1\.2/5'
+  ):
+    callback.on_train_batch_end(3, {'loss': loss})
+  assert asked_for == [(1, 3)]
+
+
+def test_steps_of_a_resumed_epoch_are_counted_from_its_start():
+  callback, asked_for = make_nan_callback(start_step=10)
+  callback.on_epoch_begin(1)
+  with pytest.raises(JobError, match='epoch 2, step 13;'):
+    callback.on_train_batch_end(2, {'loss': NAN})
+  callback.on_epoch_begin(2)
+  with pytest.raises(JobError, match='epoch 3, step 3;'):
+    callback.on_train_batch_end(2, {'loss': NAN})
+  assert asked_for == [(1, 12), (2, 2)]
+
+
+def dropped_units(epoch, calls, seed=3, start_step=0):
+  """What a dropout layer gives in the calls of an epoch."""
+  model = keras.Sequential([keras.Input((64,)), keras.layers.Dropout(0.5)])
+  callback = with_model(callbacks.SeedDropout(seed, start_step), model)
+  callback.on_epoch_begin(epoch)
+  ones = np.ones((1, 64), np.float32)
+  return [model(ones, training=True).numpy().tobytes() for _ in range(calls)]
+
+
+def test_dropout_follows_from_seed_epoch_and_step():
+  whole = dropped_units(epoch=2, calls=5)
+  assert len(set(whole)) == 5
+  assert dropped_units(epoch=2, calls=5) == whole
+  assert dropped_units(epoch=2, calls=2, start_step=3) == whole[3:]
+  assert not set(dropped_units(epoch=3, calls=5)) & set(whole)
+  assert not set(dropped_units(epoch=2, calls=5, seed=4)) & set(whole)
+
+
+def test_start_step_is_of_the_first_epoch_only():
+  model = keras.Sequential([keras.Input((64,)), keras.layers.Dropout(0.5)])
+  callback = with_model(callbacks.SeedDropout(3, start_step=3), model)
+  callback.on_epoch_begin(2)
+  callback.on_epoch_begin(3)
+  ones = np.ones((1, 64), np.float32)
+  result = model(ones, training=True).numpy().tobytes()
+  assert result == dropped_units(epoch=3, calls=1)[0]
+
+
+def test_average_is_in_the_model_after_an_epoch_only():
+  model = small_model()
+  model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9), 'mse')
+  average = callbacks.AverageWeights()
+  seen = []
+
+  class Watch(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+      seen.append(('batch', average.swapped))
+
+    def on_test_begin(self, logs=None):
+      seen.append(('validation', average.swapped))
+
+    def on_epoch_end(self, epoch, logs=None):
+      seen.append(('epoch', average.swapped))
+
+  x, y = np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
+  model.fit(
+    x, y, epochs=2, validation_data=(x, y), callbacks=[average, Watch()], verbose=0
+  )
+  assert seen == 2 * [('batch', False), ('validation', True), ('epoch', True)]

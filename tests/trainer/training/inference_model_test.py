@@ -1,0 +1,73 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from trainer.data import dataset as dataset_lib
+from trainer.scoring import inference
+from trainer.scoring import scored_records
+from trainer.training.inference_model import build_inference_model
+
+
+def network_of_one_weight():
+  """A network whose logit is the mean of the image."""
+  image = keras.Input((2, 2, 1), name='image')
+  logit = keras.layers.Dense(
+    1, kernel_initializer=keras.initializers.Constant(0.25), name='logit'
+  )(keras.layers.Flatten()(image))
+  return keras.Model(image, logit)
+
+
+def probability_at(model, value):
+  return float(model(np.full((1, 2, 2, 1), value, np.float32))[0, 0])
+
+
+@pytest.mark.parametrize(
+  ('trained_prior', 'deployed_prior', 'expected'),
+  [
+    # A logit of log 3 is a probability of 3/4, odds of 3 : 1.
+    (0.5, 0.5, 0.75),
+    # Odds of 1 : 9 in place of 1 : 1 make 3 : 9.
+    (0.5, 0.1, 0.25),
+    (0.1, 0.5, 27 / 28),
+    # A stream of one class: there is nothing to undo.
+    (0.0, 0.1, 0.75),
+    (0.5, 0.0, 0.75),
+  ],
+)
+def test_prior_of_the_training_stream_is_undone(
+  trained_prior, deployed_prior, expected
+):
+  model = build_inference_model(network_of_one_weight(), trained_prior, deployed_prior)
+  assert probability_at(model, np.log(3)) == pytest.approx(expected, rel=1e-5)
+  assert model.output.dtype == 'float32'
+
+
+def test_model_is_the_same_after_saving(tmp_path):
+  model = build_inference_model(network_of_one_weight(), 0.5, 0.1)
+  model.save(tmp_path / 'model.keras')
+  loaded = inference.load_model(tmp_path / 'model.keras').keras_model
+  for value in (-3.0, 0.5, 20.0):
+    assert probability_at(loaded, value) == probability_at(model, value)
+
+
+def test_inference_model_of_a_run(trained, data_dir):
+  dataset = dataset_lib.open_dataset(str(data_dir), 'axial_50px_all')
+  source = dataset.open_split('train')
+  point = json.loads(trained.operating_point.read_text())
+  assert point['trained_prior'] == 0.5
+  assert point['deployed_prior'] == pytest.approx(source.prior)
+  assert point['rule'] == 'max_f1'
+  assert 0 <= point['threshold'] <= 1
+  network = keras.models.load_model(trained.best, compile=False)
+  images = scored_records.read_images(source, [0, 1, 2])
+  # From even odds to those of the split.
+  shift = np.log(source.label_counts[1] / source.label_counts[0])
+  logits = np.asarray(network(images), np.float64)[:, 0] + shift
+  expected = 1 / (1 + np.exp(-logits))
+  model = inference.load_model(trained.model)
+  np.testing.assert_allclose(model.keras_model(images)[:, 0], expected, rtol=1e-5)
+  np.testing.assert_allclose(
+    inference.mean_probabilities([model], images), expected, rtol=1e-5
+  )

@@ -1,0 +1,80 @@
+import json
+import shutil
+
+import fake_data
+import pytest
+
+from luna_tfds.errors import JobError
+from luna_tfds.errors import UsageError
+from trainer import config as config_lib
+from trainer import workdir as workdir_lib
+from trainer.training import run as run_lib
+
+
+def train_config(data_dir, dataset='luna16_patches/axial_50px_all', **fields):
+  return config_lib.TrainConfig(
+    dataset=str(dataset),
+    data_dir=str(data_dir),
+    model='nodule_net',
+    recipe=config_lib.Recipe(epochs=1, steps_per_epoch=1),
+    input=config_lib.InputConfig(batch_size=8),
+    **{'precision': 'float32', **fields},
+  )
+
+
+def test_workdir_holds_all_files_of_a_run(trained):
+  for path in (trained.model, trained.best, trained.last, trained.operating_point):
+    assert path.is_file()
+  history = trained.read_history()
+  assert [row['epoch'] for row in history] == [0, 1]
+  assert {'loss', 'val_loss', 'val_pr_auc'} <= set(history[0])
+  assert list(trained.tensorboard.glob('pictures/events*'))
+  fields = json.loads(trained.config.read_text())
+  assert fields['config']['input']['batch_size'] == 8
+  assert fields['patch'] == {
+    'shape_zyx': [1, 50, 50],
+    'spacing_mm': None,
+    'layout': 'axial',
+  }
+  assert fields['dataset_fingerprint']
+  assert 'keras' in fields['versions']
+  assert config_lib.load(trained.config).to_json() == fields['config']
+  opened, config = workdir_lib.open_workdir(trained.path)
+  assert opened == trained
+  assert config.input.batch_size == 8
+
+
+def test_a_split_that_cannot_be_balanced_leaves_the_folder_free(data_dir, tmp_path):
+  config = train_config(data_dir, train_split='train[:1]')
+  with pytest.raises(UsageError, match='both are needed to balance them'):
+    run_lib.train(config, tmp_path)
+  assert not (tmp_path / 'config.json').exists()
+
+
+def test_metadata_that_contradict_themselves_are_refused(data_dir, tmp_path):
+  folder = tmp_path / 'axial_50px_all' / '1.0.0'
+  shutil.copytree(data_dir / 'luna16_patches' / 'axial_50px_all' / '1.0.0', folder)
+  path = folder / 'metadata.json'
+  fields = json.loads(path.read_text())
+  fields['shard_label_counts']['train'][0][0] += 1
+  path.write_text(json.dumps(fields))
+  with pytest.raises(JobError, match='fails the audit'):
+    run_lib.train(train_config('', folder), tmp_path / 'run')
+
+
+def test_another_validation_split_that_is_missing_is_refused(data_dir, tmp_path):
+  config = train_config(data_dir, validation_split='val')
+  with pytest.raises(UsageError, match="has no split 'val'"):
+    run_lib.train(config, tmp_path)
+
+
+def test_without_a_validation_split_the_last_epoch_is_used(tmp_path, extract, capsys):
+  scans = [fake_data.make_scan(seed, subset=0) for seed in (0, 1)]
+  download = fake_data.write_download(tmp_path / 'luna16', scans)
+  assert extract(download.folder, tmp_path / 'data', '--config=axial_50px_all') == 0
+  capsys.readouterr()
+  text = run_lib.train(train_config(tmp_path / 'data'), tmp_path / 'run')
+  assert 'has no validation split: the last epoch is used' in capsys.readouterr().err
+  assert text.startswith('nodule_net: 1 epoch, threshold 0.5 (')
+  assert text.endswith(f'; model: {tmp_path / "run" / "model.keras"}')
+  assert (tmp_path / 'run' / 'checkpoints' / 'best.keras').is_file()

@@ -1,0 +1,120 @@
+import dataclasses
+import json
+
+import pytest
+
+from luna_tfds import patches
+from luna_tfds.errors import UsageError
+from trainer import config as config_lib
+from trainer import workdir as workdir_lib
+
+PATCH = patches.PatchSpec((1, 50, 50), None, 'axial')
+CONFIG = config_lib.TrainConfig(
+  dataset='luna16_patches/axial_50px',
+  data_dir='/data',
+  model='nodule_net',
+  recipe=config_lib.Recipe(),
+  input=config_lib.InputConfig(),
+)
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  workdir = workdir_lib.Workdir(tmp_path / 'run')
+  workdir.prepare(CONFIG, 'abc', PATCH)
+  return workdir
+
+
+def test_settings_are_written(workdir):
+  assert config_lib.load(workdir.config) == CONFIG
+  assert workdir.dataset_fingerprint == 'abc'
+  assert workdir.patch_spec() == PATCH
+  fields = json.loads(workdir.config.read_text())
+  assert fields['versions'].keys() >= {'python', 'tensorflow', 'keras', 'numpy'}
+  assert fields['code_version']
+
+
+def test_a_run_may_be_longer_and_its_data_elsewhere(workdir):
+  longer = dataclasses.replace(
+    CONFIG,
+    data_dir='/elsewhere',
+    threshold='recall:0.9',
+    tta=True,
+    deployed_prior=0.1,
+    recipe=dataclasses.replace(CONFIG.recipe, epochs=99),
+  )
+  workdir.prepare(longer, 'abc', PATCH)
+  assert config_lib.load(workdir.config) == longer
+
+
+@pytest.mark.parametrize(
+  ('change', 'problem'),
+  [
+    ({'model': 'article_cnn'}, 'model=nodule_net, not article_cnn'),
+    ({'train_split': 'test'}, 'train_split=train, not test'),
+    (
+      {'recipe': config_lib.Recipe(learning_rate=0.5)},
+      r'recipe\.learning_rate=0\.001, not 0\.5',
+    ),
+    (
+      {'input': config_lib.InputConfig(augment=config_lib.AugmentConfig(scale=0.5))},
+      r'input\.augment\.scale=0\.0, not 0\.5',
+    ),
+  ],
+)
+def test_a_run_with_other_settings_is_refused(workdir, change, problem):
+  before = workdir.config.read_bytes()
+  with pytest.raises(UsageError, match=f'holds a run with {problem}; give another --w'):
+    workdir.prepare(dataclasses.replace(CONFIG, **change), 'abc', PATCH)
+  assert workdir.config.read_bytes() == before
+
+
+def test_a_run_on_another_dataset_is_refused(workdir):
+  with pytest.raises(UsageError, match='--workdir'):
+    workdir.prepare(CONFIG, 'other', PATCH)
+
+
+def test_published_patches_cannot_be_cut_from_scans(tmp_path):
+  workdir = workdir_lib.Workdir(tmp_path)
+  workdir.prepare(CONFIG, '', None)
+  with pytest.raises(UsageError, match='was trained on published patches'):
+    workdir.patch_spec()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+  (tmp_path / 'file').write_text('')
+  workdir = workdir_lib.Workdir(tmp_path / 'file' / 'run')
+  with pytest.raises(UsageError, match='cannot be written: '):
+    workdir.prepare(CONFIG, 'abc', PATCH)
+
+
+def test_rows_of_epochs_that_are_not_in_the_checkpoint_are_removed(workdir):
+  assert workdir.read_history() == []
+  workdir.truncate_history(3)
+  assert not workdir.history.exists()
+  workdir.history.write_text('epoch,loss\n0,0.5\n1,0.25\n2,0.125\n')
+  workdir.truncate_history(2)
+  assert workdir.history.read_text().split() == ['epoch,loss', '0,0.5', '1,0.25']
+  assert workdir.read_history() == [
+    {'epoch': 0.0, 'loss': 0.5},
+    {'epoch': 1.0, 'loss': 0.25},
+  ]
+  workdir.truncate_history(0)
+  assert not workdir.history.exists()
+
+
+def test_only_a_finished_run_can_be_opened(workdir, tmp_path):
+  with pytest.raises(UsageError, match=r'no run in it .*; train one with luna16-train'):
+    workdir_lib.open_workdir(tmp_path / 'nothing')
+  for name in ('model.keras', 'operating_point.json'):
+    with pytest.raises(
+      UsageError, match=rf'training has not finished \({name} is missing\)'
+    ):
+      workdir_lib.open_workdir(workdir.path)
+    (workdir.path / name).write_text('')
+  assert workdir_lib.open_workdir(str(workdir.path)) == (workdir, CONFIG)
+
+
+def test_names_of_nested_fields_are_joined():
+  fields = {'a': 1, 'b': {'c': 2, 'd': {'e': [3]}}}
+  assert workdir_lib.flatten(fields) == {'a': 1, 'b.c': 2, 'b.d.e': [3]}
