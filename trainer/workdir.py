@@ -36,6 +36,9 @@ _MAY_DIFFER = (
   'deployed_prior',
 )
 
+# What Keras's CSVLogger writes for a metric that an epoch does not have.
+_NOT_AVAILABLE = 'NA'
+
 _VERSIONED_PACKAGES = (
   'tensorflow',
   'keras',
@@ -156,11 +159,21 @@ class Workdir:
     return patches.PatchSpec.from_json(fields)
 
   def read_history(self) -> list[dict[str, float]]:
-    """Returns the rows of history.csv; empty before the first epoch."""
+    """Returns the rows of history.csv; empty before the first epoch.
+
+    Metrics that an epoch does not have, as those of validation in a run without, are
+    left out of its row.
+    """
+    return [
+      {name: float(text) for name, text in row.items() if text != _NOT_AVAILABLE}
+      for row in self._history_rows()
+    ]
+
+  def _history_rows(self) -> list[dict[str, str]]:
     if not self.history.is_file():
       return []
     with self.history.open(newline='') as file:
-      return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+      return list(csv.DictReader(file))
 
   def truncate_history(self, epochs: int) -> None:
     """Removes the rows of epochs that are not in the last checkpoint.
@@ -168,7 +181,7 @@ class Workdir:
     Args:
       epochs: that the checkpoint holds.
     """
-    rows = [row for row in self.read_history() if row['epoch'] < epochs]
+    rows = [row for row in self._history_rows() if int(row['epoch']) < epochs]
     if not rows:
       self.history.unlink(missing_ok=True)
       return
@@ -178,8 +191,7 @@ class Workdir:
     ):
       writer = csv.DictWriter(file, rows[0].keys())
       writer.writeheader()
-      for row in rows:
-        writer.writerow({**row, 'epoch': int(row['epoch'])})
+      writer.writerows(rows)
 
 
 def open_workdir(path: str | pathlib.Path) -> tuple[Workdir, config_lib.TrainConfig]:

@@ -103,6 +103,18 @@ def test_rows_of_epochs_that_are_not_in_the_checkpoint_are_removed(workdir):
   assert not workdir.history.exists()
 
 
+def test_metrics_that_an_epoch_does_not_have_are_left_out(workdir):
+  text = 'epoch,loss,val_loss\n0,0.5,NA\n1,0.25,NA\n'
+  workdir.history.write_text(text)
+  assert workdir.read_history() == [
+    {'epoch': 0.0, 'loss': 0.5},
+    {'epoch': 1.0, 'loss': 0.25},
+  ]
+  # Keras appends rows of all columns.
+  workdir.truncate_history(1)
+  assert workdir.history.read_text().split() == ['epoch,loss,val_loss', '0,0.5,NA']
+
+
 def test_only_a_finished_run_can_be_opened(workdir, tmp_path):
   with pytest.raises(UsageError, match=r'no run in it .*; train one with luna16-train'):
     workdir_lib.open_workdir(tmp_path / 'nothing')
