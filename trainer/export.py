@@ -33,6 +33,7 @@ def main(unused: list[str]) -> None:
   workdir, _ = workdir_lib.open_workdir(workdir_path)
   if output_dir.exists():
     raise UsageError(f'{output_dir}: exists already; give another --output_dir')
+  cli.make_output_folder(output_dir.parent, _OUTPUT_DIR.name)
   cli.load_tensorflow()
   from trainer.scoring import inference
   from trainer.scoring.operating_point import OperatingPoint

@@ -59,6 +59,10 @@ def main(unused: list[str]) -> None:
   workdir, _ = workdir_lib.open_workdir(cli.required_value(_WORKDIR))
   spec = workdir.patch_spec()
   output = cli.required_path(_OUTPUT)
+  if not output.parent.is_dir():
+    raise UsageError(
+      f'--output: there is no folder {output.parent}; make it, or give another --output'
+    )
   scan = scan_lib.open_scan(cli.required_path(_SCAN))
   candidates_csv = cli.required_path(_CANDIDATES)
   table = tables.read_candidates(candidates_csv, labelled=False)

@@ -186,11 +186,11 @@ def score_fold(plan: FoldPlan, resampling: Resampling) -> None:
   print(f'fold {plan.number}: scoring subset {plan.number}', file=sys.stderr)
   keras.backend.clear_session()
   runs = trained_run.open_runs([str(plan.path)])
-  scored = steps.score(runs, plan.test_dataset, plan.test_split)
-  decision = steps.decide(scored)
-  metrics = steps.measure(scored, decision, resampling)
-  evaluation_files.write(steps.Evaluation(scored, decision, metrics), plan.path)
-  _write_scores(plan.scores_file, scored.records, decision.predicted)
+  evaluation = steps.evaluate(runs, plan.test_dataset, plan.test_split, resampling)
+  evaluation_files.write(evaluation, plan.path)
+  write_scores(
+    plan.scores_file, evaluation.scored.records, evaluation.decision.predicted
+  )
   plan.write_state(trained=state['trained'], scored=settings)
 
 
@@ -202,9 +202,16 @@ def read_scores(path: pathlib.Path) -> tuple[ScoredRecords, np.ndarray]:
   return ScoredRecords(**columns), predicted
 
 
-def _write_scores(
+def write_scores(
   path: pathlib.Path, records: ScoredRecords, predicted: np.ndarray
 ) -> None:
+  """Writes the scored records of a fold; see `read_scores`.
+
+  Args:
+    path: the .npz file.
+    records: of the test subset.
+    predicted: [n] bool, whether a record is predicted to be a nodule.
+  """
   with atomic_files.atomic_write(path) as temporary:
     np.savez_compressed(temporary, **vars(records), predicted=predicted)
 

@@ -94,8 +94,9 @@ def grad_cam(model: keras.Model, image: np.ndarray) -> np.ndarray:
   if cam.shape.rank == 3:
     cam = cam[cam.shape[0] // 2]
   rows, columns = image.shape[-3:-1] if image.ndim == 4 else image.shape[:2]
-  cam = tf.image.resize(cam[..., tf.newaxis], (rows, columns))[..., 0].numpy()
-  return cam / max(float(cam.max()), 1e-9)
+  resized = tf.image.resize(cam[..., tf.newaxis], (rows, columns))[..., 0]
+  evidence: np.ndarray = resized.numpy()
+  return evidence / max(float(evidence.max()), 1e-9)
 
 
 def draw_filters(filters: np.ndarray) -> Figure:

@@ -11,6 +11,7 @@ import numpy as np
 
 from luna_tfds import atomic_files
 from luna_tfds import record_keys
+from luna_tfds.errors import UsageError
 from model.metrics import thresholds
 from model.metrics.threshold_rule import ThresholdRule
 from trainer.scoring.scored_records import ScoredRecords
@@ -43,9 +44,20 @@ class OperatingPoint:
 
   @classmethod
   def read(cls, path: pathlib.Path) -> OperatingPoint:
-    """Reads operating_point.json."""
-    fields: Mapping[str, Any] = atomic_files.read_json(path)
-    return cls(**fields)
+    """Reads operating_point.json.
+
+    Raises:
+      UsageError: another version of the project wrote it.
+    """
+    try:
+      fields: Mapping[str, Any] = atomic_files.read_json(path)
+      point = cls(**fields)
+      ThresholdRule.parse(point.rule)
+    except (TypeError, ValueError) as error:
+      raise UsageError(
+        f'{path}: was written by another version of this project ({error}); train again'
+      ) from error
+    return point
 
   def write(self, path: pathlib.Path) -> None:
     """Writes operating_point.json."""
@@ -155,4 +167,5 @@ def cross_fit(
 def in_first_half(records: ScoredRecords) -> np.ndarray:
   """Returns [n] bool: whether the scan of a record is in the first half, by a hash."""
   groups = (str(group) for group in records.groups)
-  return record_keys.hash_keys(groups, 0, 'cross-fit') % 2 == 0
+  in_first: np.ndarray = record_keys.hash_keys(groups, 0, 'cross-fit') % 2 == 0
+  return in_first

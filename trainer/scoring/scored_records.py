@@ -148,7 +148,7 @@ def position_of(source: SplitSource, record: str) -> int:
   Raises:
     UsageError: there is no such record.
   """
-  if record.isdigit():
+  if record.isascii() and record.isdigit():
     if int(record) >= source.num_records:
       raise UsageError(
         f'--record={record}: the split {source.split} holds {source.num_records} '
@@ -158,7 +158,7 @@ def position_of(source: SplitSource, record: str) -> int:
   start = 0
   names = ('seriesuid', 'candidate_id')
   for batch in input_pipeline.evaluation_batches(source, names=names):
-    keys = records.batch_keys(batch).numpy().tolist()
+    keys: list[bytes] = records.batch_keys(batch).numpy().tolist()
     if record.encode() in keys:
       return start + keys.index(record.encode())
     start += len(keys)
