@@ -1,9 +1,15 @@
 """Formats counts and sizes for messages."""
 
 
-def count_text(count: int, noun: str) -> str:
-  """Returns a count with its noun, e.g. '1 scan' or '2 scans'."""
-  return f'{count} {noun}' if count == 1 else f'{count} {noun}s'
+def count_text(count: int, noun: str, plural: str | None = None) -> str:
+  """Returns a count with its noun, e.g. '1 scan' or '2 scans'.
+
+  Args:
+    count: how many.
+    noun: in the singular.
+    plural: if it is not the noun and an s.
+  """
+  return f'{count} {noun if count == 1 else plural or noun + "s"}'
 
 
 def bytes_text(num_bytes: int) -> str:

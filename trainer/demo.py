@@ -2,8 +2,8 @@
 
     luna16-demo
 
-Needs no download. Prints each command before it runs it, and at the end the metrics and
-the path of the report. Takes a few minutes.
+Needs no download. Prints each command before it runs it, and at the end the metrics, the
+path of the report and the time taken: about 3 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 
 from absl import flags
 
@@ -51,6 +52,7 @@ _MODULES = {
 def main(unused: list[str]) -> None:
   """Runs the four commands."""
   del unused
+  start_secs = time.monotonic()
   root = cli.optional_path(_OUTPUT_DIR)
   if root is None:
     root = pathlib.Path(tempfile.mkdtemp(prefix='luna16_demo_'))
@@ -70,6 +72,8 @@ def main(unused: list[str]) -> None:
     seed,
   )
   _call('luna16-evaluate', f'--workdir={workdir}')
+  minutes, secs = divmod(round(time.monotonic() - start_secs), 60)
+  print(f'luna16-demo: finished in {minutes} min {secs} s')
 
 
 def run(argv: Sequence[str] | None = None) -> int:

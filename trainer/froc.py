@@ -66,12 +66,13 @@ def main(unused: list[str]) -> None:
   )
   for warning in result.warnings:
     print(f'luna16-froc: warning: {warning}', file=sys.stderr)
-  from trainer.pictures import plots
+  from trainer.pictures import figures
+  from trainer.pictures import froc_plot
 
-  figure = plots.froc_curve(
+  figure = froc_plot.draw_froc_curve(
     result.curve, result.band, resampling.resamples, str(result)
   )
-  plots.save(figure, output_dir / 'froc.png')
+  figures.save(figure, output_dir / 'froc.png')
   froc_submission.write_result(result, output_dir)
   counts = result.counts
   print(

@@ -102,12 +102,13 @@ def main(unused: list[str]) -> None:
     rate = summary.measure_rate(source, config, balance, _SECS.value)
     print(f'input: {rate:,.0f} records/s, balanced and augmented')
   if output_dir:
+    from trainer.pictures import figures
     from trainer.pictures import plots
 
     count = min(_NUM_EXAMPLES, config.batch_size)
     examples = summary.draw_examples(source, config, balance, count)
     path = output_dir / 'examples.png'
-    plots.save(
+    figures.save(
       plots.before_and_after(
         examples.stored, examples.augmented, examples.labels, _EXAMPLE_COLUMNS
       ),

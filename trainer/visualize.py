@@ -53,8 +53,8 @@ def main(unused: list[str]) -> None:
   cli.make_output_folder(folder, _OUTPUT_DIR.name)
   cli.load_tensorflow()
   from trainer.data import dataset as dataset_lib
+  from trainer.pictures import figures
   from trainer.pictures import network_pictures
-  from trainer.pictures import plots
   from trainer.scoring import inference
   from trainer.scoring import scored_records
 
@@ -63,8 +63,8 @@ def main(unused: list[str]) -> None:
   model = inference.load_model(workdir.model)
   position = scored_records.position_of(source, _RECORD.value)
   image = scored_records.read_images(source, [position])[0]
-  for name, figure in network_pictures.draw_all(model.keras_model, image).items():
-    plots.save(figure, folder / f'{name}.png')
+  for name, draw in network_pictures.all_pictures(model.keras_model, image).items():
+    figures.save(draw(), folder / f'{name}.png')
     print(folder / f'{name}.png')
 
 

@@ -82,7 +82,7 @@ def no_network_pictures(monkeypatch):
   """Leaves the pictures of the network out of reports: they take longest."""
   from trainer.pictures import network_pictures
 
-  monkeypatch.setattr(network_pictures, 'draw_all', lambda model, image: {})
+  monkeypatch.setattr(network_pictures, 'all_pictures', lambda model, image: {})
 
 
 @pytest.fixture(scope='session')

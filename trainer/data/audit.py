@@ -12,10 +12,10 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
-from luna_tfds import cli
 from luna_tfds import records
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import count_text
 from trainer.data.dataset import OpenedDataset
 
 # Problems that are listed; of the others only the number.
@@ -131,7 +131,7 @@ def _audit_shard(
   problems = _count_problems(dataset, split, index, path.name, columns)
   keys = zip(columns['seriesuid'].tolist(), columns['candidate_id'].tolist())
   if repeated := state.add_keys(keys):
-    repeats = cli.count_noun(repeated, 'record is', 'records are')
+    repeats = count_text(repeated, 'record is', 'records are')
     problems.append(f'{path.name}: {repeats} stored twice')
   seriesuids = {uid.decode() for uid in set(columns['seriesuid'].tolist()) if uid}
   nodule_ids = {int(n) for n in np.unique(columns['nodule_id']) if n >= 0}
@@ -165,7 +165,7 @@ def _count_problems(
   count, expected = len(columns['label']), dataset.shard_lengths(split)[index]
   if count != expected:
     problems.append(
-      f'{name} holds {cli.count_noun(count, "record")}, dataset_info.json says {expected}'
+      f'{name} holds {count_text(count, "record")}, dataset_info.json says {expected}'
     )
   label_counts = np.bincount(columns['label'].astype(np.int64), minlength=2).tolist()
   expected_counts = metadata.shard_label_counts.get(split, ())
@@ -197,7 +197,7 @@ def _metadata_problems(dataset: OpenedDataset) -> list[str]:
     subsets = shard_subsets.get(split, ())
     if split in shard_subsets and len(subsets) != len(lengths):
       problems.append(
-        f'{split} has {cli.count_noun(len(lengths), "shard")}, but metadata.json lists the subsets of '
+        f'{split} has {count_text(len(lengths), "shard")}, but metadata.json lists the subsets of '
         f'{len(subsets)}'
       )
     known = {subset for subset in subsets if subset >= 0}
@@ -238,7 +238,7 @@ def _check_every_scan_has_a_patient(state: _AuditState, path: str) -> None:
 
 
 def _summary(dataset: OpenedDataset, state: _AuditState) -> str:
-  records_found = cli.count_noun(len(state.record_keys), 'record')
+  records_found = count_text(len(state.record_keys), 'record')
   lines = [f'{dataset.name}: {records_found}, no key twice']
   if not state.split_of_scan:
     lines.append('  scans are unknown: only candidates can be compared')
@@ -250,7 +250,7 @@ def _summary(dataset: OpenedDataset, state: _AuditState) -> str:
     if split_of:
       counts = collections.Counter(split_of.values())
       per_split = ', '.join(f'{split} {counts[split]}' for split in dataset.split_names)
-      found = cli.count_noun(len(split_of), name)
+      found = count_text(len(split_of), name)
       lines.append(f'  {found} ({per_split}), none in two splits')
   lines.append(
     '  counts of every shard, class and subset as in the metadata'

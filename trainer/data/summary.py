@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from luna_tfds import cli
+from luna_tfds.text_format import count_text
 from trainer import config as config_lib
 from trainer.data import input_pipeline
 from trainer.data.balance import Balance
@@ -44,10 +44,10 @@ def describe(source: SplitSource) -> str:
   batches = list(input_pipeline.evaluation_batches(source, names=_FEATURES))
   columns = {name: np.concatenate([b[name] for b in batches]) for name in _FEATURES}
   lines = [
-    f'{source.split}: {cli.count_noun(source.num_records, "record")} '
-    f'{source.image_shape}, {cli.count_noun(source.label_counts[1], "nodule")} '
+    f'{source.split}: {count_text(source.num_records, "record")} '
+    f'{source.image_shape}, {count_text(source.label_counts[1], "nodule")} '
     f'({source.prior:.2%}), {int(columns["excluded"].sum())} excluded, '
-    f'{source.num_bytes / 2**20:.0f} MB in {cli.count_noun(len(source.slices), "file")}'
+    f'{source.num_bytes / 2**20:.0f} MB in {count_text(len(source.slices), "file")}'
   ]
   for title, groups in _groups(columns):
     lines.append(f'  {title:<12}{"non-nodules":>12}{"nodules":>9}')

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import functools
+
 import keras
 from matplotlib.figure import Figure
 import numpy as np
@@ -12,22 +15,24 @@ from trainer.pictures import plots
 _MAX_MAPS = 32
 
 
-def draw_all(model: keras.Model, image: np.ndarray) -> dict[str, Figure]:
-  """Draws what a network computes of one patch.
+def all_pictures(
+  model: keras.Model, image: np.ndarray
+) -> dict[str, Callable[[], Figure]]:
+  """Computes what a network computes of one patch, for drawing.
 
   Args:
     model: a network or an inference model.
     image: one image in the record's layout.
 
   Returns:
-    Matplotlib figures by name: 'filters', 'features_<layer>' for each convolution, and
-    'grad_cam'.
+    By name, functions that draw a Matplotlib figure, in the colours of the theme in
+    force: 'filters', 'features_<layer>' for each convolution, and 'grad_cam'.
   """
-  pictures = {'filters': draw_filters(first_filters(model))}
+  pictures = {'filters': functools.partial(draw_filters, first_filters(model))}
   for name, maps in feature_maps(model, image).items():
-    pictures[f'features_{name}'] = draw_maps(maps, name)
-  pictures['grad_cam'] = draw_grad_cam(image, grad_cam(model, image))
-  return pictures
+    pictures[f'features_{name}'] = functools.partial(draw_maps, maps, name)
+  cam = grad_cam(model, image)
+  return {**pictures, 'grad_cam': functools.partial(draw_grad_cam, image, cam)}
 
 
 def convolutions(model: keras.Model) -> list[keras.layers.Layer]:
@@ -114,7 +119,7 @@ def draw_maps(maps: np.ndarray, name: str) -> Figure:
 
 def draw_grad_cam(image: np.ndarray, cam: np.ndarray) -> Figure:
   """Draws a patch, and again with the evidence for the nodule class over it."""
-  fig, panels = _panels(1, 2, 2.6)
+  fig, panels = _panels(2, width=5.2, height=2.6)
   for panel, title in zip(panels, ('patch', 'evidence for nodule')):
     plots.show_patch(panel, image)
     panel.set_title(title, fontsize=9)
@@ -142,10 +147,12 @@ def _grid(
   tiles = np.full((rows * columns, height + 1, width + 1), np.nan, np.float32)
   tiles[:count, :height, :width] = images / np.maximum(top, 1e-9)
   sheet = tiles.reshape(rows, columns, height + 1, width + 1).transpose(0, 2, 1, 3)
-  fig, panels = _panels(1, 1, 1.0)
-  fig.set_size_inches(columns, rows + 0.35)
+  sheet = sheet.reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1]
+  fig, panels = _panels(
+    1, width=columns, height=columns * sheet.shape[0] / sheet.shape[1]
+  )
   panels[0].imshow(
-    sheet.reshape(rows * (height + 1), columns * (width + 1)),
+    sheet,
     cmap=cmap,
     vmin=vmin,
     vmax=1,
@@ -155,10 +162,16 @@ def _grid(
   return fig
 
 
-def _panels(rows: int, columns: int, side: float) -> tuple[Figure, np.ndarray]:
-  """Returns an empty figure and its axes, row by row."""
-  fig = Figure(figsize=(side * columns, side * rows + 0.35), layout='constrained')
-  panels = np.ravel(fig.subplots(rows, columns, squeeze=False))
+def _panels(columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+  """Returns a figure with axes side by side and room for their titles.
+
+  Args:
+    columns: how many axes.
+    width: of the figure, in inches.
+    height: of the axes, in inches.
+  """
+  fig = Figure(figsize=(width, height + 0.27), layout='constrained')
+  panels = np.ravel(fig.subplots(1, columns, squeeze=False))
   for panel in panels:
     panel.axis('off')
   return fig, panels

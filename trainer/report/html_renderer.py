@@ -61,7 +61,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; white-space:
 tbody tr:last-child td { border-bottom: 0; }
 thead th { color: var(--soft); font-weight: 500; vertical-align: bottom; }
 td small { display: block; font-size: 0.78rem; white-space: nowrap; }
-table.names td { text-align: left; overflow-wrap: anywhere; }
+table.names th, table.names td { text-align: left; overflow-wrap: anywhere; }
 table.names td:first-child { color: var(--soft); min-width: 8rem; white-space: normal; }
 .pictures { display: grid; gap: 0.9rem;
   grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr)); }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import functools
 import pathlib
 
@@ -10,6 +11,8 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from luna_tfds import atomic_files
+from luna_tfds import records as records_lib
+from luna_tfds.hounsfield import WINDOW_HU
 from luna_tfds.text_format import count_text
 from model.metrics.classification import LONG_METRIC_LABELS
 from model.metrics.classification import METRIC_LABELS
@@ -21,7 +24,7 @@ from trainer.evaluation import subgroups
 from trainer.evaluation.measurement import Measurement
 from trainer.evaluation.steps import Evaluation
 from trainer.evaluation.steps import EvaluationMetrics
-from trainer.pictures import colors
+from trainer.pictures import figures
 from trainer.pictures import network_pictures
 from trainer.pictures import plots
 from trainer.report import formatting
@@ -88,7 +91,7 @@ def _notices(metrics: EvaluationMetrics) -> list[str]:
   measured = metrics.measurement
   records, nodules = measured.metrics.records, measured.metrics.nodules
   notices = []
-  if metrics.dataset.startswith('luna16_patches/article'):
+  if metrics.dataset.startswith(f'{records_lib.DATASET_NAME}/article/'):
     notices.append(_OPTIMISTIC)
   if metrics.records_trained_on:
     notices.append(
@@ -136,7 +139,7 @@ def _metrics(metrics: EvaluationMetrics) -> html.Section:
 
 def _interval_in_words(bounds: Interval | None) -> str:
   text = formatting.interval(bounds)
-  return f'95 %: {text}' if text else ''
+  return f'95 % CI: {text}' if text else ''
 
 
 def _curves(evaluation: Evaluation, folder: pathlib.Path) -> html.Section:
@@ -144,26 +147,32 @@ def _curves(evaluation: Evaluation, folder: pathlib.Path) -> html.Section:
   labels, probabilities = records.label, records.probability
   counts = evaluation.metrics.measurement.metrics.confusion_matrix
   drawings: dict[str, tuple[Callable[[], Figure], str]] = {
-    'confusion_matrix': (lambda: plots.confusion_matrix(counts), 'Confusion matrix')
+    'confusion_matrix': (
+      lambda: plots.confusion_matrix(counts),
+      'Confusion matrix: the number of records, and their share of the true class',
+    )
   }
   if records.has_both_classes:
     drawings |= {
-      'roc': (lambda: plots.roc(labels, probabilities, ARTICLE), 'ROC curve'),
+      'roc': (
+        lambda: plots.roc(labels, probabilities, ARTICLE),
+        'ROC curve; dotted: random guessing',
+      ),
       'precision_recall': (
         lambda: plots.precision_recall(labels, probabilities, ARTICLE),
-        'Precision and recall',
+        'Precision-recall curve; dotted: random guessing',
       ),
       'reliability': (
         lambda: plots.reliability(labels, probabilities),
-        'Calibration: of the records with probability p a share p should be nodules; '
-        'the area of a dot grows with the number of its records',
+        'Reliability diagram; dotted: perfect calibration. The area of a dot grows with '
+        'the number of its records',
       ),
     }
   pictures = [
     _picture(draw, folder / f'{name}.png', caption)
     for name, (draw, caption) in drawings.items()
   ]
-  return html.Section('Curves', pictures=pictures)
+  return html.Section('Confusion matrix and curves', pictures=pictures)
 
 
 def _targets(measured: Measurement) -> list[html.Section]:
@@ -196,9 +205,14 @@ def _subgroups(measured: Measurement, folder: pathlib.Path) -> list[html.Section
     sections.append(_by_diameter(measured.by_diameter, folder))
   names = subgroups.GROUP_METRICS
   header = ('records', 'scans', 'nodules', *(METRIC_LABELS[name] for name in names))
-  for title, first, rows in (
-    ('By slice thickness', 'slice thickness', measured.by_slice_thickness),
-    ('By subset', 'subset', measured.by_subset),
+  for title, text, first, rows in (
+    (
+      'By slice thickness',
+      'The distance between the slices of the scan.',
+      'slice thickness',
+      measured.by_slice_thickness,
+    ),
+    ('By subset', '', 'subset', measured.by_subset),
   ):
     # A single row repeats the metrics above.
     if len(rows) > 1:
@@ -212,7 +226,7 @@ def _subgroups(measured: Measurement, folder: pathlib.Path) -> list[html.Section
         )
         for row in rows
       ]
-      sections.append(html.Section(title, '', (first, *header), table))
+      sections.append(html.Section(title, text, (first, *header), table))
   return sections
 
 
@@ -242,7 +256,7 @@ def _by_diameter(
       'share of nodules found',
     ),
     folder / 'by_diameter.png',
-    'Nodules found by their diameter, with 95 % intervals',
+    'Share of nodules found, by diameter, with 95 % intervals',
   )
   return html.Section(
     'By diameter',
@@ -277,13 +291,14 @@ def _examples(
       continue
     some = images[examples.slots(group)]
     captions = [f'{records.probability[i]:.3f}' for i in group.positions]
-    plots.save(plots.mosaic(some, captions), folder / f'{group.file_stem}.png')
+    figures.save(plots.mosaic(some, captions), folder / f'{group.file_stem}.png')
     heading = f'{group.name}: {len(group.positions)} of {group.total}'
     tiles.append(
       (heading, [_tile(records, i, img) for i, img in zip(group.positions, some)])
     )
   text = (
-    'The most confident first, in the HU window; of stacks and cubes the middle slice.'
+    f'The most confident first, windowed to {WINDOW_HU[0]} … {WINDOW_HU[1]} HU; of '
+    'stacks and cubes the middle slice is shown.'
   )
   if not examples.has_errors:
     text = f'There are no errors. {text}'
@@ -319,14 +334,11 @@ def _network(
   records = evaluation.scored.records
   model = evaluation.scored.runs[0].model.keras_model
   image = images[examples.slot(examples.most_probable)]
-  with plots.theme(colors.LIGHT):
-    uris = {
-      name: plots.save(figure, folder / f'{name}.png')
-      for name, figure in network_pictures.draw_all(model, image).items()
-    }
   pictures = [
-    html.Picture(uri, name.replace('_', ' ').capitalize(), wide=True)
-    for name, uri in uris.items()
+    dataclasses.replace(
+      _picture(draw, folder / f'{name}.png', _network_caption(name)), wide=True
+    )
+    for name, draw in network_pictures.all_pictures(model, image).items()
   ]
   where = f'candidate {records.candidate_id[examples.most_probable]}'
   if records.scans_known:
@@ -339,17 +351,30 @@ def _network(
   return html.Section('What the network computes', text, pictures=pictures)
 
 
+def _network_caption(name: str) -> str:
+  if name == 'filters':
+    return (
+      'Filters of the first layer, each scaled to its largest weight; red: positive, '
+      'blue: negative'
+    )
+  if name == 'grad_cam':
+    return 'Grad-CAM evidence for the nodule class'
+  layer = name.removeprefix('features_')
+  return f'Output of {layer}, each map scaled to its maximum'
+
+
 def _training(evaluation: Evaluation, folder: pathlib.Path) -> list[html.Section]:
   history = evaluation.scored.runs[0].workdir.read_history()
   if not history:
     return []
   pictures = [
     _picture(
-      functools.partial(plots.training_curve, history, name),
+      functools.partial(plots.training_curve, history, name, label),
       folder / f'training_{name}.png',
-      f'{title} over epochs; in training, of the balanced, augmented batches',
+      f'{label[0].upper()}{label[1:]} of each epoch; training: of the balanced, '
+      'augmented batches',
     )
-    for name, title in (('loss', 'Loss'), ('pr_auc', METRIC_LABELS['pr_auc']))
+    for name, label in (('loss', 'loss'), ('pr_auc', METRIC_LABELS['pr_auc']))
   ]
   return [html.Section('Training', pictures=pictures)]
 
@@ -358,7 +383,13 @@ def _configuration(evaluation: Evaluation) -> html.Section:
   runs = evaluation.scored.runs
   flat = workdir_lib.flatten(atomic_files.read_json(runs[0].workdir.config))
   rows: list[Sequence[html.Cell]] = [('workdir', str(run.workdir.path)) for run in runs]
-  rows += [(name.removeprefix('config.'), str(value)) for name, value in flat.items()]
+  rows += [
+    (
+      name.removeprefix('config.'),
+      formatting.DASH if value in (None, '') else str(value),
+    )
+    for name, value in flat.items()
+  ]
   return html.Section(
     'Configuration', header=('setting', 'value'), rows=rows, names=True
   )
@@ -367,5 +398,5 @@ def _configuration(evaluation: Evaluation) -> html.Section:
 def _picture(
   draw: Callable[[], Figure], path: pathlib.Path, caption: str
 ) -> html.Picture:
-  light, dark = plots.save_themed(draw, path)
+  light, dark = figures.save_themed(draw, path)
   return html.Picture(light, caption, dark_uri=dark)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from luna_tfds import cli
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import count_text
 
 _MAX_BATCH_SIZE = 256
 
@@ -68,6 +68,6 @@ def divisible_batch_size(
     if rest == 0 or rest >= replicas:
       return size
   raise UsageError(
-    f'{cli.count_noun(num_records, "validation record")} cannot be divided among '
+    f'{count_text(num_records, "validation record")} cannot be divided among '
     f'{replicas} devices; give a larger --validation_split'
   )

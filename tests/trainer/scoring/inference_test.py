@@ -40,7 +40,9 @@ def test_a_saved_model_is_loaded(small_model, images, tmp_path):
 def test_a_damaged_model_is_refused(tmp_path):
   path = tmp_path / 'model.keras'
   path.write_bytes(b'PK no archive')
-  with pytest.raises(UsageError, match=r'model\.keras: cannot be loaded.*train it again'):
+  with pytest.raises(
+    UsageError, match=r'model\.keras: cannot be loaded.*train it again'
+  ):
     inference.load_model(path)
 
 

@@ -42,7 +42,9 @@ def test_a_written_point_is_read_again(tmp_path):
 def test_a_file_of_another_version_is_refused(text, tmp_path):
   path = tmp_path / 'operating_point.json'
   path.write_text(text)
-  with pytest.raises(UsageError, match=r'operating_point\.json: was written by another'):
+  with pytest.raises(
+    UsageError, match=r'operating_point\.json: was written by another'
+  ):
     OperatingPoint.read(path)
 
 

@@ -1,0 +1,69 @@
+"""The plot of a FROC curve; apart from the other plots, as it needs no scikit-learn."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+import numpy as np
+
+from model.metrics import froc
+from trainer.pictures import colors
+from trainer.pictures import figures
+
+
+def draw_froc_curve(
+  curve: froc.FrocCurve, band: froc.ConfidenceBand | None, resamples: int, result: str
+) -> Figure:
+  """Draws a FROC curve from 1/8 to 8 false positives per scan, as LUNA16 shows it.
+
+  Args:
+    curve: to draw.
+    band: its confidence band; None for none.
+    resamples: from which the band was computed.
+    result: for the title, e.g. the CPM.
+  """
+  points = froc.FPS_PER_SCAN
+  with figures.theme(colors.LIGHT):
+    figure, axes = figures.new_figure(width=7, height=5)
+    if band:
+      axes.fill_between(
+        band.curve.fps_per_scan,
+        band.curve.lower,
+        band.curve.upper,
+        color=figures.MODEL_COLOR,
+        alpha=0.2,
+        lw=0,
+        label=f'95 % confidence band ({resamples} resamples)',
+      )
+    fps_per_scan, sensitivity = _points_on_log_axis(curve)
+    axes.plot(fps_per_scan, sensitivity, color=figures.MODEL_COLOR, label='FROC')
+    axes.plot(
+      points,
+      curve.sensitivity_at(points),
+      'o',
+      c=figures.MODEL_COLOR,
+      ms=4,
+      clip_on=False,
+    )
+    axes.set_xscale('log', base=2)
+    axes.set_xticks(points, [f'{point:g}' for point in points])
+    axes.set_xlim(points[0], points[-1])
+    axes.set_yticks(np.linspace(0, 1, 11))
+    axes.set_ylim(0, 1.02)
+    axes.grid(lw=0.5, alpha=0.6)
+    axes.set_xlabel('Average number of false positives per scan')
+    axes.set_ylabel('Sensitivity')
+    axes.set_title(f'FROC performance: {result}')
+    axes.legend(loc='lower right')
+    return figure
+
+
+def _points_on_log_axis(curve: froc.FrocCurve) -> tuple[np.ndarray, np.ndarray]:
+  """Adds points between those of the curve: straight lines bend on a log axis."""
+  points = froc.FPS_PER_SCAN
+  between = np.geomspace(points[0], points[-1], 500)
+  fps_per_scan = np.append(curve.fps_per_scan, between)
+  sensitivity = np.append(curve.sensitivity, curve.sensitivity_at(between))
+  # The sort is stable: where the curve rises vertically its own points stay in order.
+  order = np.argsort(fps_per_scan, kind='stable')
+  order = order[fps_per_scan[order] >= points[0]]
+  return fps_per_scan[order], sensitivity[order]
