@@ -66,13 +66,15 @@ def main(unused: list[str]) -> None:
   )
   for warning in result.warnings:
     print(f'luna16-froc: warning: {warning}', file=sys.stderr)
-  from trainer.pictures import figures
   from trainer.pictures import froc_plot
 
-  figure = froc_plot.draw_froc_curve(
-    result.curve, result.band, resampling.resamples, str(result)
+  froc_plot.save_froc_curve(
+    result.curve,
+    result.band,
+    resampling.resamples,
+    str(result),
+    output_dir / 'froc.png',
   )
-  figures.save(figure, output_dir / 'froc.png')
   froc_submission.write_result(result, output_dir)
   counts = result.counts
   print(

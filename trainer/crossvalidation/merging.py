@@ -18,7 +18,6 @@ from model.metrics.resampling import Resampling
 from trainer.crossvalidation import folds as folds_lib
 from trainer.crossvalidation.folds import FoldPlan
 from trainer.evaluation import measurement
-from trainer.pictures import figures
 from trainer.pictures import froc_plot
 from trainer.report import formatting
 from trainer.scoring import froc_submission
@@ -116,10 +115,9 @@ def merge(
       resampling,
     )
     froc_submission.write_result(froc, workdir)
-    figure = froc_plot.draw_froc_curve(
-      froc.curve, froc.band, resampling.resamples, str(froc)
+    froc_plot.save_froc_curve(
+      froc.curve, froc.band, resampling.resamples, str(froc), workdir / 'froc.png'
     )
-    figures.save(figure, workdir / 'froc.png')
   merged = MergedFolds(
     plans=tuple(plans),
     fold_metrics=tuple(atomic_files.read_json(plan.metrics_file) for plan in plans),

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from trainer.pictures import colors
 
 # Places in the colour cycle of a theme: the model, the article, curves for comparison.
+# Matplotlib looks the colour up when the figure is saved: save it in the theme too.
 MODEL_COLOR, ARTICLE_COLOR, MUTED_COLOR = 'C0', 'C1', 'C2'
 
 _DPI = 130

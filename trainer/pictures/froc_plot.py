@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import pathlib
+
 from matplotlib.figure import Figure
 import numpy as np
 
 from model.metrics import froc
 from trainer.pictures import colors
 from trainer.pictures import figures
+
+
+def save_froc_curve(
+  curve: froc.FrocCurve,
+  band: froc.ConfidenceBand | None,
+  resamples: int,
+  result: str,
+  path: pathlib.Path,
+) -> None:
+  """Writes the PNG of `draw_froc_curve`, in the colours of a light page."""
+  with figures.theme(colors.LIGHT):
+    figures.save(draw_froc_curve(curve, band, resamples, result), path)
 
 
 def draw_froc_curve(
@@ -22,39 +36,38 @@ def draw_froc_curve(
     result: for the title, e.g. the CPM.
   """
   points = froc.FPS_PER_SCAN
-  with figures.theme(colors.LIGHT):
-    figure, axes = figures.new_figure(width=7, height=5)
-    if band:
-      axes.fill_between(
-        band.curve.fps_per_scan,
-        band.curve.lower,
-        band.curve.upper,
-        color=figures.MODEL_COLOR,
-        alpha=0.2,
-        lw=0,
-        label=f'95 % confidence band ({resamples} resamples)',
-      )
-    fps_per_scan, sensitivity = _points_on_log_axis(curve)
-    axes.plot(fps_per_scan, sensitivity, color=figures.MODEL_COLOR, label='FROC')
-    axes.plot(
-      points,
-      curve.sensitivity_at(points),
-      'o',
-      c=figures.MODEL_COLOR,
-      ms=4,
-      clip_on=False,
+  figure, axes = figures.new_figure(width=7, height=5)
+  if band:
+    axes.fill_between(
+      band.curve.fps_per_scan,
+      band.curve.lower,
+      band.curve.upper,
+      color=figures.MODEL_COLOR,
+      alpha=0.2,
+      lw=0,
+      label=f'95 % confidence band ({resamples} resamples)',
     )
-    axes.set_xscale('log', base=2)
-    axes.set_xticks(points, [f'{point:g}' for point in points])
-    axes.set_xlim(points[0], points[-1])
-    axes.set_yticks(np.linspace(0, 1, 11))
-    axes.set_ylim(0, 1.02)
-    axes.grid(lw=0.5, alpha=0.6)
-    axes.set_xlabel('Average number of false positives per scan')
-    axes.set_ylabel('Sensitivity')
-    axes.set_title(f'FROC performance: {result}')
-    axes.legend(loc='lower right')
-    return figure
+  fps_per_scan, sensitivity = _points_on_log_axis(curve)
+  axes.plot(fps_per_scan, sensitivity, color=figures.MODEL_COLOR, label='FROC')
+  axes.plot(
+    points,
+    curve.sensitivity_at(points),
+    'o',
+    c=figures.MODEL_COLOR,
+    ms=4,
+    clip_on=False,
+  )
+  axes.set_xscale('log', base=2)
+  axes.set_xticks(points, [f'{point:g}' for point in points])
+  axes.set_xlim(points[0], points[-1])
+  axes.set_yticks(np.linspace(0, 1, 11))
+  axes.set_ylim(0, 1.02)
+  axes.grid(lw=0.5, alpha=0.6)
+  axes.set_xlabel('Average number of false positives per scan')
+  axes.set_ylabel('Sensitivity')
+  axes.set_title(f'FROC performance: {result}')
+  axes.legend(loc='lower right')
+  return figure
 
 
 def _points_on_log_axis(curve: froc.FrocCurve) -> tuple[np.ndarray, np.ndarray]:
