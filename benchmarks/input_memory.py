@@ -71,21 +71,24 @@ def _made_apart(folder: pathlib.Path, count: int):
 def _peak_mb(source, options: argparse.Namespace) -> float:
   import keras
 
+  from luna_tfds.hounsfield import WINDOW_HU
   from model.networks import registry
-  from trainer.data import augment
+  from trainer import config as config_lib
+  from trainer.data import balance
   from trainer.data import input_pipeline
 
-  config = input_pipeline.InputConfig(
+  config = config_lib.InputConfig(
     balance=options.balance,
-    augment=augment.RECIPES['article'],
+    augment=config_lib.AUGMENTATIONS['article'],
     memory_budget_mb=options.memory_budget_mb,
   )
   assert source.num_bytes > options.memory_budget_mb * 2**20, 'give more --records'
-  network = registry.build('article_cnn', source.image_shape)
+  network = registry.build('article_cnn', source.image_shape, WINDOW_HU)
   network.compile(
     optimizer='adam', loss=keras.losses.BinaryCrossentropy(from_logits=True)
   )
-  batches = input_pipeline.train_batches(source, config, steps_per_epoch=30)
+  plan = balance.plan_balance(source, config)
+  batches = input_pipeline.train_batches(source, config, plan, steps_per_epoch=30)
   for image, label in batches.take(options.steps):
     network.train_on_batch(image, label)
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

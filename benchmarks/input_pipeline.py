@@ -6,8 +6,8 @@
 (a) raw: tf.data.TFRecordDataset over the files, in batches of 512, nothing parsed;
     raw_blocks: the same read four files at a time, as this pipeline does;
 (b) files_*: this pipeline with a memory budget of a quarter of the records, so that it
-    streams them; memory_*: with a budget that holds them. Balanced; with quarter turns;
-    with all augmentations (`standard`);
+    streams them; memory_*: with a budget that holds them. Balanced; with flips and
+    rotations by 90 degrees (`turns`); with all augmentations (`standard`);
 (c) tfdata_*: tf.data's `rejection_resample` and per-example ops;
 (d) numpy_*: an HDF5 read into RAM, indices shuffled by NumPy, per-image SciPy ops;
 (e) torch_*: a PyTorch DataLoader over the same patches in RAM with a worker a core, a
@@ -73,9 +73,9 @@ def make_records(folder: pathlib.Path, count: int, shards: int = 16, ratio: int 
   encoder = records.RecordEncoder(_SHAPE)
   rng = np.random.default_rng(0)
   noise = rng.integers(-1000, 400, (64, *_SHAPE)).astype(np.int16)
-  pieces, positives = [], 0
+  slices, positives = [], 0
   for shard, numbers in enumerate(np.array_split(np.arange(count), shards)):
-    path = folder / f'made-train.tfrecord-{shard:05d}-of-{shards:05d}'
+    path = folder / records.shard_name('train', shard, shards)
     labels = rng.random(len(numbers)) < 1 / (ratio + 1)
     uid = f'1.3.6.1.4.1.14519.5.2.1.6279.6001.{10**29 + shard}'
     tfrecord.write_tfrecords(
@@ -85,11 +85,11 @@ def make_records(folder: pathlib.Path, count: int, shards: int = 16, ratio: int 
         for n, y in zip(numbers, labels)
       ),
     )
-    pieces.append(split_source.Piece(str(path), 0, len(numbers)))
+    slices.append(split_source.ShardSlice(str(path), 0, len(numbers)))
     positives += int(labels.sum())
-  return split_source.Source(
+  return split_source.SplitSource(
     split='train',
-    pieces=tuple(pieces),
+    slices=tuple(slices),
     image_shape=_SHAPE,
     label_counts=(count - positives, positives),
     num_bytes=count * records.record_bytes(_SHAPE),
@@ -100,20 +100,21 @@ def make_records(folder: pathlib.Path, count: int, shards: int = 16, ratio: int 
 def _source(options: argparse.Namespace, folder: pathlib.Path):
   if not options.dataset:
     return make_records(folder, options.records)
-  from trainer.data import split_source
+  from trainer.data import dataset
 
-  builder = split_source.open_builder(options.data_dir, options.dataset)
-  return split_source.open_source(builder, options.split)
+  opened = dataset.open_dataset(options.data_dir, options.dataset)
+  return opened.open_split(options.split)
 
 
 def _measure(source, options: argparse.Namespace, folder: pathlib.Path) -> dict:
-  from trainer.data import input_pipeline
+  from trainer import config as config_lib
+  from trainer.data import balance
 
   images, labels = _load(source)
   hdf5 = _write_hdf5(images, labels, folder)
   ways = {**_own_ways(source), **_tfdata_ways(source), **_numpy_ways(images, labels)}
-  own = input_pipeline.InputConfig(batch_size=_BATCH, balance='rejection')
-  amplification = input_pipeline.plan_balance(source, own).amplification
+  own = config_lib.InputConfig(batch_size=_BATCH, balance='rejection')
+  reads_per_kept_record = balance.plan_balance(source, own).reads_per_kept_record
   best: dict[str, float] = {}
   for _ in range(options.rounds):
     for name, make in ways.items():
@@ -127,14 +128,14 @@ def _measure(source, options: argparse.Namespace, folder: pathlib.Path) -> dict:
     print('torch is not installed: the DataLoader is left out', file=sys.stderr)
   reads = {
     name: rate
-    * (amplification if name.startswith(('files', 'memory', 'tfdata')) else 1)
+    * (reads_per_kept_record if name.startswith(('files', 'memory', 'tfdata')) else 1)
     for name, rate in best.items()
   }
   return {
     'cores': len(os.sched_getaffinity(0)),
     'records': source.num_records,
     'label_counts': source.label_counts,
-    'amplification': amplification,
+    'reads_per_kept_record': reads_per_kept_record,
     'out_per_sec': best,
     'in_per_sec': reads,
   }
@@ -155,20 +156,22 @@ def _rate(batches, secs: float) -> float:
 def _own_ways(source) -> dict:
   import tensorflow as tf
 
-  from trainer.data import augment
+  from trainer import config as config_lib
+  from trainer.data import balance
   from trainer.data import input_pipeline
 
-  paths = [piece.path for piece in source.pieces]
+  paths = [item.path for item in source.slices]
   quarter = max(source.num_bytes // 4 // 2**20, 1)
 
   def ours(recipe, budget):
-    config = input_pipeline.InputConfig(
+    config = config_lib.InputConfig(
       batch_size=_BATCH,
       balance='rejection',
-      augment=augment.RECIPES[recipe],
+      augment=config_lib.AUGMENTATIONS[recipe],
       memory_budget_mb=budget,
     )
-    return input_pipeline.train_batches(source, config, announce=False)
+    plan = balance.plan_balance(source, config)
+    return input_pipeline.train_batches(source, config, plan)
 
   def blocks():
     files = tf.data.Dataset.from_tensor_slices(paths).repeat()
@@ -183,7 +186,11 @@ def _own_ways(source) -> dict:
     'raw_blocks': blocks,
   }
   for regime, budget in (('files', quarter), ('memory', source.num_bytes // 2**20 + 1)):
-    for way, recipe in (('balanced', 'none'), ('turns', 'turns'), ('all', 'standard')):
+    for way, recipe in (
+      ('balanced', 'none'),
+      ('turns', 'flips_and_rot90'),
+      ('all', 'standard'),
+    ):
       ways[f'{regime}_{way}'] = lambda recipe=recipe, budget=budget: ours(
         recipe, budget
       )
@@ -195,9 +202,10 @@ def _tfdata_ways(source) -> dict:
   import tensorflow as tf
 
   from luna_tfds import records
+  from trainer import config as config_lib
   from trainer.data import augment
 
-  paths = [piece.path for piece in source.pieces]
+  paths = [item.path for item in source.slices]
   prior = [1 - source.prior, source.prior]
 
   def parse(serialized):
@@ -208,7 +216,7 @@ def _tfdata_ways(source) -> dict:
     def vary(number, example):
       image, label = example[1]
       image = augment.augment(
-        image[tf.newaxis], augment.RECIPES[recipe], tf.stack([0, number])
+        image[tf.newaxis], config_lib.AUGMENTATIONS[recipe], tf.stack([0, number])
       )
       return image[0], label
 
@@ -225,7 +233,7 @@ def _tfdata_ways(source) -> dict:
 
   return {
     'tfdata_balanced': lambda: make('none'),
-    'tfdata_turns': lambda: make('turns'),
+    'tfdata_turns': lambda: make('flips_and_rot90'),
     'tfdata_all': lambda: make('standard'),
   }
 

@@ -1,6 +1,6 @@
 """Measures which share of a training step is spent waiting for input.
 
-    python benchmarks/train_step.py --model=article_cnn --augment=article_turned
+    python benchmarks/train_step.py --model=article_cnn --augment=article_rot90
 
 In each regime of the input: split held in memory, and streamed from files. Waiting is the
 time until the next batch is there; the rest of the step is Keras's. `slowdown` compares a
@@ -28,7 +28,7 @@ def main() -> None:
   """Trains some steps in each regime and prints the shares."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--model', default='article_cnn')
-  parser.add_argument('--augment', default='article_turned')
+  parser.add_argument('--augment', default='article_rot90')
   parser.add_argument('--batch_size', type=int, default=96)
   parser.add_argument('--records', type=int, default=36_000)
   parser.add_argument('--steps', type=int, default=60)
@@ -49,24 +49,27 @@ def main() -> None:
 def _measure(source, options: argparse.Namespace) -> dict:
   import keras
 
+  from luna_tfds.hounsfield import WINDOW_HU
   from model.networks import registry
-  from trainer.data import augment
+  from trainer import config as config_lib
+  from trainer.data import balance
   from trainer.data import input_pipeline
 
-  network = registry.build(options.model, source.image_shape)
+  network = registry.build(options.model, source.image_shape, WINDOW_HU)
   network.compile(
     optimizer='adam', loss=keras.losses.BinaryCrossentropy(from_logits=True)
   )
   megabytes = source.num_bytes // 2**20 + 1
   results = {}
   for regime, budget in (('memory', megabytes), ('files', max(megabytes // 4, 1))):
-    config = input_pipeline.InputConfig(
+    config = config_lib.InputConfig(
       batch_size=options.batch_size,
       balance='rejection',
-      augment=augment.RECIPES[options.augment],
+      augment=config_lib.AUGMENTATIONS[options.augment],
       memory_budget_mb=budget,
     )
-    batches = iter(input_pipeline.train_batches(source, config, announce=False))
+    plan = balance.plan_balance(source, config)
+    batches = iter(input_pipeline.train_batches(source, config, plan))
     step, wait = _steps(network, batches, options.steps)
     del batches
     same = itertools.repeat(
