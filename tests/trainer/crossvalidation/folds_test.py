@@ -1,0 +1,197 @@
+import dataclasses
+import types
+
+import fake_scores
+import numpy as np
+import pytest
+
+from luna_tfds import cores
+from luna_tfds.errors import JobError
+from luna_tfds.errors import UsageError
+from model.metrics.resampling import Resampling
+from trainer import config as config_lib
+from trainer import train
+from trainer import train_flags
+from trainer.crossvalidation import folds as folds_lib
+
+ALL = 'luna16_patches/axial_50px_all'
+PART = 'luna16_patches/axial_50px'
+
+
+@pytest.fixture
+def make_plans(data_dir, tmp_path):
+  """Returns a function: epochs, dataset and so on -> plans of the folds 1, 2 and 4."""
+
+  def make(epochs=1, dataset=ALL, numbers=(1, 2, 4), test_dataset=None):
+    config = config_lib.TrainConfig(
+      dataset=dataset,
+      data_dir=str(data_dir),
+      model='article_cnn',
+      recipe=config_lib.Recipe(epochs=epochs, steps_per_epoch=2),
+      input=config_lib.InputConfig(
+        batch_size=8, augment=config_lib.AUGMENTATIONS['article_rot90']
+      ),
+      tta=True,
+    )
+    return folds_lib.plan_folds(config, tmp_path, numbers, test_dataset)
+
+  return make
+
+
+def test_each_fold_has_its_splits(make_plans, tmp_path):
+  split_of = [f'train[{k}shard:{k + 1}shard]' for k in range(8)]
+  split_of += ['validation[0shard:1shard]', 'test[0shard:1shard]']
+  plans = make_plans(numbers=(0, 3))
+  for plan, number, validation in zip(plans, (0, 3), (9, 2)):
+    assert plan.number == number
+    assert plan.path == tmp_path / f'fold{number}'
+    assert plan.test_split == split_of[number]
+    assert plan.config.validation_split == split_of[validation]
+    rest = [s for k, s in enumerate(split_of) if k not in (number, validation)]
+    assert plan.config.train_split.split('+') == rest
+
+
+def test_another_dataset_is_tested_on_its_own_shards(make_plans):
+  (plan,) = make_plans(dataset=PART, numbers=[1], test_dataset=ALL)
+  assert plan.config.dataset == PART
+  assert plan.test_dataset.name == f'{ALL}/1.0.0'
+  assert plan.test_dataset_argument == ALL
+  assert plan.train_fingerprint != plan.test_dataset.metadata.fingerprint
+  (plan,) = make_plans(dataset=PART, numbers=[1])
+  assert plan.test_dataset.name == f'{PART}/1.0.0'
+  assert plan.test_dataset_argument == PART
+
+
+@pytest.fixture(scope='module')
+def three_subsets(download, extract, tmp_path_factory):
+  """The folder of a dataset with the subsets 0, 1 and 9 alone."""
+  folder = tmp_path_factory.mktemp('three')
+  code = extract(download.folder, folder, '--config=axial_50px_all', '--subsets=0,1,9')
+  assert code == 0
+  (info,) = folder.rglob('dataset_info.json')
+  return str(info.parent)
+
+
+@pytest.mark.parametrize(
+  ('number', 'message'),
+  [
+    (2, 'fold 2 needs subset 2'),
+    (5, 'fold 5 needs subset'),
+    (9, 'fold 9 needs subset 8 for its validation split'),
+  ],
+)
+def test_a_missing_subset_is_named(three_subsets, make_plans, number, message):
+  with pytest.raises(UsageError, match=f'{message}.*--folds'):
+    make_plans(dataset=three_subsets, numbers=[0, number])
+
+
+def test_folds_whose_subsets_are_there_are_planned(three_subsets, make_plans):
+  plans = make_plans(dataset=three_subsets, numbers=[0, 1])
+  assert [plan.number for plan in plans] == [0, 1]
+
+
+def test_parallel_folds_share_the_cores(make_plans, monkeypatch):
+  started = []
+
+  def pretend(command, env, **unused):
+    started.append((command, env))
+    return types.SimpleNamespace(returncode=0)
+
+  monkeypatch.setattr(folds_lib.subprocess, 'run', pretend)
+  monkeypatch.setattr(cores, 'num_usable_cores', lambda: 7)
+  plans = make_plans()
+  arguments = [
+    f'--data_dir={plans[0].config.data_dir}',
+    f'--dataset={ALL}',
+    '--model=article_cnn',
+    '--epochs=1',
+    '--steps_per_epoch=2',
+    '--batch_size=8',
+    '--tta',
+  ]
+  folds_lib.train_folds(plans, 3, arguments)
+  assert len(started) == 3
+  for command, environment in started:
+    assert command[1:3] == ['-m', 'trainer.train']
+    # The flags of the process give the config of the plan.
+    train.FLAGS(['luna16-train', *command[3:]])
+    (plan,) = (p for p in plans if f'--workdir={p.path}' in command)
+    assert train_flags.config_from_flags(train.FLAGS) == plan.config
+    for name in ('OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS'):
+      assert environment[name] == '2'
+  # They count as trained.
+  folds_lib.train_folds(plans, 3, arguments)
+  assert len(started) == 3
+
+
+@pytest.mark.parametrize(('code', 'error'), [(2, UsageError), (1, JobError)])
+def test_a_fold_that_fails_is_reported_with_its_log(
+  make_plans, monkeypatch, code, error
+):
+  def fail(command, stdout, **unused):
+    stdout.write('much\nluna16-train: error: no space\n')
+    stdout.flush()
+    return types.SimpleNamespace(returncode=code)
+
+  monkeypatch.setattr(folds_lib.subprocess, 'run', fail)
+  plans = make_plans()
+  with pytest.raises(error, match=r'fold 1 failed.*train\.log.*no space'):
+    folds_lib.train_folds(plans, 2, [])
+  assert all(plan.read_state() == {} for plan in plans)
+
+
+@pytest.fixture
+def trained_folds(monkeypatch):
+  """The folds that were trained, with their epochs; nothing is really trained."""
+  calls = []
+
+  def pretend(config, path):
+    path.mkdir(parents=True, exist_ok=True)
+    calls.append((path.name, config.recipe.epochs))
+    return ''
+
+  monkeypatch.setattr(folds_lib.run_lib, 'train', pretend)
+  return calls
+
+
+def test_a_fold_is_trained_once_and_again_when_made_longer(make_plans, trained_folds):
+  for _ in range(2):
+    plans = make_plans()
+    folds_lib.train_folds(plans, 1, [])
+    assert trained_folds == [('fold1', 1), ('fold2', 1), ('fold4', 1)]
+  state = plans[0].read_state()
+  plans[0].write_state(**state, scored=plans[0].scoring_settings(Resampling()))
+  longer = make_plans(epochs=2)
+  folds_lib.train_folds(longer, 1, [])
+  assert trained_folds[3:] == [('fold1', 2), ('fold2', 2), ('fold4', 2)]
+  # The scores are those of the shorter training.
+  assert 'scored' not in longer[0].read_state()
+
+
+def test_a_scored_fold_is_not_scored_again(make_plans, trained_folds, monkeypatch):
+  scored = []
+  monkeypatch.setattr(
+    folds_lib.trained_run, 'open_runs', lambda paths: scored.append(paths) or 1 / 0
+  )
+  plan = make_plans()[0]
+  folds_lib.train_folds([plan], 1, [])
+  resampling = Resampling(resamples=10)
+  settings = plan.scoring_settings(resampling)
+  plan.write_state(**plan.read_state(), scored=settings)
+  folds_lib.score_fold(plan, resampling)
+  assert scored == []
+  # With other intervals it is.
+  with pytest.raises(ZeroDivisionError):
+    folds_lib.score_fold(plan, dataclasses.replace(resampling, seed=1))
+  assert scored == [[str(plan.path)]]
+
+
+def test_scores_are_read_as_they_were_written(tmp_path):
+  records = fake_scores.random_records(0, count=20, subset=3)
+  predicted = records.probability > 0.5
+  folds_lib.write_scores(tmp_path / 'scores.npz', records, predicted)
+  found, found_predicted = folds_lib.read_scores(tmp_path / 'scores.npz')
+  for name, values in vars(records).items():
+    np.testing.assert_array_equal(getattr(found, name), values)
+    assert getattr(found, name).dtype == values.dtype
+  np.testing.assert_array_equal(found_predicted, predicted)

@@ -1,0 +1,232 @@
+"""Merges folds that no network has scored: their records are made at random."""
+
+import csv
+import dataclasses
+import json
+import math
+
+import fake_data
+import fake_scores
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from luna_tfds import atomic_files
+from model.metrics import classification
+from model.metrics.resampling import Resampling
+from trainer import config as config_lib
+from trainer.crossvalidation import folds as folds_lib
+from trainer.crossvalidation import merging
+from trainer.scoring import froc_submission
+
+NUMBERS = (2, 5, 7)
+FEW = Resampling(resamples=10)
+
+
+def make_fold(number):
+  """Makes 30 records of the three scans of a subset; some of them are nodules."""
+  rng = np.random.default_rng(number)
+  rows = []
+  for k in range(30):
+    label = int(k % 5 == 0)
+    rows.append(
+      {
+        'scan': f'scan{number}.{k % 3}',
+        'label': label,
+        'probability': rng.random() * 0.6 + 0.4 * label,
+        'subset': number,
+        # Far apart, so that no mark hits the nodule of another one.
+        'center_xyz_mm': (100.0 * k, 0.0, 0.0),
+      }
+    )
+  records = fake_scores.make_records(rows)
+  return records, records.probability >= 0.3 + 0.05 * number
+
+
+@pytest.fixture(scope='module')
+def fold_results():
+  return [make_fold(number) for number in NUMBERS]
+
+
+@pytest.fixture
+def plans(opened_dataset, fold_results, tmp_path):
+  """Plans of folds that are trained and scored, with their files."""
+  made = []
+  config = config_lib.TrainConfig(
+    dataset='luna16_patches/axial_50px_all',
+    data_dir='/data',
+    model='nodule_net',
+    recipe=config_lib.Recipe(),
+    input=config_lib.InputConfig(),
+  )
+  for number, (records, predicted) in zip(NUMBERS, fold_results):
+    plan = folds_lib.FoldPlan(
+      number=number,
+      config=config,
+      path=tmp_path / f'fold{number}',
+      train_fingerprint='f',
+      test_dataset=opened_dataset,
+      test_dataset_argument='luna16_patches/axial_50px_all',
+      test_split=f'train[{number}shard:{number + 1}shard]',
+    )
+    plan.path.mkdir()
+    folds_lib.write_scores(plan.scores_file, records, predicted)
+    metrics = classification.classification_metrics(
+      records.label, records.probability, predicted
+    )
+    fields = {**metrics.to_json(), 'by_subset': [], 'article': {}, 'split': 'train'}
+    atomic_files.write_json(plan.metrics_file, fields)
+    made.append(plan)
+  return made
+
+
+@pytest.fixture
+def reference(fold_results, tmp_path):
+  """The nodules are the records with label 1, and one that no record hits."""
+  nodules = [
+    (seriesuid, *center, 6.0)
+    for records, _ in fold_results
+    for seriesuid, center, label in zip(
+      records.seriesuid, records.center_xyz_mm.tolist(), records.label
+    )
+    if label
+  ]
+  nodules.append((nodules[0][0], -500.0, 0.0, 0.0, 6.0))
+  path = fake_data.write_findings(tmp_path / 'annotations.csv', nodules)
+  return froc_submission.read_reference(path, None, None)
+
+
+def joined(fold_results, name):
+  return np.concatenate([getattr(records, name) for records, _ in fold_results])
+
+
+def merge(plans, tmp_path, reference=None):
+  merged = merging.merge(plans, tmp_path, reference, FEW)
+  return merged, json.loads((tmp_path / 'crossval.json').read_text())
+
+
+def test_submission_holds_the_records_of_all_folds(plans, fold_results, tmp_path):
+  merge(plans, tmp_path)
+  with (tmp_path / 'submission.csv').open(newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert [row['seriesuid'] for row in rows] == joined(
+    fold_results, 'seriesuid'
+  ).tolist()
+  found = [[float(row[f'coord{axis}']) for axis in 'XYZ'] for row in rows]
+  assert found == joined(fold_results, 'center_xyz_mm').tolist()
+  np.testing.assert_allclose(
+    [float(row['probability']) for row in rows],
+    joined(fold_results, 'probability'),
+    rtol=1e-9,
+  )
+
+
+def test_pooled_metrics_are_those_of_all_records(plans, fold_results, tmp_path):
+  _, result = merge(plans, tmp_path)
+  pooled = result['pooled']
+  labels = joined(fold_results, 'label')
+  probabilities = joined(fold_results, 'probability')
+  # Each fold has a threshold of its own.
+  predicted = np.concatenate([predicted for _, predicted in fold_results])
+  assert (pooled['records'], pooled['nodules'], pooled['scans']) == (90, 18, 9)
+  assert pooled['roc_auc'] == pytest.approx(
+    sklearn_metrics.roc_auc_score(labels, probabilities)
+  )
+  assert pooled['f1'] == pytest.approx(sklearn_metrics.f1_score(labels, predicted))
+  assert pooled['confusion_matrix'] == {
+    'true_positives': np.sum(predicted & (labels == 1)),
+    'false_positives': np.sum(predicted & (labels == 0)),
+    'false_negatives': np.sum(~predicted & (labels == 1)),
+    'true_negatives': np.sum(~predicted & (labels == 0)),
+  }
+  assert [row['subset'] for row in pooled['by_subset']] == list(NUMBERS)
+  assert set(pooled['intervals']) == set(result['mean'])
+  assert pooled['bootstrap'] == dataclasses.asdict(FEW)
+
+
+def test_mean_and_standard_deviation_over_the_folds(plans, fold_results, tmp_path):
+  _, result = merge(plans, tmp_path)
+  recalls = [
+    sklearn_metrics.recall_score(records.label, predicted)
+    for records, predicted in fold_results
+  ]
+  briers = [
+    sklearn_metrics.brier_score_loss(records.label, records.probability)
+    for records, _ in fold_results
+  ]
+  for name, values in (('recall', recalls), ('brier', briers)):
+    mean = sum(values) / 3
+    variance = sum((value - mean) ** 2 for value in values) / 2
+    assert result['mean'][name] == pytest.approx(mean)
+    assert result['std'][name] == pytest.approx(math.sqrt(variance))
+
+
+def test_folds_are_listed_without_their_tables(plans, tmp_path):
+  _, result = merge(plans, tmp_path)
+  assert [fold['fold'] for fold in result['folds']] == list(NUMBERS)
+  for fold in result['folds']:
+    assert fold['records'] == 30
+    assert not {'by_subset', 'article'} & set(fold)
+  assert result['dataset'] == result['test_dataset'] == 'luna16_patches/axial_50px_all'
+  assert result['model'] == 'nodule_net'
+  assert result['warnings'] == []
+  assert 'froc' not in result
+  assert not (tmp_path / 'froc.json').exists()
+
+
+def test_undefined_metrics_are_left_out_of_the_mean(plans, tmp_path):
+  fields = atomic_files.read_json(plans[0].metrics_file)
+  atomic_files.write_json(plans[0].metrics_file, {**fields, 'recall': math.nan})
+  _, result = merge(plans, tmp_path)
+  others = [atomic_files.read_json(plan.metrics_file)['recall'] for plan in plans[1:]]
+  assert result['mean']['recall'] == pytest.approx(sum(others) / 2)
+  _, result = merge(plans[:1], tmp_path)
+  assert result['mean']['recall'] is None
+  assert result['std']['pr_auc'] is None  # of a single fold
+
+
+def test_froc_is_that_of_the_submission(plans, reference, fold_results, tmp_path):
+  merged, result = merge(plans, tmp_path, reference)
+  counts = merged.froc.counts
+  assert (counts.scans, counts.nodules) == (9, 19)
+  assert (counts.true_positives, counts.false_positives) == (18, 72)
+  assert result['froc'] == json.loads((tmp_path / 'froc.json').read_text())
+  # Between nine and ten false positives in nine scans the threshold is that of the tenth.
+  labels = joined(fold_results, 'label')
+  probabilities = joined(fold_results, 'probability')
+  tenth = np.sort(probabilities[labels == 0])[-10]
+  sensitivity = np.sum(probabilities[labels == 1] > tenth) / 19
+  assert 0.5 < sensitivity < 18 / 19
+  assert merged.froc.curve.sensitivity_at([9.5 / 9]) == pytest.approx(sensitivity)
+  (warning,) = result['warnings']
+  assert 'annotations_excluded is not given' in warning
+
+
+def test_a_dataset_with_a_part_of_the_negatives_is_warned_of(plans, data_dir, tmp_path):
+  from trainer.data import dataset as dataset_lib
+
+  part = dataset_lib.open_dataset(str(data_dir), 'luna16_patches/axial_50px')
+  plans = [dataclasses.replace(plan, test_dataset=part) for plan in plans]
+  _, result = merge(plans, tmp_path)
+  (warning,) = result['warnings']
+  assert 'luna16_patches/axial_50px/1.0.0 holds only a part of the negatives' in warning
+  assert '--test_dataset' in warning
+
+
+def test_table_of_the_folds(plans, reference, tmp_path):
+  merged, result = merge(plans, tmp_path, reference)
+  lines = merging.table(merged).splitlines()
+  assert lines[0].split()[:3] == ['fold', 'records', 'nodules']
+  names = [line.split()[0] for line in lines[1:7]]
+  assert names == ['2', '5', '7', 'mean', 'std', 'pooled']
+  assert lines[1].split()[1:3] == ['30', '6']
+  assert lines[6].split()[1:3] == ['90', '18']
+  columns = ('pr_auc', 'roc_auc', 'recall', 'precision', 'f1')
+  for line, fields in (
+    (lines[1], result['folds'][0]),
+    (lines[4], result['mean']),
+    (lines[5], result['std']),
+    (lines[6], result['pooled']),
+  ):
+    assert line.split()[-5:] == [f'{fields[name]:.4f}' for name in columns]
+  assert lines[-1] == f'  {merged.froc}'

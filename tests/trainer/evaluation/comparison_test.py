@@ -1,0 +1,127 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from luna_tfds.errors import UsageError
+from model.metrics.resampling import Resampling
+from trainer.evaluation import comparison
+from trainer.scoring.scored_records import ScoredRecords
+
+FEW = Resampling(resamples=10)
+EVERYTHING = 'train+validation+test'
+
+
+@pytest.fixture(scope='module')
+def first(evaluate_folders, trained):
+  return evaluate_folders(trained, split=EVERYTHING, rule='0.3')
+
+
+@pytest.fixture(scope='module')
+def second(evaluate_folders, other_trained):
+  return evaluate_folders(other_trained, split=EVERYTHING, rule='0.3')
+
+
+def test_differences_are_those_of_the_metrics(first, second):
+  found = comparison.compare(first, second, FEW)
+  assert list(found.metrics) == ['pr_auc', 'roc_auc', 'f1']
+  assert found.records == len(first.scored.records)
+  assert found.resampled_unit == 'scans'
+  for name, row in found.metrics.items():
+    a, b = (e.metrics.measurement.metrics.value(name) for e in (first, second))
+    assert (row.a, row.b) == (a, b)
+    assert row.difference.value == pytest.approx(a - b)
+    assert row.difference.interval.lower <= row.difference.interval.upper
+
+
+def test_a_model_does_not_differ_from_itself(first):
+  for row in comparison.compare(first, first, FEW).metrics.values():
+    interval = row.difference.interval
+    assert row.difference.value == interval.lower == interval.upper == 0
+
+
+def test_exchanged_models_have_the_opposite_differences(first, second):
+  forth = comparison.compare(first, second, FEW).metrics
+  back = comparison.compare(second, first, FEW).metrics
+  for name, row in forth.items():
+    assert row.difference.value == pytest.approx(-back[name].difference.value)
+    lower, upper = row.difference.interval.to_json()
+    other = back[name].difference.interval
+    assert (lower, upper) == pytest.approx((-other.upper, -other.lower))
+
+
+def test_records_in_another_order_are_compared_by_their_keys(first):
+  order = np.random.default_rng(0).permutation(len(first.scored.records))
+  shuffled = ScoredRecords(
+    **{name: values[order] for name, values in vars(first.scored.records).items()}
+  )
+  source = dataclasses.replace(first.scored.source, fingerprint='another')
+  other = dataclasses.replace(
+    first,
+    scored=dataclasses.replace(first.scored, records=shuffled, source=source),
+    decision=dataclasses.replace(
+      first.decision, predicted=first.decision.predicted[order]
+    ),
+  )
+  found = comparison.compare(first, other, FEW)
+  for row in found.metrics.values():
+    assert row.difference.value == 0
+    assert row.difference.interval.to_json() == [0, 0]
+
+
+def test_models_of_two_datasets_are_compared_on_one(
+  evaluate_folders, trained, trained_on_part
+):
+  a, b = (evaluate_folders(folder) for folder in (trained, trained_on_part))
+  found = comparison.compare(a, b, FEW)
+  assert found.records == len(a.scored.records)
+  assert found.workdirs == (str(trained), str(trained_on_part))
+
+
+def test_different_records_are_refused(first, evaluate_folders, trained):
+  other = evaluate_folders(trained, split='test')
+  source = dataclasses.replace(other.scored.source, fingerprint='another')
+  other = dataclasses.replace(
+    other, scored=dataclasses.replace(other.scored, source=source)
+  )
+  with pytest.raises(UsageError, match='compare models on the same candidates'):
+    comparison.compare(first, other, FEW)
+
+
+def test_compare_json(first, second):
+  fields = comparison.compare(first, second, FEW).to_json()
+  assert list(fields) == [
+    'a',
+    'b',
+    'dataset_a',
+    'dataset_b',
+    'split',
+    'records',
+    'resampled',
+    'resamples',
+    'seed',
+    'figures',
+  ]
+  for row in fields['figures'].values():
+    assert list(row) == ['a', 'b', 'difference', 'lower', 'upper']
+
+
+def test_table_has_a_line_for_each_metric(first, second, trained):
+  found = comparison.compare(first, second, FEW)
+  lines = comparison.table(found).splitlines()
+  assert lines[0] == f'a: {trained}'
+  assert lines[2].endswith('10 resamples of scans')
+  rows = [line.split() for line in lines[4:]]
+  assert [row[0] for row in rows] == ['PR', 'ROC', 'F1']
+  row = found.metrics['f1']
+  assert rows[2][1:4] == [
+    f'{row.a:.4f}',
+    f'{row.b:.4f}',
+    f'{row.difference.value:+.4f}',
+  ]
+
+
+def test_undefined_metrics_are_a_dash_in_the_table(evaluate_folders, trained):
+  one_record = evaluate_folders(trained, split='test[:1]', rule='0.3')
+  found = comparison.compare(one_record, one_record, FEW)
+  assert '–' in comparison.table(found).splitlines()[4]

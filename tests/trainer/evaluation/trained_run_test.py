@@ -1,0 +1,47 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from luna_tfds.errors import UsageError
+from trainer.evaluation import trained_run
+
+
+def test_a_run_is_opened_with_its_model_and_operating_point(trained):
+  (run,) = trained_run.open_runs([str(trained)])
+  assert run.workdir.path == trained
+  assert run.config.model == 'nodule_net'
+  assert run.model.image_shape == (50, 50, 1)
+  stored = json.loads((trained / 'operating_point.json').read_text())
+  assert run.point.threshold == stored['threshold']
+  config = json.loads((trained / 'config.json').read_text())
+  assert run.dataset_fingerprint == config['dataset_fingerprint']
+
+
+def test_members_of_an_ensemble_are_opened_in_order(trained, other_trained):
+  first, second = trained_run.open_runs([str(trained), str(other_trained)])
+  assert (first.config.model, second.config.model) == ('nodule_net', 'article_cnn')
+  images = np.zeros((1, 50, 50, 1), np.int16)
+  assert first.model.probabilities(images) != second.model.probabilities(images)
+
+
+@pytest.mark.parametrize('name', ['train_split', 'validation_split'])
+def test_an_ensemble_on_different_splits_is_refused(
+  name, trained, other_trained, tmp_path
+):
+  moved = shutil.copytree(other_trained, tmp_path / 'moved')
+  fields = json.loads((moved / 'config.json').read_text())
+  fields['config'][name] = 'test'
+  (moved / 'config.json').write_text(json.dumps(fields))
+  with pytest.raises(UsageError, match=f"moved has {name}='test'.*the same splits"):
+    trained_run.open_runs([str(trained), str(moved)])
+
+
+@pytest.mark.parametrize('name', ['model.keras', 'operating_point.json'])
+def test_an_unfinished_run_is_refused(name, trained, tmp_path):
+  folder = shutil.copytree(trained, tmp_path / 'run')
+  (folder / name).unlink()
+  message = rf'training has not finished \({name} is missing\).*luna16-train'
+  with pytest.raises(UsageError, match=message):
+    trained_run.open_runs([str(folder)])
