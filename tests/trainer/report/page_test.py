@@ -1,30 +1,31 @@
-import base64
+"""The report as a reader meets it: in a browser, and as text."""
+
+import dataclasses
 import html
 import html.parser
-import io
 import json
 import re
 import shutil
 import subprocess
 
 import numpy as np
-from PIL import Image
 import pytest
 
-from trainer import train
-from trainer import visualize
-from trainer.evaluation import evaluation
+from model.metrics.resampling import Resampling
+from trainer.evaluation import steps
+from trainer.evaluation import trained_run
 from trainer.pictures import plots
-from trainer.report import html_renderer
-from trainer.scoring import inference
+from trainer.report import formatting
+from trainer.report import page as page_lib
+from trainer.scoring import scored_records
 
 CHROMIUM = next(
   filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
   None,
 )
-PHONE_PX, DESK_PX = 400, 1100
+PHONE_PX, DESKTOP_PX = 400, 1100
 
-# Put into a copy of the page: tells the page around it what a reader would meet.
+# Put into a copy of the page: tells the page around it what a browser shows.
 PROBE = """<script>
 const errors = [];
 addEventListener('error', e => errors.push(String(e.message || e.target.outerHTML)), true);
@@ -49,7 +50,7 @@ addEventListener('load', () => setTimeout(() => {
 }, 100));
 </script>"""
 
-# A window is at least 500 pixels wide, a frame in it as narrow as it likes.
+# A window is at least 500 pixels wide; a frame in it can be narrower.
 FRAME = """<!doctype html><html style="color-scheme: light dark"><body><pre id="found">
 </pre><script>addEventListener('message', e =>
   document.getElementById('found').textContent = JSON.stringify(e.data));</script>
@@ -57,12 +58,12 @@ FRAME = """<!doctype html><html style="color-scheme: light dark"><body><pre id="
 
 
 @pytest.fixture(scope='module')
-def look(tmp_path_factory):
-  """A function (page, width, dark) -> what the probe found in headless Chromium."""
+def open_in_browser(tmp_path_factory):
+  """Returns a function: (page, width, dark) -> what the probe found in Chromium."""
   if not CHROMIUM:
     pytest.skip('needs Chromium')
 
-  def run(page, width=DESK_PX, dark=False):
+  def run(page, width=DESKTOP_PX, dark=False):
     folder = tmp_path_factory.mktemp('page')
     probed = page.replace('<head>', f'<head>{PROBE}', 1)
     (folder / 'page.html').write_text(probed)
@@ -93,37 +94,33 @@ def look(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def evaluated(data_dir, tmp_path_factory):
-  """An evaluation of a short run, with its report written."""
-  folder = tmp_path_factory.mktemp('run')
-  arguments = [
-    f'--data_dir={data_dir}',
-    '--dataset=luna16_patches/axial_50px_all',
-    f'--workdir={folder}',
-    '--model=article_cnn',
-    '--epochs=2',
-    '--steps_per_epoch=2',
-    '--batch_size=8',
-  ]
-  assert train.run(['luna16-train', *arguments]) == 0
-  result = evaluation.evaluate(
-    [str(folder)], split='train+test', rule='0.5', bootstrap=30
-  )
-  # Some of each kind, whatever the short training made of it.
-  result.decision.called[:] = np.arange(len(result.scores)) % 3 == 0
-  evaluation.write(result, folder)
-  return result
+def evaluated(other_trained, opened_dataset):
+  """An evaluation with predictions of all four outcomes."""
+  runs = trained_run.open_runs([str(other_trained)])
+  scored = steps.score(runs, opened_dataset, 'train+test', rule='0.5')
+  return with_predictions(scored, np.arange(len(scored.records)) % 3 == 0)
+
+
+def with_predictions(scored, predicted):
+  decision = dataclasses.replace(steps.decide(scored), predicted=predicted)
+  metrics = steps.measure(scored, decision, Resampling(resamples=30))
+  return steps.Evaluation(scored, decision, metrics)
 
 
 @pytest.fixture(scope='module')
-def page(evaluated):
-  return (evaluated.runs[0].workdir.path / 'report.html').read_text()
+def plots_folder(tmp_path_factory):
+  return tmp_path_factory.mktemp('report') / 'plots'
+
+
+@pytest.fixture(scope='module')
+def page(evaluated, plots_folder):
+  return page_lib.build_page(evaluated, plots_folder)
 
 
 @pytest.mark.parametrize('dark', [False, True], ids=['light', 'dark'])
-@pytest.mark.parametrize('width', [PHONE_PX, DESK_PX])
-def test_page_in_a_browser(look, page, width, dark):
-  found = look(page, width, dark)
+@pytest.mark.parametrize('width', [PHONE_PX, DESKTOP_PX])
+def test_page_in_a_browser(open_in_browser, page, width, dark):
+  found = open_in_browser(page, width, dark)
   assert found['errors'] == []
   assert found['width'] == width
   assert found['scrollWidth'] <= width
@@ -152,13 +149,13 @@ def contrast(one, other):
   return (light + 0.05) / (dark + 0.05)
 
 
-def test_the_look_finds_what_is_wrong(look):
+def test_the_browser_check_finds_what_is_wrong(open_in_browser):
   wrong = (
     '<!doctype html><html><head></head><body><div style="width: 700px">wide</div>'
     '<img src="data:image/png;base64,AAAA"><img src="missing.png">'
     '<script>console.error("told"); undefined_function();</script></body></html>'
   )
-  found = look(wrong, PHONE_PX)
+  found = open_in_browser(wrong, PHONE_PX)
   assert found['scrollWidth'] > PHONE_PX
   assert found['beyond'] == ['DIV wide']
   assert found['images'] == [0, 0]
@@ -205,110 +202,98 @@ def test_page_is_one_file_without_scripts(page):
   assert 'url(' not in page
 
 
-def test_page_tells_everything(page, evaluated):
-  headings = Reader(page).headings
-  assert headings == [
-    'Figures',
-    'Curves',
-    'Operating points',
-    'By diameter',
-    'By slice thickness',
-    'By subset',
-    'Most confident mistakes, and hits',
-    'What the network sees',
-    'Training',
-    'Configuration',
-  ]
+HEADINGS = [
+  'Metrics',
+  'Confusion matrix and curves',
+  'Operating points',
+  'By diameter',
+  'By slice thickness',
+  'By subset',
+  'Most confident errors and correct predictions',
+  'What the network computes',
+  'Training',
+  'Configuration',
+]
+
+
+def test_page_has_all_sections_and_metrics(page, evaluated):
+  assert Reader(page).headings == HEADINGS
   metrics = evaluated.metrics
-  assert f'{metrics["pr_auc"]:.4f}' in page
-  assert html_renderer.interval(metrics['intervals']['pr_auc']) in page
+  measured = metrics.measurement
+  assert f'{measured.metrics.pr_auc:.4f}' in page
+  assert formatting.interval(measured.intervals['pr_auc']) in page
   assert '0.893' in page  # the article's precision
-  assert f'{metrics["records_trained_on"]} of the {metrics["records"]}' in page
+  assert f'{metrics.records_trained_on} of the {measured.metrics.records}' in page
   assert 'article_cnn' in page
+  assert f'split train+test: {measured.metrics.records} records' in page
+  assert 'computed from 11 scans only' in page
 
 
-def test_most_confident_mistakes_are_shown_with_scan_and_position(page, evaluated):
-  scores, called = evaluated.scores, evaluated.decision.called
-  missed = np.flatnonzero((scores.labels == 1) & ~called)
-  worst = missed[np.argmin(scores.probabilities[missed])]
-  image = inference.images_at(evaluated.source, [int(worst)])[0]
+def test_every_plot_is_written_beside_the_page(page, plots_folder):
+  names = {path.stem for path in plots_folder.iterdir()}
+  assert names >= {
+    'confusion_matrix',
+    'roc',
+    'precision_recall',
+    'reliability',
+    'by_diameter',
+    'false_negatives',
+    'false_positives',
+    'true_positives',
+    'true_negatives',
+    'filters',
+    'grad_cam',
+    'training_loss',
+    'training_pr_auc',
+  }
+
+
+def test_most_confident_errors_are_shown_with_scan_and_position(page, evaluated):
+  records, predicted = evaluated.scored.records, evaluated.decision.predicted
+  missed = np.flatnonzero((records.label == 1) & ~predicted)
+  worst = missed[np.argmin(records.probability[missed])]
+  (image,) = scored_records.read_images(evaluated.scored.source, [int(worst)])
   after = page.index(plots.patch_uri(image))
   caption = page[after : page.index('</figure>', after)]
-  features = scores.features
-  assert f'{scores.probabilities[worst]:.3f}' in caption
-  assert features['seriesuid'][worst] in caption
-  x, y, z = features['center_xyz_mm'][worst]
+  assert f'{records.probability[worst]:.3f}' in caption
+  assert records.seriesuid[worst] in caption
+  x, y, z = records.center_xyz_mm[worst]
   assert f'at {x:.1f}, {y:.1f}, {z:.1f} mm' in caption
-  assert '8.5 mm across' in caption
+  assert 'diameter 8.5 mm' in caption
   assert page.index('False negatives') < after < page.index('False positives')
 
 
-def test_page_without_records_of_a_kind(evaluated, tmp_path, monkeypatch):
-  monkeypatch.setattr(visualize, 'figures', lambda model, image: {})
-  labels = evaluated.scores.labels
-  called = evaluated.decision.called
-  before = called.copy()
-  called[:] = labels == 1
-  try:
-    text = evaluation.write(evaluated, tmp_path).read_text()
-  finally:
-    called[:] = before
+def test_an_outcome_without_records_is_left_out(
+  evaluated, tmp_path, no_network_pictures
+):
+  scored = evaluated.scored
+  text = page_lib.build_page(
+    with_predictions(scored, scored.records.label == 1), tmp_path
+  )
   Reader(text)
-  assert 'There is no mistake.' in text
+  assert 'There are no errors.' in text
   assert 'False negatives' not in text
   assert 'True positives' in text
+  assert not (tmp_path / 'false_negatives.png').exists()
 
 
-def test_text_is_escaped():
-  section = html_renderer.Section(
-    'a < b',
-    'x & y',
-    ('<th>',),
-    [('<td>', ('"q"', '<small>'))],
-    tiles=[('<h>', [html_renderer.Tile('data:,', '<t>', ['<l>'], '<u>')])],
-    pictures=[html_renderer.Picture('data:,', '"quoted" <caption>')],
+def test_a_split_of_one_class_has_no_curves(
+  evaluate_folders, other_trained, tmp_path, no_network_pictures
+):
+  evaluation = evaluate_folders(other_trained, split='test[:1]', rule='0.5')
+  text = page_lib.build_page(evaluation, tmp_path)
+  assert 'holds one class only' in text
+  assert 'computed from 1 scan only' in text
+  assert not {'Operating points', 'By subset'} & set(Reader(text).headings)
+  assert (tmp_path / 'confusion_matrix.png').exists()
+  assert not (tmp_path / 'roc.png').exists()
+
+
+def test_an_ensemble_is_named_as_a_mean(
+  evaluate_folders, trained, other_trained, tmp_path, no_network_pictures
+):
+  text = page_lib.build_page(
+    evaluate_folders(trained, other_trained, rule='0.5'), tmp_path
   )
-  text = html_renderer.render('<title>', '<sub>', [section], notices=['<notice>'])
-  Reader(text)
-  for part in ('<td>"', '<th><', '<l>', '<u>', '<notice>', '<sub>', '<caption>'):
-    assert part not in text
-  assert 'alt="&quot;quoted&quot; &lt;caption&gt;"' in text
-
-
-def test_undefined_figures_are_dashes():
-  assert html_renderer.number(None) == html_renderer.DASH
-  assert html_renderer.number(0.12345, 3) == '0.123'
-  assert html_renderer.interval([None, None]) == html_renderer.interval(None) == ''
-  assert html_renderer.interval([0.1, 0.25]) == '0.100 … 0.250'
-
-
-def test_patch_is_shown_in_its_window():
-  hu = np.array([[-3000, -1000], [-300, 5000]], np.int16)[..., np.newaxis]
-  uri = plots.patch_uri(hu)
-  png = base64.b64decode(uri.removeprefix('data:image/png;base64,'))
-  np.testing.assert_array_equal(Image.open(io.BytesIO(png)), [[0, 0], [128, 255]])
-
-
-@pytest.mark.parametrize('shape', [(5, 6, 1), (5, 6, 3), (7, 5, 6, 1)])
-def test_middle_slice(shape):
-  image = np.arange(np.prod(shape)).reshape(shape)
-  middle = image[3, :, :, 0] if len(shape) == 4 else image[:, :, shape[2] // 2]
-  np.testing.assert_array_equal(plots.middle_slice(image), middle)
-
-
-def test_pictures_differ_between_light_and_dark(tmp_path):
-  counts = {
-    'true_positives': 3,
-    'false_positives': 1,
-    'false_negatives': 2,
-    'true_negatives': 9,
-  }
-  light, dark = plots.save_themed(
-    lambda: plots.confusion_matrix(counts), tmp_path / 'p.png'
-  )
-  assert light != dark
-  assert light == plots_uri(tmp_path / 'p.png')
-
-
-def plots_uri(path):
-  return 'data:image/png;base64,' + base64.b64encode(path.read_bytes()).decode()
+  assert 'nodule_net (mean of 2 runs)' in text
+  assert str(other_trained) in text
