@@ -53,7 +53,6 @@ LATE_IMPORTS = {
   'luna_tfds.article_patches': 'a reader of the dataset has no need of Pillow',
   'beam_jobs.local_worker': 'sets up the process before Beam loads',
   'beam_jobs.progress': 'the bar is for terminals only',
-  'trainer.data.dataset': 'commands name a missing dataset before TensorFlow loads',
 }
 
 
