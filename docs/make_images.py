@@ -24,7 +24,7 @@ from PIL import Image
 from trainer.pictures import colors
 
 _IMAGES = pathlib.Path(__file__).parent / 'images'
-_REPORT_WINDOW_PX = (1000, 1180)
+_REPORT_WINDOW_PX = (1000, 1020)
 _MAX_BYTES = 100_000
 _NUM_COLORS = 64
 
@@ -87,7 +87,7 @@ def main() -> None:
     '--secs=0',
     '--seed=1',
   )
-  _run('trainer.train', data_dir, dataset, f'--workdir={workdir}', '--epochs=10')
+  _run('trainer.train', data_dir, dataset, f'--workdir={workdir}', '--epochs=5')
   _run('trainer.evaluate', f'--workdir={workdir}')
   _shrink(folder / 'examples.png', _IMAGES / 'examples.png')
   picture = folder / 'report.png'

@@ -137,7 +137,7 @@ def decide(
     predicted = records.probability >= point.threshold
     return Decision(predicted, point.threshold, point.rule, where)
   predicted, fitted = cross_fit(records, point.parsed_rule)
-  where = f'the other half of {split} (two-fold cross-fitting)'
+  where = f'the other half of {split}, by two-fold cross-fitting'
   return Decision(predicted, float(np.mean(fitted)), point.rule, where)
 
 

@@ -103,7 +103,7 @@ def test_reused_selection_records_are_cross_fitted():
   )
   np.testing.assert_array_equal(decision.predicted, predicted)
   assert decision.threshold == pytest.approx(sum(thresholds) / 2)
-  assert decision.chosen_on == 'the other half of test (two-fold cross-fitting)'
+  assert decision.chosen_on == 'the other half of test, by two-fold cross-fitting'
 
 
 def test_the_halves_divide_scans_not_records():
