@@ -1,20 +1,22 @@
+"""The command; see crossvalidation/ for tests of folds and merging.
+
+Trainings and the merging of their results are slow.
+"""
+
 import csv
 import json
 import re
-import types
 
 import keras
 import numpy as np
 import pytest
 
-from luna_tfds.errors import JobError
-from luna_tfds.errors import UsageError
+from luna_tfds import atomic_files
+from trainer import config as config_lib
 from trainer import crossval
 from trainer import froc
-from trainer import train
-from trainer import visualize
-from trainer import workdir as workdir_lib
 from trainer.crossvalidation import folds as folds_lib
+from trainer.crossvalidation import merging
 
 DATASET = 'luna16_patches/axial_50px_all'
 SMALL = (
@@ -25,6 +27,8 @@ SMALL = (
   '--bootstrap=20',
 )
 
+pytestmark = pytest.mark.usefixtures('no_network_pictures')
+
 
 def run(data_dir, workdir, *more):
   arguments = [f'--data_dir={data_dir}', f'--dataset={DATASET}', f'--workdir={workdir}']
@@ -33,14 +37,12 @@ def run(data_dir, workdir, *more):
 
 @pytest.fixture(scope='module')
 def finished(data_dir, download, tmp_path_factory):
-  """Folds 0 and 3, the second started when the first was done, as after a kill."""
+  """Folds 0 and 3; the second is started when the first is done, as after a kill."""
   folder = tmp_path_factory.mktemp('crossval')
   luna_dir = f'--luna_dir={download.folder}'
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(visualize, 'figures', lambda model, image: {})
-    assert run(data_dir, folder, luna_dir, '--folds=0') == 0
-    before = model_files(folder)
-    assert run(data_dir, folder, luna_dir, '--folds=3,0') == 0
+  assert run(data_dir, folder, luna_dir, '--folds=0') == 0
+  before = model_files(folder)
+  assert run(data_dir, folder, luna_dir, '--folds=3,0') == 0
   after = model_files(folder)
   assert before.items() < after.items(), 'a finished fold was trained again'
   return folder
@@ -98,21 +100,21 @@ def test_each_fold_has_its_own_weights_and_splits(finished):
   ]
   kernels = [model.get_layer('logit').kernel.numpy() for model in models]
   assert not np.array_equal(*kernels)
-  for fold, validation, test in ((0, 9, 0), (3, 2, 3)):
-    config = workdir_lib.read_json(finished / f'fold{fold}' / 'config.json')['config']
-    metrics = workdir_lib.read_json(finished / f'fold{fold}' / 'metrics.json')
-    split_of = [f'train[{k}shard:{k + 1}shard]' for k in range(8)]
-    split_of += ['validation[0shard:1shard]', 'test[0shard:1shard]']
+  split_of = [f'train[{k}shard:{k + 1}shard]' for k in range(8)]
+  split_of += ['validation[0shard:1shard]', 'test[0shard:1shard]']
+  for fold, validation in ((0, 9), (3, 2)):
+    config = atomic_files.read_json(finished / f'fold{fold}' / 'config.json')['config']
+    metrics = atomic_files.read_json(finished / f'fold{fold}' / 'metrics.json')
     assert config['validation_split'] == split_of[validation]
-    assert metrics['split'] == split_of[test]
-    left = [s for k, s in enumerate(split_of) if k not in (validation, test)]
-    assert config['train_split'].split('+') == left
+    assert metrics['split'] == split_of[fold]
+    rest = [s for k, s in enumerate(split_of) if k not in (validation, fold)]
+    assert config['train_split'].split('+') == rest
     assert metrics['records_trained_on'] == 0
     assert metrics['threshold_chosen_on'] == split_of[validation]
 
 
 @pytest.mark.slow
-def test_result_gives_mean_spread_and_pooled_figures(finished):
+def test_result_has_mean_deviation_and_pooled_metrics(finished):
   result = read_result(finished)
   assert [fold['fold'] for fold in result['folds']] == [0, 3]
   for name in ('pr_auc', 'recall', 'brier', 'ece'):
@@ -130,8 +132,8 @@ def test_result_gives_mean_spread_and_pooled_figures(finished):
 
 
 @pytest.mark.slow
-def test_froc_is_that_of_the_submission(finished, download, tmp_path):
-  # The resamples depend on the order of the scans; ours is sorted.
+def test_froc_is_that_of_luna16_froc_on_the_submission(finished, download, tmp_path):
+  # The resamples depend on the order of the scans, which is sorted.
   listed = sorted(u for u, s in download.scans.items() if s.subset in (0, 3))
   (tmp_path / 'seriesuids.csv').write_text('\n'.join(listed) + '\n')
   code = froc.run(
@@ -150,7 +152,7 @@ def test_froc_is_that_of_the_submission(finished, download, tmp_path):
   assert expected['nodules'] == 3
   assert json.loads((finished / 'froc.json').read_text()) == expected
   assert read_result(finished)['froc'] == expected
-  assert (finished / 'froc.png').is_file()
+  assert (finished / 'froc.png').read_bytes() == (tmp_path / 'froc.png').read_bytes()
 
 
 @pytest.mark.slow
@@ -161,8 +163,8 @@ def test_run_again_nothing_is_trained_or_scored(
     raise AssertionError('done already')
 
   before = read_result(finished)
-  monkeypatch.setattr(train, 'train', refuse)
-  monkeypatch.setattr(folds_lib.evaluation, 'evaluate', refuse)
+  monkeypatch.setattr(folds_lib.run_lib, 'train', refuse)
+  monkeypatch.setattr(folds_lib.steps, 'score', refuse)
   code = run(data_dir, finished, f'--luna_dir={download.folder}', '--folds=0,3')
   assert code == 0
   assert read_result(finished) == before
@@ -179,173 +181,13 @@ def test_other_settings_are_refused_before_any_training(finished, data_dir, capf
   assert model_files(finished) == before
 
 
-def plans_of(data_dir, workdir, *more):
-  """The plans that flags lead to."""
-  arguments = [f'--data_dir={data_dir}', f'--dataset={DATASET}', f'--workdir={workdir}']
-  crossval.FLAGS(['luna16-crossval', *arguments, *SMALL, *more])
-  train.FLAGS.mark_as_parsed()
-  return folds_lib.plan_folds(train.config_from_flags(), workdir, [1, 2, 4])
-
-
-def test_folds_side_by_side_share_the_cores(data_dir, tmp_path, monkeypatch):
-  started = []
-
-  def pretend(command, env, **unused):
-    started.append((command, env))
-    return types.SimpleNamespace(returncode=0)
-
-  monkeypatch.setattr(folds_lib.subprocess, 'run', pretend)
-  monkeypatch.setattr(folds_lib.os, 'sched_getaffinity', lambda pid: set(range(7)))
-  plans = plans_of(data_dir, tmp_path, '--tta', '--folds=1,2,4')
-  arguments = crossval._train_arguments()
-  assert '--tta' in arguments
-  assert not any(
-    a.startswith(('--workdir', '--folds', '--bootstrap')) for a in arguments
-  )
-  folds_lib.train_folds(plans, 3, arguments)
-  assert len(started) == 3
-  for command, environment in started:
-    assert command[1:3] == ['-m', 'trainer.train']
-    # The flags of the process make the very config of the plan.
-    train.FLAGS(['luna16-train', *command[3:]])
-    (plan,) = (p for p in plans if f'--workdir={p.path}' in command)
-    assert train.config_from_flags() == plan.config
-    assert environment['OMP_NUM_THREADS'] == '2'
-  # They count as trained.
-  monkeypatch.setattr(folds_lib.subprocess, 'run', None)
-  folds_lib.train_folds(plans, 3, arguments)
-
-
 @pytest.mark.slow
-def test_folds_are_trained_once_but_go_on_when_made_longer(
-  data_dir, tmp_path, monkeypatch
-):
-  trained = []
-
-  def pretend(config, path):
-    path.mkdir(parents=True, exist_ok=True)
-    trained.append((path.name, config.recipe.epochs))
-
-  monkeypatch.setattr(train, 'train', pretend)
-  for _ in range(2):
-    plans = plans_of(data_dir, tmp_path)
-    folds_lib.train_folds(plans, 1, [])
-    assert trained == [('fold1', 1), ('fold2', 1), ('fold4', 1)]
-  plans[0].remember(**plans[0].state, scored={'seed': 0})
-  longer = plans_of(data_dir, tmp_path, '--epochs=2')
-  folds_lib.train_folds(longer, 1, [])
-  assert trained[3:] == [('fold1', 2), ('fold2', 2), ('fold4', 2)]
-  assert 'scored' not in longer[0].state, 'figures of another training'
-
-
-@pytest.mark.parametrize(('code', 'kind'), [(2, UsageError), (1, JobError)])
-def test_a_fold_that_fails_is_told_with_its_log(
-  data_dir, tmp_path, monkeypatch, code, kind
-):
-  def fail(command, stdout, **unused):
-    stdout.write('much\nluna16-train: error: no space\n')
-    stdout.flush()
-    return types.SimpleNamespace(returncode=code)
-
-  monkeypatch.setattr(folds_lib.subprocess, 'run', fail)
-  plans = plans_of(data_dir, tmp_path)
-  with pytest.raises(kind, match=r'fold 1 failed.*train\.log.*no space'):
-    folds_lib.train_folds(plans, 2, [])
-  assert all(plan.state == {} for plan in plans)
-
-
-@pytest.fixture(scope='module')
-def three_subsets(download, extract, tmp_path_factory):
-  """A data folder with the subsets 0, 1 and 9 alone."""
-  folder = tmp_path_factory.mktemp('three')
-  code = extract(download.folder, folder, '--config=axial_50px_all', '--subsets=0,1,9')
-  assert code == 0
-  (version,) = (path.parent for path in folder.rglob('dataset_info.json'))
-  return version
-
-
-@pytest.mark.parametrize(
-  ('folds', 'message'),
-  [
-    ([], 'fold 2 needs subset 2'),
-    (['--folds=0,5'], 'fold 5 needs subset'),
-    (['--folds=9'], 'fold 9 needs subset 8 for its validation split'),
-  ],
-)
-def test_a_missing_subset_is_named(three_subsets, tmp_path, folds, message, capfd):
-  code = run(three_subsets, tmp_path, f'--dataset={three_subsets}', *folds)
-  assert code == 2
-  (line,) = capfd.readouterr().err.splitlines()
-  assert message in line
-  assert '--folds' in line
-  assert not list(tmp_path.iterdir())
-
-
-def test_folds_whose_subsets_are_there_are_planned(three_subsets, tmp_path):
-  crossval.FLAGS(['', f'--dataset={three_subsets}', f'--workdir={tmp_path}', *SMALL])
-  train.FLAGS.mark_as_parsed()
-  plans = folds_lib.plan_folds(train.config_from_flags(), tmp_path, [0, 1])
-  assert [plan.number for plan in plans] == [0, 1]
-
-
-@pytest.mark.parametrize(
-  ('flag', 'message'),
-  [
-    ('--folds=10', '--folds lists folds 0..9'),
-    ('--folds=1,1', '--folds lists folds 0..9, each once'),
-    ('--folds=one', '--folds lists whole numbers'),
-    ('--parallel_folds=0', '--parallel_folds must be 1 or more'),
-    ('--bootstrap=-1', '--bootstrap must be 0 or more'),
-    ('--train_split=train', 'each fold has its own'),
-    ('--fold=1', 'Did you mean: folds'),
-    ('--annotations_excluded=x.csv', 'needs --annotations'),
-    ('--annotations=/nowhere.csv', '/nowhere.csv'),
-    ('--luna_dir=/nowhere', '/nowhere'),
-    ('--model=resnet', 'no such model'),
-    ('--epochs=0', 'epochs must be at least 1'),
-    ('--dataset=luna16_patches/cube_48mm', 'luna16-extract'),
-    ('--test_dataset=luna16_patches/cube_48mm', 'luna16-extract'),
-  ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(
-  data_dir, tmp_path, flag, message, capfd
-):
-  assert run(data_dir, tmp_path, flag) == 2
-  (line,) = capfd.readouterr().err.splitlines()
-  assert line.startswith('luna16-crossval: error: ')
-  assert message in line
-
-
-def test_a_sampled_test_dataset_is_warned_of(data_dir, tmp_path):
-  plans = plans_of(data_dir, tmp_path, '--dataset=luna16_patches/axial_50px')
-  assert 'only a part of the negatives' in plans[0].warnings[0]
-  assert plans_of(data_dir, tmp_path)[0].warnings == ()
-
-
-def test_test_dataset_has_its_own_shards(data_dir, tmp_path):
-  plans = plans_of(data_dir, tmp_path, '--dataset=luna16_patches/axial_50px')
-  other = folds_lib.plan_folds(plans[0].config, tmp_path, [1], DATASET)
-  assert other[0].test_dataset == DATASET
-  assert other[0].config.dataset == 'luna16_patches/axial_50px'
-  assert other[0].warnings == ()
-
-
-def test_help_has_the_flags_of_training(capsys):
-  assert crossval.run(['luna16-crossval', '--help']) == 0
-  printed = capsys.readouterr().out
-  assert '--parallel_folds' in printed
-  assert '--learning_rate' in printed
-
-
-@pytest.mark.slow
-def test_all_folds_cover_every_candidate(data_dir, download, tmp_path, monkeypatch):
-  monkeypatch.setattr(visualize, 'figures', lambda model, image: {})
+def test_all_folds_cover_every_candidate(data_dir, download, tmp_path):
   luna_dir = f'--luna_dir={download.folder}'
   assert run(data_dir, tmp_path, luna_dir, '--parallel_folds=2') == 0
   found = read_csv(tmp_path / 'submission.csv')
-  point = ('seriesuid', 'coordX', 'coordY', 'coordZ')
   marks = {
-    tuple([row['seriesuid'], *(float(row[c]) for c in point[1:])]) for row in found
+    (row['seriesuid'], *(float(row[f'coord{axis}']) for axis in 'XYZ')) for row in found
   }
   assert len(found) == len(download.candidates)
   assert marks == {tuple(row[:4]) for row in download.candidates}
@@ -353,3 +195,127 @@ def test_all_folds_cover_every_candidate(data_dir, download, tmp_path, monkeypat
   assert len(result['folds']) == 10
   assert result['froc']['scans'] == len(download.scans)
   assert result['froc']['nodules'] == len(download.nodules)
+
+
+@pytest.fixture
+def passed(monkeypatch):
+  """What the command passes to the folds and to their merging; neither does work."""
+  found = {}
+
+  def train_folds(plans, parallel, arguments):
+    found.update(plans=plans, parallel=parallel, arguments=arguments)
+
+  def score_fold(plan, resampling):
+    found.setdefault('scored', []).append(plan.number)
+
+  class Merged:
+    warnings = ('a warning',)
+
+  def merge(plans, workdir, reference, resampling):
+    found.update(workdir=workdir, reference=reference, resampling=resampling)
+    return Merged()
+
+  monkeypatch.setattr(folds_lib, 'train_folds', train_folds)
+  monkeypatch.setattr(folds_lib, 'score_fold', score_fold)
+  monkeypatch.setattr(merging, 'merge', merge)
+  monkeypatch.setattr(merging, 'table', lambda merged: 'the table')
+  return found
+
+
+def test_flags_reach_the_folds(data_dir, tmp_path, passed, download, capsys):
+  flags = ['--folds=4,2,1', '--parallel_folds=3', '--tta', '--seed=7']
+  code = run(data_dir, tmp_path, f'--luna_dir={download.folder}', *flags)
+  assert code == 0
+  assert [plan.number for plan in passed['plans']] == passed['scored'] == [1, 2, 4]
+  config = passed['plans'][0].config
+  assert (config.tta, config.input.seed, config.recipe.epochs) == (True, 7, 1)
+  assert passed['parallel'] == 3
+  assert passed['workdir'] == tmp_path
+  assert (passed['resampling'].resamples, passed['resampling'].seed) == (20, 7)
+  listed = {u for u, s in download.scans.items() if s.subset in (1, 2, 4)}
+  assert set(passed['reference'].seriesuids) == listed
+  captured = capsys.readouterr()
+  assert captured.out == f'the table\nmerged: {tmp_path / "crossval.json"}\n'
+  assert 'luna16-crossval: warning: a warning\n' in captured.err
+
+
+def test_processes_of_folds_get_the_given_flags_of_training(data_dir, tmp_path, passed):
+  assert run(data_dir, tmp_path, '--folds=1', '--tta', '--parallel_folds=2') == 0
+  names = {
+    argument.removeprefix('--').split('=')[0] for argument in passed['arguments']
+  }
+  given = {'data_dir', 'dataset', 'model', 'epochs', 'steps_per_epoch', 'batch_size'}
+  assert names == {*given, 'tta'}
+
+
+def test_without_annotations_there_is_no_reference(data_dir, tmp_path, passed):
+  assert run(data_dir, tmp_path, '--folds=1') == 0
+  assert passed['reference'] is None
+
+
+@pytest.fixture(scope='module')
+def three_subsets(download, extract, tmp_path_factory):
+  """The folder of a dataset with the subsets 0, 1 and 9 alone."""
+  folder = tmp_path_factory.mktemp('three')
+  code = extract(download.folder, folder, '--config=axial_50px_all', '--subsets=0,1,9')
+  assert code == 0
+  (info,) = folder.rglob('dataset_info.json')
+  return info.parent
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    ([], 'fold 2 needs subset 2'),
+    (['--folds=9'], 'fold 9 needs subset 8 for its validation split'),
+  ],
+)
+def test_a_missing_subset_is_named(
+  three_subsets, data_dir, tmp_path, flags, message, error_line
+):
+  assert run(data_dir, tmp_path, f'--dataset={three_subsets}', *flags) == 2
+  line = error_line()
+  assert message in line
+  assert '--folds' in line
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('flag', 'message'),
+  [
+    ('--workdir=', '--workdir is required'),
+    ('--folds=10', '--folds lists folds 0..9'),
+    ('--folds=1,1', '--folds lists folds 0..9, each once'),
+    ('--folds=one', '--folds must list integers'),
+    ('--parallel_folds=0', '--parallel_folds=0'),
+    ('--bootstrap=-1', '--bootstrap'),
+    ('--train_split=train', 'each fold has its own'),
+    ('--validation_split=test', 'each fold has its own'),
+    ('--fold=1', 'Did you mean: folds'),
+    ('--annotations_excluded=x.csv', 'needs --annotations'),
+    ('--annotations=/nowhere.csv', '/nowhere.csv'),
+    ('--luna_dir=/nowhere', '/nowhere'),
+    ('--model=resnet', '--model=resnet'),
+    ('--epochs=0', 'epochs must be 1 or more'),
+    ('--dataset=luna16_patches/cube_48mm', 'luna16-extract'),
+    ('--test_dataset=luna16_patches/cube_48mm', 'luna16-extract'),
+  ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+  data_dir, tmp_path, flag, message, error_line
+):
+  assert run(data_dir, tmp_path, flag) == 2
+  line = error_line()
+  assert line.startswith('luna16-crossval: error: ')
+  assert message in line
+
+
+def test_help_has_the_flags_of_training_with_their_defaults(capsys):
+  assert crossval.run(['luna16-crossval', '--help']) == 0
+  printed = capsys.readouterr().out
+  assert '--parallel_folds' in printed
+  rates = ', '.join(
+    f'{name} {recipe.learning_rate:g}'
+    for name, recipe in config_lib.TRAINING_RECIPES.items()
+  )
+  assert rates in printed

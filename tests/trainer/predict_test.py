@@ -1,4 +1,6 @@
 import csv
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -6,30 +8,18 @@ import SimpleITK as sitk
 
 from luna_tfds import scan as scan_lib
 from trainer import predict
-from trainer import train
-
-
-@pytest.fixture(scope='module')
-def workdir(data_dir, tmp_path_factory):
-  folder = tmp_path_factory.mktemp('run')
-  code = train.run(
-    [
-      'luna16-train',
-      f'--data_dir={data_dir}',
-      '--dataset=luna16_patches/axial_50px_all',
-      f'--workdir={folder}',
-      '--epochs=1',
-      '--steps_per_epoch=1',
-      '--batch_size=8',
-    ]
-  )
-  assert code == 0
-  return folder
+from trainer.scoring import inference
+from trainer.scoring import scored_records
 
 
 @pytest.fixture(scope='module')
 def scan_path(download):
   return sorted(download.folder.glob('subset*/*.mhd'))[0]
+
+
+@pytest.fixture(scope='module')
+def candidates(download):
+  return download.folder / 'candidates.csv'
 
 
 def run(workdir, scan, candidates, output, *more):
@@ -50,71 +40,116 @@ def read(path):
     return list(csv.DictReader(file))
 
 
-def test_new_scan_gets_what_the_stored_records_get(
-  workdir, download, data_dir, scan_path, tmp_path
+def probabilities_of(path):
+  return np.array([float(row['probability']) for row in read(path)])
+
+
+def test_a_scan_gets_the_probabilities_of_its_stored_records(
+  trained, candidates, opened_dataset, scan_path, tmp_path, capsys
 ):
-  """Prediction cuts the patches that extraction stored."""
-  import keras
-
-  from trainer.data import split_source
-  from trainer.scoring import inference
-
   output = tmp_path / 'scores.csv'
-  assert run(workdir, scan_path, download.folder / 'candidates.csv', output) == 0
+  assert run(trained, scan_path, candidates, output) == 0
   rows = read(output)
   assert list(rows[0]) == ['seriesuid', 'coordX', 'coordY', 'coordZ', 'probability']
   assert {row['seriesuid'] for row in rows} == {scan_path.stem}
-  model = keras.models.load_model(workdir / 'model.keras', compile=False)
-  builder = split_source.open_builder(str(data_dir), 'luna16_patches/axial_50px_all')
-  stored = {}
-  for split in builder.info.splits:
-    scores = inference.score([model], split_source.open_source(builder, split))
-    stored.update(zip(scores.keys, scores.probabilities))
+  model = inference.load_model(trained / 'model.keras')
+  source = opened_dataset.open_split('train+validation+test')
+  records = scored_records.score_split([model], source)
+  stored = dict(zip(records.keys, records.probability))
   ids = [
-    i
-    for i, row in enumerate(read(download.folder / 'candidates.csv'))
+    number
+    for number, row in enumerate(read(candidates))
     if row['seriesuid'] == scan_path.stem
   ]
   assert len(rows) == len(ids) > 0
-  for row, candidate_id in zip(rows, ids):
-    expected = stored[f'{scan_path.stem}/{candidate_id}']
-    # A batch of another size may sum in another order.
-    assert float(row['probability']) == pytest.approx(expected, rel=1e-2)
+  expected = [stored[f'{scan_path.stem}/{candidate_id}'] for candidate_id in ids]
+  # A batch of another size may be summed in another order.
+  np.testing.assert_allclose(probabilities_of(output), expected, rtol=1e-2)
+  for row in rows:
     assert len(row['probability'].split('e')[0].replace('.', '').lstrip('0')) >= 9
+  assert f'{len(rows)} candidates scored: {output}' in capsys.readouterr().err
 
 
-def test_nifti_gives_the_same_as_mhd(workdir, download, scan_path, tmp_path):
-  image = sitk.ReadImage(str(scan_path))
-  sitk.WriteImage(image, str(tmp_path / f'{scan_path.stem}.nii.gz'))
-  candidates = download.folder / 'candidates.csv'
-  assert run(workdir, scan_path, candidates, tmp_path / 'a.csv') == 0
+def test_nifti_gives_the_same_as_mhd(trained, candidates, scan_path, tmp_path):
   nifti = tmp_path / f'{scan_path.stem}.nii.gz'
-  assert run(workdir, nifti, candidates, tmp_path / 'b.csv') == 0
-  a, b = (
-    np.array([float(row['probability']) for row in read(tmp_path / name)])
-    for name in ('a.csv', 'b.csv')
-  )
+  sitk.WriteImage(sitk.ReadImage(str(scan_path)), str(nifti))
+  assert run(trained, scan_path, candidates, tmp_path / 'a.csv') == 0
+  assert run(trained, nifti, candidates, tmp_path / 'b.csv') == 0
+  a, b = (probabilities_of(tmp_path / name) for name in ('a.csv', 'b.csv'))
   np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_unlabelled_candidates_will_do(workdir, scan_path, tmp_path):
-  grid = scan_lib.open_scan(scan_path).grid
-  x, y, z = grid.origin_xyz_mm
+def test_unlabelled_candidates_of_a_single_scan(trained, scan_path, tmp_path, capsys):
+  x, y, z = scan_lib.open_scan(scan_path).grid.origin_xyz_mm
   path = tmp_path / 'points.csv'
   path.write_text(f'seriesuid,coordX,coordY,coordZ\nanyone,{x},{y},{z}\n')
-  assert run(workdir, scan_path, path, tmp_path / 'out.csv', '--tta') == 0
-  assert len(read(tmp_path / 'out.csv')) == 1
+  assert run(trained, scan_path, path, tmp_path / 'out.csv', '--tta') == 0
+  (row,) = read(tmp_path / 'out.csv')
+  assert row['seriesuid'] == 'anyone'
+  assert '1 candidate scored' in capsys.readouterr().err
 
 
-def test_bad_input(workdir, scan_path, download, tmp_path, error_line):
-  candidates = download.folder / 'candidates.csv'
+def test_tta_changes_the_probabilities(trained, candidates, scan_path, tmp_path):
+  assert run(trained, scan_path, candidates, tmp_path / 'a.csv') == 0
+  assert run(trained, scan_path, candidates, tmp_path / 'b.csv', '--tta') == 0
+  a, b = (probabilities_of(tmp_path / name) for name in ('a.csv', 'b.csv'))
+  assert np.mean(a != b) > 0.9
+  # As trained, unless the flag is given.
+  workdir = shutil.copytree(trained, tmp_path / 'run')
+  fields = json.loads((workdir / 'operating_point.json').read_text())
+  (workdir / 'operating_point.json').write_text(json.dumps({**fields, 'tta': True}))
+  assert run(workdir, scan_path, candidates, tmp_path / 'c.csv') == 0
+  np.testing.assert_array_equal(probabilities_of(tmp_path / 'c.csv'), b)
+  assert run(workdir, scan_path, candidates, tmp_path / 'd.csv', '--notta') == 0
+  np.testing.assert_array_equal(probabilities_of(tmp_path / 'd.csv'), a)
+
+
+def test_rows_of_another_scan_are_scored_by_name(
+  trained, candidates, scan_path, tmp_path, download
+):
+  other = next(uid for uid in download.scans if uid != scan_path.stem)
   output = tmp_path / 'out.csv'
-  assert run(tmp_path / 'none', scan_path, candidates, output) == 2
-  assert 'luna16-train' in error_line()
-  assert run(workdir, tmp_path / 'no.mhd', candidates, output) == 2
-  assert 'no such file' in error_line()
-  assert run(workdir, scan_path, candidates, output, '--seriesuid=1.2.3') == 2
-  assert '1.2.3' in error_line()
-  assert run(workdir, scan_path, tmp_path / 'no.csv', output) == 2
-  assert 'no.csv' in error_line()
-  assert not output.exists()
+  assert run(trained, scan_path, candidates, output, f'--seriesuid={other}') == 0
+  assert {row['seriesuid'] for row in read(output)} == {other}
+
+
+@pytest.mark.parametrize(
+  ('changed', 'message'),
+  [
+    ({'workdir': '{tmp}/none'}, 'luna16-train'),
+    ({'workdir': ''}, '--workdir is required'),
+    ({'scan': '{tmp}/no.mhd'}, 'no.mhd'),
+    ({'scan': ''}, '--scan is required'),
+    ({'candidates': '{tmp}/no.csv'}, 'no.csv'),
+    ({'candidates': '{tmp}/broken.csv'}, 'broken.csv, row 0'),
+    ({'candidates': '{tmp}/columns.csv'}, 'coordZ'),
+    ({'candidates': ''}, '--candidates is required'),
+    ({'output': '{tmp}/none/out.csv'}, '--output: there is no folder'),
+    ({'output': ''}, '--output is required'),
+    ({'seriesuid': '1.2.3'}, 'no row of the scan 1.2.3; it names 12 scans'),
+  ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+  trained, scan_path, candidates, tmp_path, error_line, changed, message
+):
+  (tmp_path / 'broken.csv').write_text('seriesuid,coordX,coordY,coordZ\na,1,2,x\n')
+  (tmp_path / 'columns.csv').write_text('seriesuid,coordX,coordY\na,1,2\n')
+  flags = {
+    'workdir': trained,
+    'scan': scan_path,
+    'candidates': candidates,
+    'output': tmp_path / 'out.csv',
+    **{name: value.format(tmp=tmp_path) for name, value in changed.items()},
+  }
+  code = predict.run(['luna16-predict', *(f'--{k}={v}' for k, v in flags.items())])
+  assert code == 2
+  assert message in error_line()
+  assert not (tmp_path / 'out.csv').exists()
+
+
+def test_a_scan_of_another_model_is_refused(trained, scan_path, candidates, tmp_path):
+  """Published patches do not tell how they were cut from their scans."""
+  workdir = shutil.copytree(trained, tmp_path / 'run')
+  fields = json.loads((workdir / 'config.json').read_text())
+  (workdir / 'config.json').write_text(json.dumps({**fields, 'patch': None}))
+  assert run(workdir, scan_path, candidates, tmp_path / 'out.csv') == 2
