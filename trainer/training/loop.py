@@ -158,6 +158,7 @@ def _fit_range(
       initial_epoch=fit_range.epoch,
       validation_data=_validation_batches(run.validation, replicas),
       callbacks=_callbacks(run, fit_range, average),
+      shuffle=False,  # the stream is shuffled; Keras warns that it cannot do so again
       verbose='auto' if sys.stdout.isatty() else 2,
     )
   except KeyboardInterrupt:
