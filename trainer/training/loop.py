@@ -150,6 +150,7 @@ def _fit_range(
     fit_range.epoch,
     fit_range.step,
   )
+  history = keras.callbacks.CSVLogger(str(run.workdir.history), append=True)
   try:
     network.fit(
       distribution.shard_by_data(batches),
@@ -157,7 +158,7 @@ def _fit_range(
       epochs=fit_range.last_epoch,
       initial_epoch=fit_range.epoch,
       validation_data=_validation_batches(run.validation, replicas),
-      callbacks=_callbacks(run, fit_range, average),
+      callbacks=_callbacks(run, fit_range, history, average),
       shuffle=False,  # the stream is shuffled; Keras warns that it cannot do so again
       verbose='auto' if sys.stdout.isatty() else 2,
     )
@@ -168,6 +169,8 @@ def _fit_range(
     else:
       logging.info('interrupted in validation: the last checkpoint is the newest')
     raise
+  finally:
+    history.on_train_end()  # closes the file; Keras does so only if `fit` succeeds
 
 
 def _validation_batches(
@@ -208,11 +211,14 @@ def _keys_of_batch(
 
 
 def _callbacks(
-  run: TrainingRun, fit_range: FitRange, average: callbacks.AverageWeights | None
+  run: TrainingRun,
+  fit_range: FitRange,
+  history: keras.callbacks.CSVLogger,
+  average: callbacks.AverageWeights | None,
 ) -> list[keras.callbacks.Callback]:
   """In this order: SaveLast comes before the averaged weights are put in."""
   workdir, config = run.workdir, run.config
-  history = workdir.read_history()
+  rows = workdir.read_history()
 
   def keys_of_batch(epoch: int, step: int) -> list[str]:
     return _keys_of_batch(run, fit_range.steps_per_epoch, epoch, step)
@@ -220,15 +226,15 @@ def _callbacks(
   chain: list[keras.callbacks.Callback] = [
     callbacks.SeedDropout(config.input.seed, fit_range.step),
     callbacks.StopOnNaN(keys_of_batch, fit_range.step),
-    keras.callbacks.CSVLogger(str(workdir.history), append=True),
+    history,
     keras.callbacks.TensorBoard(str(workdir.tensorboard), write_graph=False),
     callbacks.SaveLast(workdir.last),
   ]
   if average is not None:
     chain.append(average)
-  chain.append(callbacks.SaveBest(workdir.best, history))
+  chain.append(callbacks.SaveBest(workdir.best, rows))
   chain.append(
     tensorboard_images.TensorBoardImages(workdir.tensorboard, run.validation)
   )
-  chain.append(callbacks.StopEarly(config.patience, history))
+  chain.append(callbacks.StopEarly(config.patience, rows))
   return chain
