@@ -52,7 +52,7 @@ def parse(
     with contextlib.suppress(argparse.ArgumentError):  # defined by another class, too
       # Private, but Beam has no public list of its flags.
       options_class._add_argparse_args(parser)  # type: ignore[arg-type]
-  # argparse, too, keeps its options to itself.
+  # Private, too: argparse has no public list of its options.
   known = [o.lstrip('-') for a in parser._actions for o in a.option_strings]
   if arguments:
     _, unknown = parser.parse_known_args(arguments)

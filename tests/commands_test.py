@@ -74,7 +74,7 @@ INVALID_FLAGS = [
   ('luna16-inspect', '--batch_size=0'),
   ('luna16-inspect', '--augment=unknown'),
   ('luna16-inspect', '--secs=-1'),
-  ('luna16-visualize', '--record=first', '--workdir=run'),
+  ('luna16-visualize', '--workdir='),
   ('luna16-export', '--workdir='),
   ('luna16-demo', '--scans=1'),
 ]

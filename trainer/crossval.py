@@ -4,9 +4,9 @@
       --luna_dir=/data/luna16 --parallel_folds=2
 
 Fold k is tested on subset k, validated on subset k - 1 (9 for fold 0) and trained on the
-others, from new weights, in the workdir fold<k>. Takes every flag of luna16-train. Run
-again, it continues where it stopped: finished folds are kept. Then submission.csv gets
-the marks of all folds, each scored by the network that was not trained on its scan,
+others, from new weights, in the workdir fold<k>. Takes every flag of luna16-train but
+--train_split and --validation_split. Run again, it continues where it stopped: finished
+folds are kept. Then submission.csv gets the marks of all folds, each scored by the network that was not trained on its scan,
 crossval.json gets all metrics, and with --luna_dir or --annotations there is froc.json.
 """
 
@@ -72,7 +72,7 @@ def main(unused: list[str]) -> None:
   resampling = shared_flags.resampling(_BOOTSTRAP.value, config.input.seed)
   from trainer.scoring import froc_submission
 
-  # Read before the work, so that nothing is trained in vain.
+  # Read first: an error in these files must not come after hours of training.
   reference = froc_submission.read_reference(
     cli.optional_path(_REFERENCE.annotations),
     cli.optional_path(_REFERENCE.annotations_excluded),
@@ -114,7 +114,9 @@ def _fold_numbers() -> list[int]:
 def _check_flags() -> None:
   for name in _SET_BY_FOLD:
     if FLAGS[name].present:
-      raise UsageError(f'--{name} is not for luna16-crossval: each fold has its own')
+      raise UsageError(
+        f'--{name} is not for luna16-crossval, as each fold has its own; leave it out'
+      )
   if _REFERENCE.annotations_excluded.value and not (
     _REFERENCE.annotations.value or _LUNA_DIR.value
   ):

@@ -28,7 +28,7 @@ from model.metrics.threshold_rule import ThresholdRule
 from trainer import shared_flags
 
 if TYPE_CHECKING:
-  from trainer.evaluation.steps import ScoredSplit
+  from trainer.evaluation.steps import Evaluation
 
 FLAGS = cli.new_flags()
 
@@ -92,17 +92,12 @@ def main(rest: list[str]) -> None:
   if compared:
     _compare(compared[0], compared[1], resampling, folder)
     return
-  from trainer.evaluation import steps
   from trainer.report import evaluation_files
   from trainer.report import text_table
 
-  scored = _score(paths)
-  decision = steps.decide(scored)
-  metrics = steps.measure(scored, decision, resampling)
-  print(text_table.metrics_table(metrics))
-  evaluation = steps.Evaluation(scored, decision, metrics)
-  page = evaluation_files.write(evaluation, folder)
-  print(f'report: {page}')
+  evaluation = _evaluate(paths, resampling)
+  print(text_table.metrics_table(evaluation.metrics))
+  print(f'report: {evaluation_files.write(evaluation, folder)}')
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -135,8 +130,8 @@ def _check_flags(compared: list[str]) -> None:
     cli.as_usage_error(ThresholdRule.parse, _THRESHOLD.value, flag_prefix='--')
 
 
-def _score(paths: Sequence[str]) -> ScoredSplit:
-  """Opens the runs and the dataset, and scores the split."""
+def _evaluate(paths: Sequence[str], resampling: Resampling) -> Evaluation:
+  """Opens the runs and the dataset; scores, decides and measures."""
   from trainer.data import dataset as dataset_lib
   from trainer.evaluation import steps
   from trainer.evaluation import trained_run
@@ -147,25 +142,23 @@ def _score(paths: Sequence[str]) -> ScoredSplit:
     _DATA_DIR.value or config.data_dir, _DATASET.value or config.dataset
   )
   split = _SPLIT.value or steps.default_split(dataset)
-  return steps.score(runs, dataset, split, rule=_THRESHOLD.value, tta=_TTA.value)
+  return steps.evaluate(
+    runs, dataset, split, resampling, rule=_THRESHOLD.value, tta=_TTA.value
+  )
 
 
 def _compare(a: str, b: str, resampling: Resampling, folder: pathlib.Path) -> None:
   """Two workdirs -> compare.json, and a table on stdout."""
   from luna_tfds import atomic_files
   from trainer.evaluation import comparison
-  from trainer.evaluation import steps
+  from trainer.report import text_table
 
-  evaluations = []
-  for path in (a, b):
-    scored = _score([path])
-    decision = steps.decide(scored)
-    # Intervals are computed for the differences only.
-    metrics = steps.measure(scored, decision, Resampling(resamples=0))
-    evaluations.append(steps.Evaluation(scored, decision, metrics))
+  # Intervals are computed for the differences only.
+  no_intervals = Resampling(resamples=0)
+  evaluations = [_evaluate([path], no_intervals) for path in (a, b)]
   result = comparison.compare(evaluations[0], evaluations[1], resampling)
   atomic_files.write_json(folder / 'compare.json', result.to_json())
-  print(comparison.table(result))
+  print(text_table.comparison_table(result))
   print(f'comparison: {folder / "compare.json"}')
 
 

@@ -32,14 +32,14 @@ _DATASET = shared_flags.define_dataset(FLAGS)
 _SPLIT = flags.DEFINE_string(
   'split', 'train', 'TFDS split string to inspect.', flag_values=FLAGS
 )
-shared_flags.define_input(FLAGS)
+shared_flags.define_input(FLAGS, 'Seed of order, rejection and augmentation.')
 _BATCH_SIZE = flags.DEFINE_integer(
   'batch_size',
   config_lib.InputConfig.batch_size,
   'Records of a batch.',
   flag_values=FLAGS,
 )
-_AUGMENT = shared_flags.define_augment(FLAGS, 'standard', 'The augmentation.')
+_AUGMENT = shared_flags.define_augment(FLAGS, 'standard', 'How images are varied.')
 _OUTPUT_DIR = cli_flags.define_output_dir(
   FLAGS, 'Folder for examples.png (default: none is written).'
 )
@@ -71,7 +71,7 @@ def main(unused: list[str]) -> None:
   # Here and not by absl's lower_bound, which lets NaN pass.
   if not 0 <= _SECS.value < math.inf:
     raise UsageError(f'--secs must be 0 or more. Received: {_SECS.value}')
-  augmentation = shared_flags.augmentation_name(cli.required_value(_AUGMENT))
+  augmentation = cli.required_value(_AUGMENT)
   config = cli.as_usage_error(
     config_lib.InputConfig,
     augment=config_lib.AUGMENTATIONS[augmentation],
@@ -102,18 +102,18 @@ def main(unused: list[str]) -> None:
     rate = summary.measure_rate(source, config, balance, _SECS.value)
     print(f'input: {rate:,.0f} records/s, balanced and augmented')
   if output_dir:
+    from trainer.pictures import colors
     from trainer.pictures import figures
     from trainer.pictures import plots
 
     count = min(_NUM_EXAMPLES, config.batch_size)
     examples = summary.draw_examples(source, config, balance, count)
     path = output_dir / 'examples.png'
-    figures.save(
-      plots.before_and_after(
+    with figures.theme(colors.LIGHT):
+      figure = plots.before_and_after(
         examples.stored, examples.augmented, examples.labels, _EXAMPLE_COLUMNS
-      ),
-      path,
-    )
+      )
+      figures.save(figure, path)
     print(f'examples: {path}')
 
 

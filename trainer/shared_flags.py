@@ -7,10 +7,12 @@ import dataclasses
 from absl import flags
 
 from luna_tfds import cli
+from luna_tfds import records
+from luna_tfds.errors import UsageError
 from model.metrics.resampling import Resampling
 from trainer import config as config_lib
 
-DEFAULT_DATASET = 'luna16_patches/axial_50px'
+DEFAULT_DATASET = f'{records.DATASET_NAME}/axial_50px'
 
 # The flags of `define_input`; each has the name of a field of `config.InputConfig`.
 INPUT_NAMES = ('balance', 'positive_fraction', 'memory_budget_mb', 'seed')
@@ -58,8 +60,13 @@ def define_bootstrap(flag_values: flags.FlagValues) -> flags.FlagHolder[int]:
   )
 
 
-def define_input(flag_values: flags.FlagValues) -> None:
-  """Defines the flags of `INPUT_NAMES`, which say how batches are made."""
+def define_input(flag_values: flags.FlagValues, seed_text: str) -> None:
+  """Defines the flags of `INPUT_NAMES`, which say how batches are made.
+
+  Args:
+    flag_values: of the command.
+    seed_text: help of --seed.
+  """
   default = config_lib.InputConfig
   flags.DEFINE_enum(
     'balance',
@@ -84,7 +91,7 @@ def define_input(flag_values: flags.FlagValues) -> None:
   flags.DEFINE_integer(
     'seed',
     default.seed,
-    'Seed of initial weights, order, rejection and augmentation.',
+    seed_text,
     flag_values=flag_values,
   )
 
@@ -97,9 +104,21 @@ def given_values(
   return {name: value for name, value in values.items() if value is not None}
 
 
+class _AugmentationParser(flags.EnumParser):
+  """Accepts the names of augmentations, and those of version 1.0.0."""
+
+  def __init__(self) -> None:
+    super().__init__(tuple(config_lib.AUGMENTATIONS))
+
+  def parse(self, argument: str) -> str:
+    """Returns the present name."""
+    name = config_lib.RENAMED_AUGMENTATIONS.get(argument, argument)
+    return str(super().parse(name))
+
+
 def define_augment(
   flag_values: flags.FlagValues, default: str | None, text: str
-) -> flags.FlagHolder[str | None]:
+) -> flags.FlagHolder[str]:
   """Defines --augment, the name of an augmentation; old names are accepted.
 
   Args:
@@ -107,13 +126,13 @@ def define_augment(
     default: of the flag.
     text: its help.
   """
-  choices = (*config_lib.AUGMENTATIONS, *config_lib.RENAMED_AUGMENTATIONS)
-  return flags.DEFINE_enum('augment', default, choices, text, flag_values=flag_values)
-
-
-def augmentation_name(name: str) -> str:
-  """Returns the present name of an augmentation."""
-  return config_lib.RENAMED_AUGMENTATIONS.get(name, name)
+  return flags.DEFINE(
+    _AugmentationParser(),
+    'augment',
+    default,
+    f'<{"|".join(config_lib.AUGMENTATIONS)}>: {text}',
+    flag_values,
+  )
 
 
 def resampling(bootstrap: int, seed: int) -> Resampling:
@@ -122,9 +141,9 @@ def resampling(bootstrap: int, seed: int) -> Resampling:
   Raises:
     UsageError: one is out of range.
   """
-  return cli.as_usage_error(
-    Resampling, bootstrap, seed, flag_prefix='--bootstrap and --seed: '
-  )
+  if bootstrap < 0:
+    raise UsageError(f'--bootstrap must be 0 or more. Received: {bootstrap}')
+  return cli.as_usage_error(Resampling, bootstrap, seed, flag_prefix='--')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,7 +70,7 @@ def define(flag_values: flags.FlagValues) -> None:
     'model',
     config_lib.DEFAULT_MODEL,
     model_names.MODELS,
-    'The network.',
+    'Network to train.',
     flag_values=flag_values,
   )
   _define_run(flag_values)
@@ -97,7 +97,7 @@ def config_from_flags(flag_values: flags.FlagValues) -> config_lib.TrainConfig:
     dataclasses.replace,
     config_lib.TRAINING_RECIPES[model],
     **shared_flags.given_values(flag_values, _RECIPE_NAMES),
-    **_given_augmentation(flag_values),
+    **shared_flags.given_values(flag_values, ('augment',)),
   )
   batch_size = flag_values['batch_size'].value
   inputs = _checked(
@@ -120,11 +120,6 @@ def config_from_flags(flag_values: flags.FlagValues) -> config_lib.TrainConfig:
 def _checked(make: Callable[..., _T], *args: Any, **fields: Any) -> _T:
   # Each field has a flag of its own name.
   return cli.as_usage_error(make, *args, flag_prefix='--', **fields)
-
-
-def _given_augmentation(flag_values: flags.FlagValues) -> dict[str, str]:
-  name = flag_values['augment'].value
-  return {} if name is None else {'augment': shared_flags.augmentation_name(name)}
 
 
 def _augment_config(
@@ -190,7 +185,7 @@ def _define_recipe(flag_values: flags.FlagValues) -> None:
     'optimizer',
     None,
     config_lib.OPTIMIZERS,
-    text('optimizer', 'The optimizer'),
+    text('optimizer', 'Optimizer of the weights'),
     flag_values=flag_values,
   )
   flags.DEFINE_enum(
@@ -207,7 +202,7 @@ def _define_recipe(flag_values: flags.FlagValues) -> None:
   }.items():
     flags.DEFINE_float(name, None, text(name, start), flag_values=flag_values)
   for name, start in {
-    'epochs': 'Epochs',
+    'epochs': 'Number of epochs',
     'steps_per_epoch': 'Batches of an epoch, 0 for one balanced pass over the split',
   }.items():
     flags.DEFINE_integer(name, None, text(name, start), flag_values=flag_values)
@@ -215,7 +210,9 @@ def _define_recipe(flag_values: flags.FlagValues) -> None:
 
 def _define_input(flag_values: flags.FlagValues) -> None:
   default = config_lib.InputConfig
-  shared_flags.define_input(flag_values)
+  shared_flags.define_input(
+    flag_values, 'Seed of initial weights, order, rejection and augmentation.'
+  )
   sizes = ', '.join(f'{n} {size}' for n, size in config_lib.BATCH_SIZES.items())
   flags.DEFINE_integer(
     'batch_size',
@@ -239,7 +236,7 @@ def _define_input(flag_values: flags.FlagValues) -> None:
   flags.DEFINE_float(
     'hard_negative_factor',
     default.hard_negative_factor,
-    'How many times as often.',
+    'How many times as often a hard non-nodule is drawn as another one.',
     flag_values=flag_values,
   )
 
@@ -247,7 +244,7 @@ def _define_input(flag_values: flags.FlagValues) -> None:
 def _define_augment(flag_values: flags.FlagValues) -> None:
   defaults = _by_model(lambda recipe: recipe.augment)
   shared_flags.define_augment(
-    flag_values, None, f'The augmentation (default: {defaults}).'
+    flag_values, None, f'How images are varied at random (default: {defaults}).'
   )
   for part, (text, old_name) in _AUGMENT_PARTS.items():
     is_switch = isinstance(getattr(config_lib.AugmentConfig, part), bool)

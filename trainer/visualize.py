@@ -15,7 +15,6 @@ from absl import flags
 
 from luna_tfds import cli
 from luna_tfds import cli_flags
-from luna_tfds.errors import UsageError
 from trainer import shared_flags
 
 FLAGS = cli.new_flags()
@@ -42,10 +41,6 @@ _OUTPUT_DIR = cli_flags.define_output_dir(
 def main(unused: list[str]) -> None:
   """Flags -> one record -> pictures."""
   del unused
-  if not (_RECORD.value.isdigit() or '/' in _RECORD.value):
-    raise UsageError(
-      f'--record={_RECORD.value}: must be a position, from 0, or seriesuid/candidate_id'
-    )
   from trainer import workdir as workdir_lib
 
   workdir, config = workdir_lib.open_workdir(cli.required_value(_WORKDIR))
@@ -53,6 +48,7 @@ def main(unused: list[str]) -> None:
   cli.make_output_folder(folder, _OUTPUT_DIR.name)
   cli.load_tensorflow()
   from trainer.data import dataset as dataset_lib
+  from trainer.pictures import colors
   from trainer.pictures import figures
   from trainer.pictures import network_pictures
   from trainer.scoring import inference
@@ -63,9 +59,10 @@ def main(unused: list[str]) -> None:
   model = inference.load_model(workdir.model)
   position = scored_records.position_of(source, _RECORD.value)
   image = scored_records.read_images(source, [position])[0]
-  for name, draw in network_pictures.all_pictures(model.keras_model, image).items():
-    figures.save(draw(), folder / f'{name}.png')
-    print(folder / f'{name}.png')
+  with figures.theme(colors.LIGHT):
+    for name, draw in network_pictures.all_pictures(model.keras_model, image).items():
+      figures.save(draw(), folder / f'{name}.png')
+      print(folder / f'{name}.png')
 
 
 def run(argv: Sequence[str] | None = None) -> int:

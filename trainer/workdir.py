@@ -115,6 +115,8 @@ class Workdir:
       raise UsageError(f'{self.path}: cannot be written: {error.strerror}') from error
     if self.config.is_file():
       self._check_same_run(config, fingerprint)
+    for folder in (self.path, self.last.parent):
+      atomic_files.remove_temporaries(folder)
     fields = {
       'config': config.to_json(),
       'dataset_fingerprint': fingerprint,

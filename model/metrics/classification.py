@@ -94,7 +94,7 @@ class ConfusionMatrix:
   def from_predictions(
     cls, labels: np.ndarray, predicted: np.ndarray
   ) -> ConfusionMatrix:
-    """Counts.
+    """Counts the records of each outcome.
 
     Args:
       labels: [n] true class, 1 for nodules.

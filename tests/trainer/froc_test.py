@@ -40,7 +40,7 @@ def run(inputs, *more):
 def test_command_writes_its_files(inputs, capsys):
   assert run(inputs, '--bootstrap=50') == 0
   captured = capsys.readouterr()
-  assert captured.out.startswith('CPM 0.500 (95%: ')
+  assert captured.out.startswith('CPM 0.500 (95 %: ')
   assert '1 of 2 nodules found in 2 scans' in captured.out
   assert captured.err == ''
   result = json.loads((inputs['output_dir'] / 'froc.json').read_text())

@@ -1,5 +1,6 @@
 import re
 
+from absl import flags
 import pytest
 
 from luna_tfds import cli
@@ -46,7 +47,7 @@ def test_only_given_values_are_returned():
 
 def test_input_flags_have_the_defaults_of_the_config():
   values = cli.new_flags()
-  shared_flags.define_input(values)
+  shared_flags.define_input(values, 'Seed.')
   cli.run('command', '', lambda unused: 0, values, ['command'])
   given = shared_flags.given_values(values, shared_flags.INPUT_NAMES)
   assert config_lib.InputConfig(**given) == config_lib.InputConfig()
@@ -60,14 +61,17 @@ def test_input_flags_have_the_defaults_of_the_config():
     ('standard', 'standard'),
   ],
 )
-def test_augmentation_name(name, expected):
-  assert shared_flags.augmentation_name(name) == expected
+def test_old_names_of_augmentations_are_accepted(name, expected):
+  values = flags.FlagValues()
+  holder = shared_flags.define_augment(values, None, 'How images are varied.')
+  values(['command', f'--augment={name}'])
+  assert holder.value == expected
   assert expected in config_lib.AUGMENTATIONS
 
 
 def test_resampling_out_of_range_is_refused():
   assert shared_flags.resampling(7, 3).resamples == 7
-  with pytest.raises(UsageError, match=r'^--bootstrap and --seed: '):
+  with pytest.raises(UsageError, match=r'^--(bootstrap|seed) must be 0 or more'):
     shared_flags.resampling(-1, 0)
 
 

@@ -40,7 +40,7 @@ class MergedFolds:
     fold_metrics: the content of each fold's metrics.json.
     pooled: the metrics of the records of all folds together.
     froc: of the merged submission; None without annotations.
-    warnings: what a reader of the metrics should know, a line each.
+    warnings: what a reader of the metrics should know; each is one line.
   """
 
   plans: tuple[FoldPlan, ...]

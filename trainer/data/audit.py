@@ -197,8 +197,8 @@ def _metadata_problems(dataset: OpenedDataset) -> list[str]:
     subsets = shard_subsets.get(split, ())
     if split in shard_subsets and len(subsets) != len(lengths):
       problems.append(
-        f'{split} has {count_text(len(lengths), "shard")}, but metadata.json lists the subsets of '
-        f'{len(subsets)}'
+        f'{split} has {count_text(len(lengths), "shard")}, but metadata.json lists the '
+        f'subsets of {len(subsets)}'
       )
     known = {subset for subset in subsets if subset >= 0}
     problems += _add_to_split('subset', known, split, split_of_subset)

@@ -6,9 +6,9 @@ There are three ways to make them:
   is a permutation of indices.
 - `from_files`: files in random order, rejection, a shuffle buffer.
 - `from_streams`: nodules and non-nodules from streams of their own, where rejection
-  would read a hundred records for one it keeps.
+  would read more than 20 records for each one it keeps.
 
-What makes them fast: records stay serialised and travel in blocks, only the labels of a
+What makes them fast: records stay serialised and are processed in blocks, only the labels of a
 block are parsed to reject records, and images are decoded a batch at a time, after the
 rejection.
 """

@@ -9,7 +9,6 @@ import numpy as np
 
 from luna_tfds.errors import UsageError
 from model.metrics import bootstrap
-from model.metrics import classification
 from model.metrics.resampling import Resampling
 from model.metrics.resampling import ScanIndex
 from trainer.evaluation import measurement
@@ -116,30 +115,6 @@ def compare(a: Evaluation, b: Evaluation, resampling: Resampling) -> Comparison:
       for name in COMPARED_METRICS
     },
   )
-
-
-def table(comparison: Comparison) -> str:
-  """Returns the comparison as text, one line for each metric."""
-  lines = [
-    f'a: {comparison.workdirs[0]}',
-    f'b: {comparison.workdirs[1]}',
-    f'{comparison.split}: {comparison.records} records, '
-    f'{comparison.resampling.resamples} resamples of {comparison.resampled_unit}',
-    f'  {"":<8}{"a":>9}{"b":>9}{"a - b":>10}   95 % interval',
-  ]
-  for name, row in comparison.metrics.items():
-    interval = row.difference.interval
-    a, b = _number(row.a), _number(row.b)
-    difference, lower, upper = (
-      _number(value, '+') for value in (row.difference.value, *interval.to_json())
-    )
-    label = classification.METRIC_LABELS[name]
-    lines.append(f'  {label:<8}{a:>9}{b:>9}{difference:>10}   {lower} … {upper}')
-  return '\n'.join(lines)
-
-
-def _number(value: float, sign: str = '') -> str:
-  return f'{value:{sign}.4f}' if np.isfinite(value) else '–'
 
 
 def _workdir(evaluation: Evaluation) -> str:

@@ -104,7 +104,7 @@ class Measurement:
 
 
 def resampled_unit(scans: int | None) -> str:
-  """Returns what resampling draws, for records of so many scans (None: unknown)."""
+  """Returns what resampling draws: scans, or records if the scans are unknown (None)."""
   return 'records' if scans is None else 'scans'
 
 

@@ -38,7 +38,11 @@ class ScoredSplit:
     dataset: that was scored.
     source: the split.
     records: with their probabilities.
-    point: the operating point; its threshold was chosen on the validation split.
+    point: the operating point, with the rule and the test-time augmentation asked for.
+    selection: the records to choose the threshold on; None if the stored one is valid,
+      or if no records are needed or there are none.
+    chooses_threshold: whether the stored threshold is not valid for the rule, the models
+      or the test-time augmentation.
     shares_selection_records: whether the threshold was chosen on records of this split.
     records_trained_on: how many records training saw; None if it saw another dataset.
   """
@@ -48,6 +52,8 @@ class ScoredSplit:
   source: SplitSource
   records: ScoredRecords
   point: OperatingPoint
+  selection: ScoredRecords | None
+  chooses_threshold: bool
   shares_selection_records: bool
   records_trained_on: int | None
 
@@ -141,8 +147,8 @@ def score(
 ) -> ScoredSplit:
   """Scores a split.
 
-  Also scores the validation split if the threshold has to be chosen anew: for an
-  ensemble, another rule, or with or without test-time augmentation unlike as trained.
+  Also scores the validation split if a threshold has to be chosen there: for an
+  ensemble, for another rule, or if test-time augmentation is not used as in training.
 
   Args:
     runs: their probabilities are averaged.
@@ -166,8 +172,16 @@ def score(
   point = dataclasses.replace(
     stored, rule=rule or stored.rule, tta=stored.tta if tta is None else tta
   )
-  if len(runs) > 1 or point != stored:
-    point = _choose_again(point, runs, validation, dataset.name, rule)
+  chooses_threshold = len(runs) > 1 or point != stored
+  selection = None
+  if chooses_threshold and not point.is_fixed:
+    if validation is not None and min(validation.label_counts):
+      selection = scored_records.score_split(models, validation, tta=point.tta)
+    elif rule:
+      raise UsageError(
+        f'--threshold={rule} needs a validation split with both classes to choose on, '
+        f'and {dataset.name} has none; give a number'
+      )
   records = scored_records.score_split(models, source, tta=point.tta)
   not_finite = int(np.sum(~np.isfinite(records.probability)))
   if not_finite:
@@ -182,17 +196,23 @@ def score(
     source=source,
     records=records,
     point=point,
+    selection=selection,
+    chooses_threshold=chooses_threshold,
     shares_selection_records=_shares_selection_records(runs[0], source, validation),
     records_trained_on=_records_trained_on(runs, source, dataset),
   )
 
 
 def decide(scored: ScoredSplit) -> Decision:
-  """Predicts which records are nodules, on a threshold chosen on other records."""
+  """Predicts which records are nodules, with a threshold chosen on other records."""
+  point = scored.point
+  if scored.chooses_threshold:
+    split = scored.runs[0].config.validation_split
+    point = point.choose(scored.selection, split)
   return operating_point.decide(
     scored.records,
     scored.source.split,
-    scored.point,
+    point,
     shares_selection_records=scored.shares_selection_records,
   )
 
@@ -220,29 +240,6 @@ def measure(
       scored.records, decision.predicted, scored.dataset.metadata.patch, resampling
     ),
   )
-
-
-def _choose_again(
-  point: OperatingPoint,
-  runs: Sequence[TrainedRun],
-  validation: SplitSource | None,
-  dataset_name: str,
-  rule: str | None,
-) -> OperatingPoint:
-  """Chooses the threshold on the validation split."""
-  records = None
-  if point.is_fixed:
-    return point.choose(None, None)
-  if validation is not None and min(validation.label_counts):
-    models = [run.model for run in runs]
-    records = scored_records.score_split(models, validation, tta=point.tta)
-    return point.choose(records, validation.split)
-  if rule:
-    raise UsageError(
-      f'--threshold={rule} needs a validation split with both classes to choose on, and '
-      f'{dataset_name} has none; give a number'
-    )
-  return point.choose(None, None)
 
 
 def _check_shapes(runs: Sequence[TrainedRun], source: SplitSource, name: str) -> None:

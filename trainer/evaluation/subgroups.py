@@ -104,7 +104,7 @@ class GroupRow:
 
   @property
   def name(self) -> str:
-    """Of the group."""
+    """Name of the bin or number of the subset."""
     return str(self.group) if isinstance(self.group, int) else self.group.name
 
   def to_json(self) -> dict[str, Any]:

@@ -9,11 +9,17 @@ from model.metrics.resampling import Interval
 DASH = '–'
 
 
-def number(value: float | None, digits: int = 4) -> str:
-  """Formats a metric; a dash if it is undefined."""
+def number(value: float | None, digits: int = 4, *, signed: bool = False) -> str:
+  """Formats a metric; a dash if it is undefined.
+
+  Args:
+    value: the metric.
+    digits: after the point.
+    signed: whether a plus sign is written too, as for a difference.
+  """
   if value is None or not math.isfinite(value):
     return DASH
-  return f'{value:.{digits}f}'
+  return f'{value:{"+" if signed else ""}.{digits}f}'
 
 
 def interval(bounds: Interval | None) -> str:

@@ -47,7 +47,7 @@ class FrocResult:
     counts: of nodules and marks.
     curve: the FROC curve.
     band: its confidence band; None without resamples.
-    warnings: what a reader of the result should know, a line each.
+    warnings: what a reader of the result should know; each is one line.
     max_marks_per_scan: marks of a scan that count.
     resampling: of the band.
   """
@@ -63,7 +63,7 @@ class FrocResult:
     text = f'CPM {self.curve.cpm:.3f}'
     if self.band and np.isfinite(self.band.cpm.mean):
       interval = self.band.cpm.interval
-      text += f' (95%: {interval.lower:.3f} to {interval.upper:.3f})'
+      text += f' (95 %: {interval.lower:.3f} to {interval.upper:.3f})'
     return text
 
   def to_json(self) -> dict[str, Any]:

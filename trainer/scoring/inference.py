@@ -42,7 +42,12 @@ class InferenceModel:
     tie at 1.
     """
     logits = np.asarray(self._logit_model(images, training=False), np.float64)[:, 0]
-    return 1 / (1 + np.exp(-logits))
+    return sigmoid(logits)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+  """Returns the probability [n] float64 of each logit [n] float64."""
+  return np.asarray(1 / (1 + np.exp(-logits)))
 
 
 def load_model(path: pathlib.Path) -> InferenceModel:

@@ -27,7 +27,7 @@ class OperatingPoint:
   """The threshold of a trained model and what belongs to it.
 
   Attributes:
-    rule: that chooses the threshold, see `thresholds.THRESHOLD_RULES`.
+    rule: that chooses the threshold, see `threshold_rule.THRESHOLD_RULES`.
     threshold: a record is predicted to be a nodule at this probability and above.
     chosen_on: the records it was chosen on, in words.
     tta: whether probabilities are means over the eight flips and rotations.

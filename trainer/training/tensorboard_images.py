@@ -16,6 +16,7 @@ from trainer.data import input_pipeline
 from trainer.data.split_source import SplitSource
 from trainer.pictures import network_pictures
 from trainer.pictures import plots
+from trainer.scoring import inference
 
 # Enough for a curve, few enough not to slow an epoch.
 _NUM_RECORDS = 512
@@ -43,7 +44,7 @@ class TensorBoardImages(keras.callbacks.Callback):
     figures = {'filters': network_pictures.draw_filters(filters)}
     if len(self._images):
       logits = self.model(self._images, training=False)[:, 0]
-      probabilities = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+      probabilities = inference.sigmoid(np.asarray(logits, np.float64))
       figures['examples'] = self._mosaic(probabilities)
       if len(np.unique(self._labels)) == 2:
         figures['precision_recall'] = plots.precision_recall(

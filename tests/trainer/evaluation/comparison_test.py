@@ -6,6 +6,7 @@ import pytest
 from luna_tfds.errors import UsageError
 from model.metrics.resampling import Resampling
 from trainer.evaluation import comparison
+from trainer.report import text_table
 from trainer.scoring.scored_records import ScoredRecords
 
 FEW = Resampling(resamples=10)
@@ -108,7 +109,7 @@ def test_compare_json(first, second):
 
 def test_table_has_a_line_for_each_metric(first, second, trained):
   found = comparison.compare(first, second, FEW)
-  lines = comparison.table(found).splitlines()
+  lines = text_table.comparison_table(found).splitlines()
   assert lines[0] == f'a: {trained}'
   assert lines[2].endswith('10 resamples of scans')
   rows = [line.split() for line in lines[4:]]
@@ -124,4 +125,4 @@ def test_table_has_a_line_for_each_metric(first, second, trained):
 def test_undefined_metrics_are_a_dash_in_the_table(evaluate_folders, trained):
   one_record = evaluate_folders(trained, split='test[:1]', rule='0.3')
   found = comparison.compare(one_record, one_record, FEW)
-  assert '–' in comparison.table(found).splitlines()[4]
+  assert '–' in text_table.comparison_table(found).splitlines()[4]

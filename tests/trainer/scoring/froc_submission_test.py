@@ -97,7 +97,7 @@ def small_result(resampling):
 def test_result_as_text():
   assert str(small_result(NO_INTERVALS)) == 'CPM 0.500'
   text = str(small_result(Resampling(resamples=50)))
-  assert text == 'CPM 0.500 (95%: 0.500 to 0.500)'
+  assert text == 'CPM 0.500 (95 %: 0.500 to 0.500)'
 
 
 def test_curve_and_band_are_written(tmp_path):
