@@ -1,11 +1,14 @@
-"""The metadata that makes finished shards a TFDS dataset, and failed_scans.csv."""
+"""The files beside the shards that make them a TFDS dataset.
+
+dataset_info.json, features.json and metadata.json, from which the dataset is read;
+failed_scans.csv; and shard_results.json, with which a later job finds out what changed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import csv
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -15,9 +18,11 @@ from beam_jobs import plan as plan_lib
 from beam_jobs.shard_result import ShardResult
 from luna_tfds import atomic_files
 from luna_tfds import luna16_patches
+from luna_tfds import record_keys
 from luna_tfds import records
 
 FAILED_SCANS = 'failed_scans.csv'
+SHARD_RESULTS = 'shard_results.json'
 
 
 def write_metadata(
@@ -26,7 +31,7 @@ def write_metadata(
   results: Sequence[ShardResult],
   folder: pathlib.Path,
 ) -> None:
-  """Writes dataset_info.json, features.json and metadata.json beside the shards.
+  """Writes the metadata beside the shards.
 
   Args:
     builder: the builder of the dataset.
@@ -47,6 +52,8 @@ def write_metadata(
     'patch': dataclasses.asdict(config.spec) if config.source == 'scans' else None,
     'shard_subsets': {},
     'shard_label_counts': {},
+    'shard_sha256': {},
+    'shard_keys_sha256': {},
     # The key was published under this name.
     'candidates_elsewhere': plan.candidates_without_scan,
     'candidates_outside': sum(r.stats.candidates_outside for r in results),
@@ -60,6 +67,12 @@ def write_metadata(
       continue  # all its scans failed; TFDS cannot read a split without records
     metadata['shard_subsets'][split] = [r.subset for r in of_split]
     metadata['shard_label_counts'][split] = [r.stats.label_counts for r in of_split]
+    metadata['shard_sha256'][split] = [r.sha256 for r in of_split]
+    # From the plan, so that they do not depend on what the workers wrote.
+    metadata['shard_keys_sha256'][split] = [
+      record_keys.keys_sha256(shard.record_keys(without=result.failed_scans))
+      for shard, result in zip(plan.of_split(split), of_split, strict=True)
+    ]
     split_infos.append(
       tfds.core.SplitInfo(
         name=split,
@@ -73,6 +86,7 @@ def write_metadata(
   info.set_splits(tfds.core.SplitDict(split_infos))
   info.metadata.update(metadata)
   info.write_to_directory(folder)
+  atomic_files.write_json(folder / SHARD_RESULTS, [r.to_json() for r in results])
 
 
 def write_failed_scans(
@@ -93,10 +107,10 @@ def write_failed_scans(
   return path
 
 
-def stored_fingerprint(folder: pathlib.Path) -> str | None:
-  """Returns the fingerprint of a dataset on disk; None if it has none."""
+def stored_metadata(folder: pathlib.Path) -> dict[str, Any]:
+  """Returns the metadata of a dataset on disk; empty if they are missing or damaged."""
   try:
-    metadata: dict[str, Any] = atomic_files.read_json(folder / 'metadata.json')
-  except (OSError, json.JSONDecodeError):
-    return None
-  return metadata.get('fingerprint')
+    metadata = atomic_files.read_json(folder / 'metadata.json')
+  except (OSError, ValueError):
+    return {}
+  return metadata if isinstance(metadata, dict) else {}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import concurrent.futures
 import pathlib
 import sys
 
@@ -14,16 +15,17 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners import runner
 
 from beam_jobs import dataset_metadata
+from beam_jobs import job_checks
 from beam_jobs import job_folder
 from beam_jobs import plan as plan_lib
 from beam_jobs import progress
+from beam_jobs import registered_dataset
 from beam_jobs import runners
 from beam_jobs import transforms
 from beam_jobs.shard_result import ShardResult
 from luna_tfds import cores
 from luna_tfds import luna16_patches
 from luna_tfds.errors import JobError
-from luna_tfds.errors import UsageError
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import count_text
 
@@ -50,31 +52,44 @@ def prepare(
     beam_options: options of Beam.
     num_workers: processes of the local runner; 0 for one per core.
     max_failed_scans: maximum number of scans that may be unreadable.
-    overwrite: whether a dataset made from other inputs is replaced.
+    overwrite: whether an existing dataset is written again, and replaced when the new
+      one is complete.
 
   Raises:
-    UsageError: an input is missing or invalid.
+    UsageError: an input is missing or invalid, or a dataset made from other inputs
+      exists and is not to be overwritten.
     JobError: the job failed; finished shards are kept for the next run.
   """
-  plan = plan_lib.make_plan(luna_dir, builder.builder_config)
-  _print_plan(plan, builder)
   folder = job_folder.JobFolder(pathlib.Path(builder.data_path))
+  job_checks.check_local(luna_dir, folder.final)
+  plan = plan_lib.make_plan(luna_dir, builder.builder_config)
+  job_checks.check_not_empty(plan)
+  _print_plan(plan, builder)
   with folder.locked():
-    if _is_complete(plan, folder, overwrite):
-      folder.remove_state()
-      _print(f'already complete: {folder.final}')
-      return
-    folder.clean(plan)
+    registered = registered_dataset.read(folder.final)
+    intact: list[ShardResult] = []
+    if registered and not overwrite:
+      registered.check_inputs(plan)
+      intact = registered.intact_shards()
+      if _is_complete(registered, intact):
+        folder.remove_state()
+        _print(f'already complete: {folder.final}')
+        return
+    _clean(folder, plan, registered, intact, overwrite)
     run_pipeline(
       plan, builder.builder_config, folder, beam_runner, beam_options, num_workers
     )
     results = verified_results(plan, folder, max_failed_scans)
-    dataset_metadata.write_failed_scans(results, folder.incomplete)
-    folder.finalize(
-      plan,
-      lambda path: dataset_metadata.write_metadata(builder, plan, results, path),
-      overwrite,
-    )
+    job_checks.check_unchanged(plan, luna_dir, builder.builder_config)
+    if intact == results and registered and registered.has_complete_metadata():
+      folder.remove_state()
+      _print(f'nothing changed: {folder.final}')
+    else:
+      dataset_metadata.write_failed_scans(results, folder.incomplete)
+      folder.finalize(
+        plan,
+        lambda path: dataset_metadata.write_metadata(builder, plan, results, path),
+      )
   _print_results(results, folder)
 
 
@@ -134,11 +149,10 @@ def verified_results(
       too many scans could not be read.
   """
   results = []
-  for shard in plan.shards:
-    result = folder.result(shard, plan)
+  for shard, result in zip(plan.shards, _read_results(plan, folder), strict=True):
     if result is None:
       raise folder.recorded_error(shard) or folder.job_error(
-        f'shard {shard.index} of {shard.split} was not written'
+        f'shard {shard.index} of {shard.split} {folder.why_unfinished(shard, plan)}'
       )
     lost = sum(failed.candidates_lost for failed in result.stats.failed)
     if result.num_records + lost != shard.num_records:
@@ -161,23 +175,44 @@ def verified_results(
 
 
 def _is_complete(
-  plan: plan_lib.Plan, folder: job_folder.JobFolder, overwrite: bool
+  registered: registered_dataset.RegisteredDataset, intact: Sequence[ShardResult]
 ) -> bool:
-  """Returns whether the dataset exists already.
-
-  Raises:
-    UsageError: a dataset made from other inputs exists, and is not to be replaced.
-  """
-  if not folder.final.exists():
+  """Returns whether nothing is missing from a dataset, not even an unreadable scan."""
+  if not registered.has_complete_metadata():
     return False
-  if dataset_metadata.stored_fingerprint(folder.final) == plan.fingerprint:
-    return True
-  if not overwrite:
-    raise UsageError(
-      f'{folder.final} was made from other inputs; give --overwrite to replace it when '
-      'the new dataset is complete, or another --data_dir'
+  if registered.results is None:
+    return registered.num_failed_scans == 0
+  return list(registered.results) == intact and not any(r.failed_scans for r in intact)
+
+
+def _clean(
+  folder: job_folder.JobFolder,
+  plan: plan_lib.Plan,
+  registered: registered_dataset.RegisteredDataset | None,
+  intact: Sequence[ShardResult],
+  overwrite: bool,
+) -> None:
+  """Prepares the folders: finished shards of earlier jobs, and of the dataset, stay."""
+  if registered and overwrite:
+    folder.start_overwriting(plan)
+  folder.clean(plan)
+  if registered and not overwrite:
+    reused = [result for result in intact if not result.failed_scans]
+    folder.reuse_shards(reused, plan, registered.folder)
+    num_missing = len(plan.shards) - len(reused)
+    are = 'is' if num_missing == 1 else 'are'
+    _print(
+      f'{registered.folder}: {count_text(num_missing, "shard")} of {len(plan.shards)} '
+      f'{are} missing or damaged, or without the records of unreadable scans'
     )
-  return False
+
+
+def _read_results(
+  plan: plan_lib.Plan, folder: job_folder.JobFolder
+) -> list[ShardResult | None]:
+  """Returns the result of each shard of the plan; reads the files to check them."""
+  with concurrent.futures.ThreadPoolExecutor(cores.num_usable_cores()) as pool:
+    return list(pool.map(lambda shard: folder.result(shard, plan), plan.shards))
 
 
 def _unfinished_shards(
@@ -185,9 +220,8 @@ def _unfinished_shards(
 ) -> list[plan_lib.Shard]:
   """Returns the shards to write: shards without a result or with unreadable scans."""
   unfinished = []
-  for shard in plan.shards:
-    result = folder.result(shard, plan)
-    if result is None or result.stats.failed:
+  for shard, result in zip(plan.shards, _read_results(plan, folder), strict=True):
+    if result is None or result.failed_scans:
       folder.invalidate(shard)
       unfinished.append(shard)
   num_finished = len(plan.shards) - len(unfinished)
@@ -202,7 +236,6 @@ def _default_num_workers(num_records: int) -> int:
 
 
 def _print_plan(plan: plan_lib.Plan, builder: luna16_patches.Builder) -> None:
-  """Prints the size of the dataset; raises UsageError if it would be empty."""
   scans = f', from {count_text(plan.num_scans, "scan")}' if plan.num_scans else ''
   _print(
     f'{builder.info.full_name}: {count_text(plan.num_records, "record")} in '
@@ -213,10 +246,6 @@ def _print_plan(plan: plan_lib.Plan, builder: luna16_patches.Builder) -> None:
     _print(
       f'{count_text(plan.candidates_without_scan, "candidate")} without a scan on disk '
       f'(found {count_text(plan.scans_on_disk, "scan")}); not extracted'
-    )
-  if not plan.shards:
-    raise UsageError(
-      'no candidate is in a scan on disk; check that the CSV files belong to the scans'
     )
 
 

@@ -1,7 +1,8 @@
 """The working folders of a job: finished shards, the state of the job, a lock.
 
     <config>/1.0.0.incomplete/   shard files named by fingerprint; becomes 1.0.0
-    <config>/1.0.0.job/          state: the lock, and the result of each finished shard
+    <config>/1.0.0.job/          state: the result of each finished shard
+    <config>/1.0.0.lock          held while a job runs
 
 Files are written atomically. A shard is finished when its result is stored, and its
 fingerprint shows whether the plan still contains it; a rerun needs no other information.
@@ -9,20 +10,22 @@ fingerprint shows whether the plan still contains it; a rerun needs no other inf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
 import pickle
 import shutil
 
+from beam_jobs import input_state
+from beam_jobs import job_lock
 from beam_jobs import plan as plan_lib
 from beam_jobs.shard_result import ShardResult
 from luna_tfds import atomic_files
 from luna_tfds import records
+from luna_tfds import verification
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 
@@ -47,7 +50,7 @@ class JobFolder:
 
   @property
   def state_dir(self) -> pathlib.Path:
-    """Contains the lock and the results of finished shards."""
+    """Contains the results of finished shards."""
     return self.final.with_name(self.final.name + '.job')
 
   def partial_path(self, fingerprint: str) -> pathlib.Path:
@@ -60,25 +63,27 @@ class JobFolder:
   def locked(self) -> Iterator[None]:
     """Excludes other jobs on the same dataset for the duration of a `with` block.
 
+    At the end it deletes its lock file, and folders that it made and that are empty: a
+    job that is rejected leaves nothing behind.
+
     Raises:
       UsageError: the folder cannot be written.
       JobError: another job is writing the same dataset.
     """
-    try:
-      self.state_dir.mkdir(parents=True, exist_ok=True)
-      lock = open(self.state_dir / 'lock', 'a')  # noqa: SIM115, open during the block
-    except OSError as error:
-      raise UsageError(
-        f'{self.final.parent}: cannot be written: {error.strerror}; give a writable '
-        '--data_dir'
-      ) from error
-    with lock:
+    missing = [folder for folder in self.final.parents if not folder.exists()]
+    with contextlib.ExitStack() as stack:
+      stack.callback(_remove_empty, missing)
+      lock_path = self.final.with_name(self.final.name + '.lock')
       try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError:
-        raise JobError(
-          f'another job is writing {self.final}; wait for it, or stop it'
-        ) from None
+        stack.enter_context(job_lock.hold(lock_path, self.final))
+        atomic_files.make_folders(self.state_dir)
+      except OSError as error:
+        raise UsageError(
+          f'{self.final.parent}: cannot be written: {error.strerror}; give a writable '
+          '--data_dir'
+        ) from error
+      stack.callback(_remove_empty, [self.incomplete, self.state_dir])
+      self._restore_replaced()
       yield
 
   def clean(self, plan: plan_lib.Plan) -> None:
@@ -86,8 +91,9 @@ class JobFolder:
 
     They are unfinished files of killed workers, and shards of another plan.
     """
-    self.incomplete.mkdir(exist_ok=True)
-    kept = {self.state_dir / 'lock'}
+    atomic_files.make_folders(self.incomplete)
+    atomic_files.make_folders(self.state_dir)
+    kept = {self._overwriting_path}
     for shard in plan.shards:
       kept |= {
         self.partial_path(shard.fingerprint),
@@ -98,12 +104,46 @@ class JobFolder:
       kept.add(self._finalizing_path)
     for path in [*self.incomplete.iterdir(), *self.state_dir.iterdir()]:
       if path not in kept:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _remove(path)
+
+  def start_overwriting(self, plan: plan_lib.Plan) -> None:
+    """Deletes what earlier jobs left, unless an overwriting job was interrupted.
+
+    So `--overwrite` writes every shard again, and yet resumes after an interruption.
+    """
+    path = self._overwriting_path
+    if path.is_file() and path.read_text() == plan.fingerprint:
+      return
+    self.remove_state()
+    atomic_files.make_folders(self.state_dir)
+    atomic_files.write_text(path, plan.fingerprint)
 
   def remove_state(self) -> None:
     """Deletes everything but the dataset."""
-    shutil.rmtree(self.incomplete, ignore_errors=True)
-    shutil.rmtree(self.state_dir)
+    for folder in (self.incomplete, self.state_dir):
+      _remove(folder)
+
+  def reuse_shards(
+    self, results: Iterable[ShardResult], plan: plan_lib.Plan, registered: pathlib.Path
+  ) -> None:
+    """Takes finished shards from a registered dataset of the same plan.
+
+    Args:
+      results: the results of the shards to take.
+      plan: the plan.
+      registered: folder of the dataset; it is not changed.
+
+    Raises:
+      OSError: a file cannot be linked or copied.
+    """
+    self._overwriting_path.unlink(missing_ok=True)
+    shards = {shard.fingerprint: shard for shard in plan.shards}
+    for result in results:
+      shard = shards[result.fingerprint]
+      source = registered / self._final_shard_path(shard, plan).name
+      if self.result(shard, plan) is None:
+        atomic_files.link_or_copy(source, self.partial_path(shard.fingerprint))
+        self.finish_shard(result)
 
   def check_free_space(self, num_bytes: int) -> None:
     """Checks the free disk space before `num_bytes` are written.
@@ -136,39 +176,72 @@ class JobFolder:
     assert isinstance(shard, plan_lib.Shard)
     return shard
 
-  def finish_shard(self, shard: plan_lib.Shard, result: ShardResult) -> None:
-    """Stores the result of a shard, whose file must be complete."""
-    fields = {'result': result.to_json(), 'modified': _modification_times(shard)}
-    atomic_files.write_json(self._result_path(shard.fingerprint), fields)
-    self._progress_path(shard.fingerprint).unlink(missing_ok=True)
-    self._shard_spec_path(shard.fingerprint).unlink(missing_ok=True)
+  def finish_shard(self, result: ShardResult) -> None:
+    """Stores the result of a shard, whose file must be complete.
 
-  def result(self, shard: plan_lib.Shard, plan: plan_lib.Plan) -> ShardResult | None:
+    The shard spec stays: a runner may process a shard again.
+    """
+    atomic_files.write_json(self._result_path(result.fingerprint), result.to_json())
+    self.reset_progress(result.fingerprint)
+
+  def result(
+    self, shard: plan_lib.Shard, plan: plan_lib.Plan | None = None
+  ) -> ShardResult | None:
     """Returns the result of a shard.
 
-    None if the shard is not finished, or its file is damaged, or the scans have been
-    modified since.
+    Args:
+      shard: a shard of the plan.
+      plan: the plan; without it, the file of the shard must not have its final name.
+
+    Returns:
+      The result; None if the shard is not finished, its file is damaged, or its input
+      has been modified since.
     """
+    result = self._stored_result(shard)
+    if result is None or self._problem(shard, result, plan):
+      return None
+    return result
+
+  def why_unfinished(self, shard: plan_lib.Shard, plan: plan_lib.Plan) -> str:
+    """Returns why `result` is None, in a few words."""
+    result = self._stored_result(shard)
+    problem = result and self._problem(shard, result, plan)
+    return problem or 'was not written'
+
+  def _stored_result(self, shard: plan_lib.Shard) -> ShardResult | None:
     try:
       fields = atomic_files.read_json(self._result_path(shard.fingerprint))
-    except (OSError, json.JSONDecodeError):
-      return None
-    if fields.get('modified') != _modification_times(shard):
-      return None
-    result = ShardResult.from_json(fields['result'])
-    for path in (
-      self.partial_path(shard.fingerprint),
-      self._final_shard_path(shard, plan),
-    ):
-      if path.is_file() and path.stat().st_size == result.num_bytes:
-        return result
-    return None
+      result = ShardResult.from_json(fields)
+    except (OSError, ValueError, KeyError, TypeError):
+      return None  # missing, damaged, or of an earlier version
+    return result if len(result.inputs) == len(shard.tasks) else None
+
+  def _problem(
+    self, shard: plan_lib.Shard, result: ShardResult, plan: plan_lib.Plan | None
+  ) -> str | None:
+    """Returns why a stored result is not valid, None if it is."""
+    modified = input_state.modified_file(shard, result.inputs)
+    if modified:
+      return f'is outdated, because its input file {modified} was modified'
+    paths = [self.partial_path(shard.fingerprint)]
+    if plan:
+      paths.append(self._final_shard_path(shard, plan))
+    for path in paths:
+      if path.is_file() and verification.has_contents(
+        path, result.num_bytes, result.sha256
+      ):
+        return None
+    return 'is missing or damaged'
 
   def invalidate(self, shard: plan_lib.Shard) -> None:
     """Deletes the result of a shard, so that the shard is written again."""
     self._result_path(shard.fingerprint).unlink(missing_ok=True)
 
   # Progress and errors, as recorded by the workers.
+
+  def reset_progress(self, fingerprint: str) -> None:
+    """Records that an attempt at a shard begins, or that the shard is finished."""
+    self._progress_path(fingerprint).unlink(missing_ok=True)
 
   def record_progress(self, fingerprint: str, num_scans: int) -> None:
     """Records that `num_scans` more scans of a shard are done."""
@@ -179,6 +252,8 @@ class JobFolder:
     """Returns the number of scans done of shards that are not finished."""
     total = 0
     for path in self.state_dir.glob('*.scans'):
+      if self._result_path(path.stem).exists():  # another attempt at a finished shard
+        continue
       with contextlib.suppress(FileNotFoundError):  # the shard has just been finished
         total += path.stat().st_size
     return total
@@ -192,7 +267,7 @@ class JobFolder:
     """Records why a shard could not be written."""
     fields = {'is_usage_error': isinstance(error, UsageError), 'message': str(error)}
     with contextlib.suppress(OSError):  # the disk may be full
-      self._error_path(fingerprint).write_text(json.dumps(fields))
+      atomic_files.write_json(self._error_path(fingerprint), fields)
 
   def recorded_error(self, shard: plan_lib.Shard) -> UsageError | JobError | None:
     """Returns the error of a shard that a worker recorded, if any."""
@@ -214,31 +289,37 @@ class JobFolder:
   # The end of a job.
 
   def finalize(
-    self,
-    plan: plan_lib.Plan,
-    write_metadata: Callable[[pathlib.Path], None],
-    overwrite: bool,
+    self, plan: plan_lib.Plan, write_metadata: Callable[[pathlib.Path], None]
   ) -> None:
     """Gives the shards their final names, adds the metadata, and publishes the dataset.
 
-    It may be interrupted anywhere: a rerun finds the shards under either name.
+    A dataset that exists already is replaced. The job may be interrupted anywhere: a
+    rerun finds the shards under either name, and the dataset that was to be replaced.
 
     Args:
       plan: all its shards are finished.
       write_metadata: writes the metadata files into a folder that contains the shards.
-      overwrite: whether an existing dataset is replaced.
     """
     atomic_files.write_text(self._finalizing_path, plan.fingerprint)
     for shard in plan.shards:
-      if self.partial_path(shard.fingerprint).is_file():
-        os.replace(
-          self.partial_path(shard.fingerprint), self._final_shard_path(shard, plan)
-        )
+      partial_path = self.partial_path(shard.fingerprint)
+      if partial_path.is_file():
+        os.replace(partial_path, self._final_shard_path(shard, plan))
     write_metadata(self.incomplete)
-    if overwrite and self.final.exists():
-      os.replace(self.final, self.state_dir / 'replaced')
-    os.replace(self.incomplete, self.final)
-    shutil.rmtree(self.state_dir)
+    atomic_files.flush_folder(self.incomplete)
+    if self.final.exists():
+      atomic_files.rename(self.final, self._replaced_path)
+    atomic_files.rename(self.incomplete, self.final)
+    # Workers of a killed job, or a second attempt at a shard, may still be writing.
+    atomic_files.remove_temporaries(self.final)
+    for path in self.final.glob('*.part'):
+      path.unlink(missing_ok=True)
+    _remove(self.state_dir)
+
+  def _restore_replaced(self) -> None:
+    """Restores a dataset if a job was interrupted while it replaced the dataset."""
+    if self._replaced_path.is_dir() and not self.final.exists():
+      atomic_files.rename(self._replaced_path, self.final)
 
   def _is_finalizing(self, plan: plan_lib.Plan) -> bool:
     """Returns whether `finalize` of the same plan was interrupted."""
@@ -248,6 +329,14 @@ class JobFolder:
   @property
   def _finalizing_path(self) -> pathlib.Path:
     return self.state_dir / 'finalizing'
+
+  @property
+  def _replaced_path(self) -> pathlib.Path:
+    return self.state_dir / 'replaced'
+
+  @property
+  def _overwriting_path(self) -> pathlib.Path:
+    return self.state_dir / 'overwriting'
 
   def _final_shard_path(
     self, shard: plan_lib.Shard, plan: plan_lib.Plan
@@ -268,12 +357,21 @@ class JobFolder:
     return self.state_dir / f'{fingerprint}.error'
 
 
-def _modification_times(shard: plan_lib.Shard) -> Sequence[int]:
-  """Returns when each input file was modified, in ns since the epoch; -1 if missing."""
-  times = []
-  for path in plan_lib.input_files(shard):
-    try:
-      times.append(path.stat().st_mtime_ns)
-    except OSError:
-      times.append(-1)
-  return times
+def _remove(path: pathlib.Path) -> None:
+  """Deletes a file or folder of the job, if it is there.
+
+  A network file system keeps a file that a process of a killed job has open, under
+  another name, and then its folder: the next job deletes them.
+  """
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path, ignore_errors=True)
+  else:
+    with contextlib.suppress(OSError):
+      path.unlink()
+
+
+def _remove_empty(folders: Iterable[pathlib.Path]) -> None:
+  """Deletes folders that are empty."""
+  for folder in folders:
+    with contextlib.suppress(OSError):
+      folder.rmdir()

@@ -6,7 +6,7 @@ its seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import hashlib
@@ -24,6 +24,7 @@ from luna_tfds import download as download_lib
 from luna_tfds import image_files
 from luna_tfds import luna16_patches
 from luna_tfds import matching
+from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds import splits
 from luna_tfds import tables
@@ -97,6 +98,8 @@ class Shard:
     subset: subset of all its scans; -1 if unknown.
     tasks: the scans and their candidates.
     fingerprint: hash of everything that determines the bytes of the file.
+    task_fingerprints: for each task, a hash of everything that determines the bytes of
+      its records.
   """
 
   split: str
@@ -104,6 +107,7 @@ class Shard:
   subset: int
   tasks: tuple[Task, ...]
   fingerprint: str
+  task_fingerprints: tuple[str, ...]
 
   @property
   def num_records(self) -> int:
@@ -114,6 +118,20 @@ class Shard:
   def num_scans(self) -> int:
     """Number of scans to read."""
     return sum(task.num_scans for task in self.tasks)
+
+  def record_keys(self, without: Collection[str] = ()) -> Iterator[str]:
+    """Yields the key of each planned record.
+
+    Args:
+      without: seriesuids of the scans to leave out.
+    """
+    for task in self.tasks:
+      if isinstance(task, ArticleTask):
+        for image in task.images:
+          yield record_keys.record_key('', image.candidate_id)
+      elif task.seriesuid not in without:
+        for candidate_id in task.candidate_ids:
+          yield record_keys.record_key(task.seriesuid, int(candidate_id))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,19 +251,40 @@ def pack_tasks(
     yield tuple(group)
 
 
-def input_files(shard: Shard) -> list[pathlib.Path]:
-  """Returns the files that a shard is made from."""
-  files = []
-  for task in shard.tasks:
-    if isinstance(task, ArticleTask):
-      files += [image.path for image in task.images]
-      continue
-    path = pathlib.Path(task.path)
-    files.append(path)
-    # An invalid header is reported when the worker opens the scan.
-    with contextlib.suppress(ScanError):
-      files.append(image_files.data_file_of(path))
+def input_files(task: Task) -> list[pathlib.Path]:
+  """Returns the files that the records of a task are made from."""
+  if isinstance(task, ArticleTask):
+    return [image.path for image in task.images]
+  path = pathlib.Path(task.path)
+  files = [path]
+  # An invalid header is reported when the worker opens the scan.
+  with contextlib.suppress(ScanError, OSError):
+    files.append(image_files.data_file_of(path))
   return files
+
+
+def modified_header(
+  plan: Plan, luna_dir: pathlib.Path, config: luna16_patches.Luna16PatchesConfig
+) -> str | None:
+  """Returns a scan whose header or size is not that of the plan, None if there is none.
+
+  Args:
+    plan: the plan.
+    luna_dir: the folder it was made from.
+    config: config of the dataset.
+  """
+  for shard in plan.shards:
+    for task, fingerprint in zip(shard.tasks, shard.task_fingerprints, strict=True):
+      if isinstance(task, ScanTask):
+        fields = _fingerprint_fields(task, luna_dir)
+        if _fingerprint([*_common_fields(shard.split, config), fields]) != fingerprint:
+          return task.path
+  return None
+
+
+def _common_fields(split: str, config: luna16_patches.Luna16PatchesConfig) -> list[Any]:
+  """Returns what determines the bytes of all records of a split."""
+  return [_FORMAT, config.fingerprint_fields(), split]
 
 
 def _make_shards(
@@ -261,9 +300,18 @@ def _make_shards(
     ordered = sorted(tasks, key=lambda item: item[0])
     for subset, members in itertools.groupby(ordered, key=lambda item: item[0]):
       for group in pack_tasks((task for _, task in members), record_bytes):
-        fields = [_FORMAT, config.fingerprint_fields(), split]
-        fields += [_fingerprint_fields(task, luna_dir) for task in group]
-        shards.append(Shard(split, index, subset, group, _fingerprint(fields)))
+        common = _common_fields(split, config)
+        fields = [_fingerprint_fields(task, luna_dir) for task in group]
+        shards.append(
+          Shard(
+            split,
+            index,
+            subset,
+            group,
+            fingerprint=_fingerprint(common + fields),
+            task_fingerprints=tuple(_fingerprint([*common, f]) for f in fields),
+          )
+        )
         index += 1
   return tuple(shards)
 
@@ -370,11 +418,19 @@ def _fingerprint_fields(task: Task, luna_dir: pathlib.Path) -> list[Any]:
   )
   return [
     str(path.relative_to(luna_dir)),
-    path.read_bytes().hex(),
+    _header_bytes(path).hex(),
     _data_file_size(path),
     task.subset,
     *(_sha256(np.ascontiguousarray(array).tobytes()) for array in arrays),
   ]
+
+
+def _header_bytes(path: pathlib.Path) -> bytes:
+  """Returns a header; empty if it cannot be read."""
+  try:
+    return path.read_bytes()
+  except OSError:  # reported when the worker opens the scan
+    return b''
 
 
 def _data_file_size(path: pathlib.Path) -> int:

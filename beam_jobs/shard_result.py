@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from beam_jobs import input_state
+
 
 @dataclasses.dataclass(frozen=True)
 class FailedScan:
@@ -48,6 +50,8 @@ class ShardResult:
     num_records: number of records written.
     num_bytes: size of the file.
     stats: counts.
+    sha256: SHA-256 of the file, in hexadecimal digits.
+    inputs: the input of each task before it was read.
   """
 
   split: str
@@ -57,6 +61,13 @@ class ShardResult:
   num_records: int
   num_bytes: int
   stats: ShardStats
+  sha256: str = ''
+  inputs: tuple[input_state.TaskInputs, ...] = ()
+
+  @property
+  def failed_scans(self) -> frozenset[str]:
+    """The seriesuids of the scans that could not be read."""
+    return frozenset(scan.seriesuid for scan in self.stats.failed)
 
   def to_json(self) -> dict[str, Any]:
     """Returns the result as JSON values."""
@@ -64,7 +75,12 @@ class ShardResult:
 
   @classmethod
   def from_json(cls, fields: dict[str, Any]) -> ShardResult:
-    """Restores a result from the output of `to_json`."""
+    """Restores a result from the output of `to_json`.
+
+    Raises:
+      KeyError, TypeError: it is not the output of `to_json` of this version.
+    """
     stats = dict(fields['stats'])
     stats['failed'] = [FailedScan(**failed) for failed in stats['failed']]
-    return cls(**{**fields, 'stats': ShardStats(**stats)})
+    inputs = tuple(map(input_state.TaskInputs.from_json, fields['inputs']))
+    return cls(**{**fields, 'stats': ShardStats(**stats), 'inputs': inputs})

@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 
+from beam_jobs import input_state
 from beam_jobs.job_folder import JobFolder
 from beam_jobs.plan import ArticleTask
 from beam_jobs.plan import ScanTask
@@ -42,20 +43,25 @@ def write_shard(
     The result; scans that cannot be read are omitted and listed in it.
 
   Raises:
-    OSError: the disk is full or cannot be written.
+    OSError: the disk is full or cannot be written, or an image of the article changed
+      while it was read.
     UsageError: an image of the article cannot be read.
   """
+  folder.reset_progress(shard.fingerprint)
   folder.check_free_space(shard.num_records * records.record_bytes(spec.image_shape))
   stats = ShardStats()
   encoder = records.RecordEncoder(spec.image_shape)
   keyed: list[tuple[str, bytes]] = []
-  for task in shard.tasks:
+  inputs = []
+  for task, fingerprint in zip(shard.tasks, shard.task_fingerprints, strict=True):
+    inputs.append(input_state.read_state(task, fingerprint))
     num_before = len(keyed)
     label_counts = list(stats.label_counts)
     try:
       for record in _extract(task, spec, stats):
         keyed.append((record.key, encoder.encode(record)))
         stats.label_counts[record.label] += 1
+      _check_unchanged(task, inputs[-1])
     except ScanError as error:
       del keyed[num_before:]
       stats.label_counts = label_counts
@@ -66,18 +72,32 @@ def write_shard(
     record_keys.hash_keys((key for key, _ in keyed), seed, 'shuffle'), kind='stable'
   )
   with atomic_files.atomic_write(folder.partial_path(shard.fingerprint)) as path:
-    num_bytes = tfrecord.write_tfrecords(path, (keyed[i][1] for i in order))
+    written = tfrecord.write_tfrecords(path, (keyed[i][1] for i in order))
   result = ShardResult(
     split=shard.split,
     index=shard.index,
     subset=shard.subset,
     fingerprint=shard.fingerprint,
     num_records=len(keyed),
-    num_bytes=num_bytes,
+    num_bytes=written.num_bytes,
     stats=stats,
+    sha256=written.sha256,
+    inputs=tuple(inputs),
   )
-  folder.finish_shard(shard, result)
+  folder.finish_shard(result)
   return result
+
+
+def _check_unchanged(
+  task: ScanTask | ArticleTask, before: input_state.TaskInputs
+) -> None:
+  """Raises an error if an input file was modified while it was read."""
+  if input_state.read_state(task, before.fingerprint) == before:
+    return
+  problem = 'was modified while it was read'
+  if isinstance(task, ScanTask):
+    raise ScanError(f'{task.path}: the scan {problem}')
+  raise OSError(f'{task.images[0].path.parent}: an image {problem}')
 
 
 def _extract(

@@ -1,7 +1,6 @@
 """The steps of the job as PTransforms, for this pipeline and for others.
 
     import apache_beam as beam
-from apache_beam.metrics.metric import Metrics
     from beam_jobs import job_folder, plan, transforms
 
     shard_plan = plan.make_plan(luna_dir, config)
@@ -89,7 +88,10 @@ class _WriteShard(beam.DoFn):
   def process(self, fingerprint: str) -> Iterator[shard_result.ShardResult]:
     shard = self._folder.read_shard_spec(fingerprint)
     try:
-      result = shard_writer.write_shard(shard, self._spec, self._seed, self._folder)
+      # A runner may process a shard again after it is finished.
+      result = self._folder.result(shard) or shard_writer.write_shard(
+        shard, self._spec, self._seed, self._folder
+      )
     except (OSError, UsageError) as error:
       # A runner would report it with pages of its own stack trace. The job reads the
       # recorded error instead, and reports one line.

@@ -1,16 +1,20 @@
 """Files that are complete or not there: written under another name, then renamed.
 
-The one way in which this project writes a file that a later step trusts.
+The one way in which this project writes a file that a later step trusts. What has its
+final name is complete even after a power failure: contents are flushed to disk before the
+name changes, and the changed folder after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import json
 import math
 import os
 import pathlib
+import shutil
 from typing import Any
 import uuid
 
@@ -35,8 +39,7 @@ def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
   try:
     yield temporary
     _flush(temporary)
-    os.replace(temporary, path)
-    _flush(path.parent)
+    rename(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
 
@@ -69,6 +72,60 @@ def replace_nan(value: Any) -> Any:
   return value
 
 
+def rename(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Renames a file or folder whose contents are on disk, and flushes the new name.
+
+  Args:
+    source: the file or folder.
+    target: its new name; a file of this name is replaced.
+
+  Raises:
+    OSError: it cannot be renamed.
+  """
+  os.replace(source, target)
+  _flush(target.parent)
+  if source.parent != target.parent:
+    _flush(source.parent)
+
+
+def link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Gives a file a second name, or copies it where hard links are not supported.
+
+  Args:
+    source: the file; it must not be changed in place afterwards.
+    target: the new name; replaced if it is there.
+
+  Raises:
+    OSError: the file cannot be copied.
+  """
+  with atomic_write(target) as temporary:
+    try:
+      os.link(source, temporary)
+    except OSError:
+      shutil.copyfile(source, temporary)
+
+
+def make_folders(path: pathlib.Path) -> None:
+  """Makes a folder and its missing parents, and flushes their names.
+
+  Raises:
+    OSError: a folder cannot be made.
+  """
+  if path.is_dir():
+    return
+  make_folders(path.parent)
+  path.mkdir(exist_ok=True)
+  _flush(path.parent)
+
+
+def flush_folder(folder: pathlib.Path) -> None:
+  """Flushes the files of a folder that another library wrote, and their names."""
+  for path in folder.iterdir():
+    if path.is_file():
+      _flush(path)
+  _flush(folder)
+
+
 def remove_temporaries(folder: pathlib.Path) -> None:
   """Deletes what writers that were killed left in a folder; no writer may be active."""
   for path in folder.glob(f'*{_MARK}*'):
@@ -82,5 +139,9 @@ def _flush(path: pathlib.Path) -> None:
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
+  except OSError as error:
+    # Some network file systems cannot flush a folder; they write names at once.
+    if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+      raise
   finally:
     os.close(descriptor)

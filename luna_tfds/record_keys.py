@@ -29,3 +29,8 @@ def hash_keys(keys: Iterable[str], seed: int, purpose: str) -> np.ndarray:
     hashlib.blake2b(key.encode(), digest_size=8, key=secret).digest() for key in keys
   )
   return np.frombuffer(digests, '<u8').astype(np.uint64)
+
+
+def keys_sha256(keys: Iterable[str]) -> str:
+  """Returns the SHA-256 of a set of keys, in hexadecimal digits; the order is ignored."""
+  return hashlib.sha256('\n'.join(sorted(keys)).encode()).hexdigest()

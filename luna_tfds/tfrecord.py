@@ -1,8 +1,10 @@
-"""The TFRecord file format, written without TensorFlow."""
+"""The TFRecord file format, written and read without TensorFlow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+import dataclasses
+import hashlib
 import pathlib
 import struct
 
@@ -11,10 +13,25 @@ import google_crc32c
 # The length and two checksums that the format adds to each record.
 TFRECORD_OVERHEAD_BYTES = 16
 
+_HEADER_BYTES = 12  # the length and its checksum
+_CRC_BYTES = 4
 _CRC_MASK_DELTA = 0xA282EAD8
 
 
-def write_tfrecords(path: pathlib.Path, serialized: Iterable[bytes]) -> int:
+@dataclasses.dataclass(frozen=True)
+class WrittenFile:
+  """A file that was written.
+
+  Attributes:
+    num_bytes: its size.
+    sha256: SHA-256 of the bytes handed to the file system, in hexadecimal digits.
+  """
+
+  num_bytes: int
+  sha256: str
+
+
+def write_tfrecords(path: pathlib.Path, serialized: Iterable[bytes]) -> WrittenFile:
   """Writes a TFRecord file.
 
   Args:
@@ -22,16 +39,49 @@ def write_tfrecords(path: pathlib.Path, serialized: Iterable[bytes]) -> int:
     serialized: the records.
 
   Returns:
-    The size of the file in bytes.
+    The size and the checksum of the file.
 
   Raises:
     OSError: the file cannot be written.
   """
+  sha256 = hashlib.sha256()
   with path.open('wb') as file:
     for record in serialized:
       length = struct.pack('<Q', len(record))
-      file.write(length + _masked_crc(length) + record + _masked_crc(record))
-    return file.tell()
+      framed = length + _masked_crc(length) + record + _masked_crc(record)
+      sha256.update(framed)
+      file.write(framed)
+    return WrittenFile(file.tell(), sha256.hexdigest())
+
+
+def read_tfrecords(path: pathlib.Path) -> Iterator[bytes]:
+  """Reads a TFRecord file and checks both checksums of each record.
+
+  Args:
+    path: the file.
+
+  Yields:
+    The records.
+
+  Raises:
+    OSError: the file cannot be read.
+    ValueError: the file is truncated, or a checksum is wrong.
+  """
+  num_bytes = path.stat().st_size
+  with path.open('rb') as file:
+    number = 0
+    while header := file.read(_HEADER_BYTES):
+      length_bytes, length_crc = header[:8], header[8:]
+      if _masked_crc(length_bytes) != length_crc:
+        raise ValueError(f'{path}: record {number} (from 0) is damaged or truncated')
+      (length,) = struct.unpack('<Q', length_bytes)
+      if length > num_bytes - file.tell():
+        raise ValueError(f'{path}: record {number} (from 0) is truncated')
+      record = file.read(length)
+      if _masked_crc(record) != file.read(_CRC_BYTES):
+        raise ValueError(f'{path}: record {number} (from 0) is damaged or truncated')
+      yield record
+      number += 1
 
 
 def _masked_crc(data: bytes) -> bytes:

@@ -36,16 +36,17 @@ def test_without_failed_scans_no_file_is_written(tmp_path):
 @pytest.mark.parametrize(
   ('content', 'expected'),
   [
-    (json.dumps({'fingerprint': 'abc'}), 'abc'),
-    ('{}', None),
-    ('{', None),
-    (None, None),
+    ('{"fingerprint": "abc"}', {'fingerprint': 'abc'}),
+    ('{}', {}),
+    ('{', {}),
+    ('[]', {}),
+    (None, {}),
   ],
 )
-def test_fingerprint_of_a_dataset_on_disk(content, expected, tmp_path):
+def test_metadata_of_a_dataset_on_disk(content, expected, tmp_path):
   if content is not None:
     (tmp_path / 'metadata.json').write_text(content)
-  assert dataset_metadata.stored_fingerprint(tmp_path) == expected
+  assert dataset_metadata.stored_metadata(tmp_path) == expected
 
 
 def test_metadata_of_a_dataset(data_dir, download):
@@ -67,6 +68,8 @@ def test_metadata_of_a_dataset(data_dir, download):
     'patch',
     'shard_subsets',
     'shard_label_counts',
+    'shard_sha256',
+    'shard_keys_sha256',
     'candidates_elsewhere',
     'candidates_outside',
     'patches_padded',

@@ -6,7 +6,6 @@ import numpy as np
 import oracles
 import pytest
 
-from beam_jobs import job_folder
 from beam_jobs import shard_writer
 from luna_tfds import ScanError
 from luna_tfds import scan as scan_lib
@@ -77,11 +76,13 @@ def test_all_scans_are_unreadable(extract, small, out, failure):
 def test_fixed_scans_complete_the_dataset(extract, small, out, tmp_path):
   expected = uninterrupted(extract, small, tmp_path)
   data_file = small.paths['1.2.826.0.8'].with_suffix('.raw')
-  content = data_file.read_bytes()
+  content, status = data_file.read_bytes(), data_file.stat()
+  times = (status.st_atime_ns, status.st_mtime_ns)
   fake_data.truncate(data_file, 2)
   assert extract(small.folder, out, ALL) == 1
   before = modification_times(incomplete(out))
   data_file.write_bytes(content)
+  os.utime(data_file, ns=times)  # shard_results.json contains them
   published = []
   replace = os.replace
 
@@ -91,7 +92,7 @@ def test_fixed_scans_complete_the_dataset(extract, small, out, tmp_path):
     replace(source, target)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(job_folder.os, 'replace', watch)
+    patch.setattr(os, 'replace', watch)
     assert extract(small.folder, out, ALL) == 0
   assert len(published) == 4
   assert len(set(published) & set(before.items())) == 3
@@ -227,7 +228,7 @@ def test_a_crash_while_the_dataset_is_published(
     replace(source, target)
 
   with monkeypatch.context() as patch:
-    patch.setattr(job_folder.os, 'replace', fail)
+    patch.setattr(os, 'replace', fail)
     assert extract(small.folder, out, ALL) == 1
   assert failure() == 'luna16-extract: error: power failure'
   assert not oracles.dataset_folder(out).exists()
@@ -281,9 +282,9 @@ def test_overwrite_keeps_the_old_dataset_until_the_new_one_is_complete(
 
 
 def test_a_second_job_on_the_same_dataset(extract, small, out, failure):
-  state_dir = oracles.dataset_folder(out).with_name('1.0.0.job')
-  state_dir.mkdir(parents=True)
-  with open(state_dir / 'lock', 'a') as lock:
+  path = oracles.dataset_folder(out).with_name('1.0.0.lock')
+  path.parent.mkdir(parents=True)
+  with path.open('a') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     assert extract(small.folder, out, ALL) == 1
     assert 'another job is writing' in failure()
@@ -305,7 +306,12 @@ def test_a_shard_with_missing_records_is_not_registered(
       }
     )
     fewer = type(shard)(
-      shard.split, shard.index, shard.subset, (shorter,), shard.fingerprint
+      shard.split,
+      shard.index,
+      shard.subset,
+      (shorter,),
+      shard.fingerprint,
+      shard.task_fingerprints,
     )
     return write_shard(fewer, spec, seed, folder)
 

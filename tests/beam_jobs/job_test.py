@@ -56,6 +56,7 @@ def test_only_the_dataset_remains(data_dir):
     'features.json',
     'label.labels.txt',
     'metadata.json',
+    'shard_results.json',
   ]
   assert len(shards) == 10
 
@@ -206,7 +207,8 @@ def test_number_of_workers(
     for _ in range(num_shards)
   ]
   shards = [
-    plan_lib.Shard('train', i, -1, (task,), f'{i:016x}') for i, task in enumerate(tasks)
+    plan_lib.Shard('train', i, -1, (task,), f'{i:016x}', ('',))
+    for i, task in enumerate(tasks)
   ]
   folder = job_folder.JobFolder(tmp_path / '1.0.0')
   monkeypatch.setattr(job.cores, 'num_usable_cores', lambda: 3)

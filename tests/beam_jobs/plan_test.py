@@ -56,6 +56,11 @@ def planned(plan):
   ]
 
 
+def input_files(shard):
+  """Returns the input files of a shard, in order."""
+  return [path for task in shard.tasks for path in plan_lib.input_files(task)]
+
+
 def fingerprints(plan):
   return {(s.split, s.index): s.fingerprint for s in plan.shards}
 
@@ -330,14 +335,14 @@ def test_no_candidate_in_a_scan_on_disk(folder):
 
 def test_input_files(folder):
   shard = plan_lib.make_plan(folder, ALL).shards[0]
-  names = [os.path.relpath(path, folder) for path in plan_lib.input_files(shard)]
+  names = [os.path.relpath(path, folder) for path in input_files(shard)]
   assert names == ['subset0/a.mhd', 'subset0/a.raw', 'subset0/b.mhd', 'subset0/b.raw']
 
 
 def test_input_files_of_a_broken_header(folder):
   (folder / 'subset1' / 'c.mhd').write_text('ElementDataFile = /etc/hostname\n')
   shard = plan_lib.make_plan(folder, ALL).shards[1]
-  assert plan_lib.input_files(shard) == [folder / 'subset1' / 'c.mhd']
+  assert input_files(shard) == [folder / 'subset1' / 'c.mhd']
 
 
 def test_article(tmp_path):
@@ -350,7 +355,7 @@ def test_article(tmp_path):
   for shard in plan.shards:
     images = [image for task in shard.tasks for image in task.images]
     assert [(i.path, i.label, i.candidate_id) for i in images] == rows[shard.split]
-    assert plan_lib.input_files(shard) == [path for path, _, _ in rows[shard.split]]
+    assert input_files(shard) == [path for path, _, _ in rows[shard.split]]
   assert plan.num_scans == 0
   assert plan.num_records == 8
 

@@ -98,7 +98,8 @@ def test_fold_out_of_range(fold):
 def test_fold_of_a_dataset_that_lacks_a_subset():
   metadata = {'shard_subsets': {'train': [0, 1, 2], 'test': [9]}}
   with pytest.raises(
-    ValueError, match=r'fold 9 needs subset 8 .* contains only subsets \[0, 1'
+    ValueError,
+    match=r'fold 9 needs subset 8 .* contains only records of subsets \[0, 1',
   ):
     splits.fold_splits(metadata, 9)
   assert splits.fold_splits(metadata, 2)['train'] == (

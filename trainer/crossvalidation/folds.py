@@ -218,7 +218,14 @@ def write_scores(
 
 def _fold_splits(dataset: OpenedDataset, number: int) -> dict[str, str]:
   try:
-    return splits.fold_splits({'shard_subsets': dataset.metadata.shard_subsets}, number)
+    metadata = dataset.metadata
+    return splits.fold_splits(
+      {
+        'shard_subsets': metadata.shard_subsets,
+        'shard_label_counts': metadata.shard_label_counts,
+      },
+      number,
+    )
   except ValueError as error:
     raise UsageError(
       f'{dataset.name}: {error}; extract all subsets, or choose other folds with --folds'
@@ -227,7 +234,9 @@ def _fold_splits(dataset: OpenedDataset, number: int) -> dict[str, str]:
 
 def _test_split(dataset: OpenedDataset, number: int) -> str:
   """Returns the split string of a subset; the others may be missing."""
-  slices = splits.subset_slices(dataset.metadata.shard_subsets)
+  slices = splits.subset_slices(
+    dataset.metadata.shard_subsets, dataset.metadata.shard_label_counts
+  )
   return slices[number] if number in slices else _fold_splits(dataset, number)['test']
 
 

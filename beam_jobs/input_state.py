@@ -1,0 +1,82 @@
+"""The state of the input files of a shard, to detect that they were modified."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+import dataclasses
+from typing import Any
+
+from beam_jobs import plan as plan_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class InputFile:
+  """An input file.
+
+  Attributes:
+    name: its name without the folder, so that the download may be moved.
+    num_bytes: its size; -1 if it is missing.
+    modified_ns: when it was modified, in ns since the epoch; -1 if it is missing.
+  """
+
+  name: str
+  num_bytes: int
+  modified_ns: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskInputs:
+  """The input of one task of a shard.
+
+  Attributes:
+    seriesuid: the scan; empty for the article's patches.
+    fingerprint: fingerprint of the task.
+    files: the files that are read.
+  """
+
+  seriesuid: str
+  fingerprint: str
+  files: tuple[InputFile, ...]
+
+  @classmethod
+  def from_json(cls, fields: dict[str, Any]) -> TaskInputs:
+    """Restores the output of `dataclasses.asdict`."""
+    files = tuple(InputFile(**file) for file in fields['files'])
+    return cls(**{**fields, 'files': files})
+
+
+def read_state(task: plan_lib.Task, fingerprint: str) -> TaskInputs:
+  """Returns the state of the input of a task now.
+
+  Args:
+    task: a task of the plan.
+    fingerprint: its fingerprint.
+  """
+  files = []
+  for path in plan_lib.input_files(task):
+    try:
+      status = path.stat()
+      files.append(InputFile(path.name, status.st_size, status.st_mtime_ns))
+    except OSError:
+      files.append(InputFile(path.name, -1, -1))
+  seriesuid = task.seriesuid if isinstance(task, plan_lib.ScanTask) else ''
+  return TaskInputs(seriesuid, fingerprint, tuple(files))
+
+
+def modified_file(
+  shard: plan_lib.Shard, recorded: Sequence[TaskInputs], ignored: Collection[str] = ()
+) -> str | None:
+  """Returns the name of an input file that is not as recorded, None if there is none.
+
+  Args:
+    shard: a shard of the plan.
+    recorded: the state of the input of its tasks when they were read.
+    ignored: seriesuids of scans whose files may differ.
+  """
+  tasks = zip(shard.tasks, shard.task_fingerprints, recorded, strict=True)
+  for task, fingerprint, before in tasks:
+    now = read_state(task, fingerprint)
+    if now.files != before.files and before.seriesuid not in ignored:
+      changed = set(now.files) ^ set(before.files)
+      return min(file.name for file in changed)
+  return None

@@ -1,0 +1,85 @@
+"""A lock file that excludes other jobs on the same dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+from typing import IO
+
+from absl import logging
+
+from luna_tfds import atomic_files
+from luna_tfds.errors import JobError
+
+# What `flock` reports if the file system has no locks.
+_UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
+# What it reports if another process holds the lock; EACCES on some network file systems.
+_HELD = (errno.EAGAIN, errno.EACCES)
+
+# The lock file can be deleted by the previous job between opening and locking it.
+_MAX_ATTEMPTS = 10
+
+
+@contextlib.contextmanager
+def hold(path: pathlib.Path, dataset: pathlib.Path) -> Iterator[None]:
+  """Holds the lock for the duration of a `with` block, and deletes the file at its end.
+
+  The file must not be in a folder that the job deletes: network file systems (NFS, FUSE)
+  rename an open file instead of deleting it, and its folder then is not empty.
+
+  Args:
+    path: the lock file; missing parents are made.
+    dataset: folder of the dataset, for messages.
+
+  Raises:
+    OSError: the file cannot be written.
+    JobError: another process holds the lock.
+  """
+  with _open_locked(path, dataset):
+    try:
+      yield
+    finally:
+      # Before the lock is released: a job that has opened the file already finds it
+      # deleted, and opens a new one.
+      path.unlink(missing_ok=True)
+
+
+def _open_locked(path: pathlib.Path, dataset: pathlib.Path) -> IO[str]:
+  for _ in range(_MAX_ATTEMPTS):
+    with contextlib.ExitStack() as stack:
+      try:
+        atomic_files.make_folders(path.parent)
+        file = stack.enter_context(path.open('a'))
+      except FileNotFoundError:  # the previous job has just deleted an empty folder
+        continue
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except OSError as error:
+        if error.errno in _HELD:
+          break
+        if error.errno not in _UNSUPPORTED:
+          raise
+        logging.warning(
+          '%s: the file system has no file locks (%s); make sure that no other job '
+          'writes this dataset',
+          path,
+          error.strerror,
+        )
+        stack.pop_all()
+        return file
+      if _is_file_at(file, path):
+        stack.pop_all()
+        return file
+  raise JobError(f'another job is writing {dataset}; wait for it, or stop it')
+
+
+def _is_file_at(file: IO[str], path: pathlib.Path) -> bool:
+  """Returns whether an open file still has its name."""
+  try:
+    return os.path.samestat(os.fstat(file.fileno()), path.stat())
+  except FileNotFoundError:
+    return False

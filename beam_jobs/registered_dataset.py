@@ -1,0 +1,129 @@
+"""A dataset that an earlier job registered: what of it a new job can keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import concurrent.futures
+import dataclasses
+import pathlib
+from typing import Any
+
+from beam_jobs import dataset_metadata
+from beam_jobs import input_state
+from beam_jobs import plan as plan_lib
+from beam_jobs.shard_result import ShardResult
+from luna_tfds import atomic_files
+from luna_tfds import cores
+from luna_tfds import records
+from luna_tfds import verification
+from luna_tfds.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class RegisteredDataset:
+  """A dataset on disk.
+
+  Attributes:
+    folder: its folder.
+    fingerprint: fingerprint of its plan; None if the metadata are missing or damaged.
+    results: the results of its shards in the order of the plan; None for a dataset of
+      version 1.0.0, which did not store them.
+    num_failed_scans: number of scans that could not be read.
+  """
+
+  folder: pathlib.Path
+  fingerprint: str | None
+  results: tuple[ShardResult, ...] | None
+  num_failed_scans: int
+
+  def check_inputs(self, plan: plan_lib.Plan) -> None:
+    """Checks that the dataset was made from the inputs of a plan.
+
+    The files of scans that could not be read may differ: they have been repaired.
+
+    Raises:
+      UsageError: it was made from other inputs.
+    """
+    if self.results is None:
+      if self.fingerprint != plan.fingerprint:
+        raise self._other_inputs('was made from other inputs')
+      return
+    if [(r.split, r.index) for r in self.results] != [
+      (s.split, s.index) for s in plan.shards
+    ]:
+      raise self._other_inputs('was made from other inputs')
+    for shard, result in zip(plan.shards, self.results, strict=True):
+      if not _has_same_tasks(shard, result):
+        raise self._other_inputs('was made from other inputs')
+      modified = input_state.modified_file(shard, result.inputs, result.failed_scans)
+      if modified:
+        raise self._other_inputs(f'is older than the input file {modified}')
+
+  def intact_shards(self) -> list[ShardResult]:
+    """Returns the results of the shards whose files have the stored checksums."""
+    if self.results is None:
+      return []
+    num_shards = {
+      split: sum(r.split == split for r in self.results)
+      for split in {r.split for r in self.results}
+    }
+
+    def is_intact(result: ShardResult) -> bool:
+      name = records.shard_name(result.split, result.index, num_shards[result.split])
+      path = self.folder / name
+      return verification.has_contents(path, result.num_bytes, result.sha256)
+
+    with concurrent.futures.ThreadPoolExecutor(cores.num_usable_cores()) as pool:
+      intact = list(pool.map(is_intact, self.results))
+    return [r for r, is_kept in zip(self.results, intact, strict=True) if is_kept]
+
+  def has_complete_metadata(self) -> bool:
+    """Returns whether the metadata can be read and the files have the stored sizes."""
+    try:
+      return not verification.check_files(self.folder)
+    except UsageError:
+      return False
+
+  def _other_inputs(self, problem: str) -> UsageError:
+    return UsageError(
+      f'{self.folder} {problem}; give --overwrite to replace it when the new dataset is '
+      'complete, or another --data_dir'
+    )
+
+
+def read(folder: pathlib.Path) -> RegisteredDataset | None:
+  """Returns the dataset in a folder; None if there is no such folder."""
+  if not folder.exists():
+    return None
+  stored = dataset_metadata.stored_metadata(folder)
+  fingerprint, num_failed = stored.get('fingerprint'), stored.get('scans_failed', 0)
+  try:
+    fields: Sequence[Any] = atomic_files.read_json(
+      folder / dataset_metadata.SHARD_RESULTS
+    )
+    results = tuple(map(ShardResult.from_json, fields))
+  except (OSError, ValueError, KeyError, TypeError):
+    return RegisteredDataset(folder, fingerprint, None, num_failed)
+  return RegisteredDataset(folder, fingerprint, results, num_failed)
+
+
+def _has_same_tasks(shard: plan_lib.Shard, result: ShardResult) -> bool:
+  """Returns whether a shard was made from the tasks of the plan.
+
+  A repaired scan has another fingerprint, because its header or its size has changed.
+  """
+  failed = result.failed_scans
+  if not failed:
+    return shard.fingerprint == result.fingerprint
+  recorded = [(task.seriesuid, task.fingerprint) for task in result.inputs]
+  planned = [
+    (task.seriesuid, fingerprint)
+    for task, fingerprint in zip(shard.tasks, shard.task_fingerprints, strict=True)
+    if isinstance(task, plan_lib.ScanTask)
+  ]
+  return len(recorded) == len(planned) and all(
+    name == planned_name and (fingerprint == planned_fingerprint or name in failed)
+    for (name, fingerprint), (planned_name, planned_fingerprint) in zip(
+      recorded, planned
+    )
+  )

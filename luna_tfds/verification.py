@@ -1,0 +1,338 @@
+"""Checks a stored dataset completely, without TensorFlow: files, records and metadata.
+
+lines = verification.verify(dataset_folder)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+import hashlib
+import math
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+from luna_tfds import atomic_files
+from luna_tfds import record_keys
+from luna_tfds import records
+from luna_tfds import tfrecord
+from luna_tfds.errors import JobError
+from luna_tfds.errors import UsageError
+from luna_tfds.text_format import bytes_text
+from luna_tfds.text_format import count_text
+
+# Problems that are listed; of the others only the number.
+_MAX_LISTED_PROBLEMS = 5
+
+
+def file_sha256(path: pathlib.Path) -> str:
+  """Returns the SHA-256 of a file, in hexadecimal digits.
+
+  Raises:
+    OSError: the file cannot be read.
+  """
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def has_contents(path: pathlib.Path, num_bytes: int, sha256: str) -> bool:
+  """Returns whether a file has a given size and checksum; False if it is missing."""
+  try:
+    return path.stat().st_size == num_bytes and file_sha256(path) == sha256
+  except OSError:
+    return False
+
+
+def check_files(folder: pathlib.Path) -> list[str]:
+  """Checks the names and the sizes of the files of a dataset, without reading them.
+
+  Args:
+    folder: the folder of a version of the dataset.
+
+  Returns:
+    The problems found.
+
+  Raises:
+    UsageError: the folder contains no dataset, or its metadata are damaged.
+  """
+  dataset = _read_dataset(folder)
+  return [*_file_name_problems(dataset), *_size_problems(dataset)]
+
+
+def verify(
+  folder: pathlib.Path, on_shard: Callable[[int, int], None] | None = None
+) -> list[str]:
+  """Reads every byte of a dataset and compares it with the stored metadata.
+
+  It checks that exactly the shards of the metadata are there; the SHA-256 of each; both
+  checksums of each record; the features and the image size of each record; the numbers
+  of records, of classes and the subset of each shard; that no key occurs twice; and that
+  the keys of each shard are those of the plan.
+
+  Args:
+    folder: the folder of a version of the dataset.
+    on_shard: called after each shard with the number of shards done and of all shards.
+
+  Returns:
+    Lines of text: what was checked.
+
+  Raises:
+    UsageError: the folder contains no dataset.
+    JobError: the dataset is damaged or contradicts its metadata.
+  """
+  dataset = _read_dataset(folder)
+  problems = [*_file_name_problems(dataset), *_size_problems(dataset)]
+  state = _KeyState()
+  for number, shard in enumerate(dataset.shards):
+    problems += _shard_problems(dataset, shard, state)
+    if on_shard:
+      on_shard(number + 1, len(dataset.shards))
+  _raise_problems(problems, folder)
+  return _summary(dataset, state)
+
+
+@dataclasses.dataclass(frozen=True)
+class _StoredShard:
+  """What the metadata say of a shard; None where an older dataset does not say it.
+
+  Attributes:
+    split: its split.
+    path: its file.
+    num_records: number of records.
+    label_counts: number of records of each class.
+    subset: subset of all its records.
+    sha256: of the file.
+    keys_sha256: of the keys of its records.
+  """
+
+  split: str
+  path: pathlib.Path
+  num_records: int
+  label_counts: list[int] | None
+  subset: int | None
+  sha256: str | None
+  keys_sha256: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _StoredDataset:
+  """The metadata of a dataset.
+
+  Attributes:
+    folder: of the dataset.
+    image_bytes: size of an image.
+    split_bytes: size of all shards of each split.
+    shards: all shards.
+  """
+
+  folder: pathlib.Path
+  image_bytes: int
+  split_bytes: Mapping[str, int]
+  shards: Sequence[_StoredShard]
+
+
+@dataclasses.dataclass
+class _KeyState:
+  """The keys of the records read so far, to find those that occur twice.
+
+  Attributes:
+    seen: the keys; with the split in front if the scan is unknown.
+    num_bytes: size of the shards read so far.
+  """
+
+  seen: set[str] = dataclasses.field(default_factory=set)
+  num_bytes: int = 0
+
+  def add(self, split: str, keys: Iterable[str]) -> int:
+    """Adds the keys of a shard; returns how many were there already."""
+    repeated = 0
+    for key in keys:
+      # The article's lists of two splits may be equal.
+      key = f'{split}{key}' if key.startswith('/') else key
+      repeated += key in self.seen
+      self.seen.add(key)
+    return repeated
+
+
+def _read_dataset(folder: pathlib.Path) -> _StoredDataset:
+  try:
+    info = tfds.builder_from_directory(str(folder)).info
+    metadata = atomic_files.read_json(folder / 'metadata.json')
+  except Exception as error:  # TFDS and protobuf raise errors of many types
+    missing = not (folder / 'dataset_info.json').is_file()
+    problem = 'contains no dataset' if missing else f'its metadata are damaged: {error}'
+    raise UsageError(
+      f'{folder}: {problem}; extract it again with luna16-extract --overwrite'
+    ) from error
+  shards = []
+  for split, split_info in info.splits.items():
+    for index, num_records in enumerate(split_info.shard_lengths):
+      name = records.shard_name(split, index, len(split_info.shard_lengths))
+      shards.append(
+        _StoredShard(
+          split=split,
+          path=folder / name,
+          num_records=num_records,
+          label_counts=_of_shard(metadata, 'shard_label_counts', split, index),
+          subset=_of_shard(metadata, 'shard_subsets', split, index),
+          sha256=_of_shard(metadata, 'shard_sha256', split, index),
+          keys_sha256=_of_shard(metadata, 'shard_keys_sha256', split, index),
+        )
+      )
+  num_voxels = math.prod(info.features['image'].shape)
+  return _StoredDataset(
+    folder=folder,
+    image_bytes=num_voxels * np.dtype(np.int16).itemsize,
+    split_bytes={name: split.num_bytes for name, split in info.splits.items()},
+    shards=shards,
+  )
+
+
+def _of_shard(metadata: Mapping[str, Any], name: str, split: str, index: int) -> Any:
+  """Returns the entry of a shard in a list of the metadata, None if there is none."""
+  values = metadata.get(name, {}).get(split, ())
+  return values[index] if index < len(values) else None
+
+
+def _file_name_problems(dataset: _StoredDataset) -> list[str]:
+  """Compares the shards on disk with those of the metadata."""
+  expected = {shard.path.name for shard in dataset.shards}
+  # The shards of a split without records are on disk, but not in dataset_info.json.
+  found = {p.name for p in dataset.folder.glob('*.tfrecord-*') if p.stat().st_size}
+  found |= {shard.path.name for shard in dataset.shards if shard.path.is_file()}
+  return [
+    *(f'{name} is missing' for name in sorted(expected - found)),
+    *(f'{name} is not a shard of the metadata' for name in sorted(found - expected)),
+  ]
+
+
+def _size_problems(dataset: _StoredDataset) -> list[str]:
+  """Compares the size of each split, which every version of the dataset stores."""
+  found = dict.fromkeys(dataset.split_bytes, 0)
+  for shard in dataset.shards:
+    if shard.path.is_file():
+      found[shard.split] += shard.path.stat().st_size
+  return [
+    f'{split} has {found[split]} bytes, dataset_info.json lists {num_bytes}'
+    for split, num_bytes in dataset.split_bytes.items()
+    if found[split] != num_bytes
+  ]
+
+
+def _shard_problems(
+  dataset: _StoredDataset, shard: _StoredShard, state: _KeyState
+) -> list[str]:
+  name = shard.path.name
+  if not shard.path.is_file():
+    return []  # listed already
+  state.num_bytes += shard.path.stat().st_size
+  try:
+    contents = _read_shard(shard.path, dataset.image_bytes)
+    sha256 = file_sha256(shard.path) if shard.sha256 else None
+  except (OSError, ValueError) as error:
+    return [str(error)]
+  problems = []
+  if sha256 != shard.sha256:
+    problems.append(f'{name}: its SHA-256 is not that of metadata.json')
+  if len(contents.keys) != shard.num_records:
+    problems.append(
+      f'{name} contains {count_text(len(contents.keys), "record")}, dataset_info.json '
+      f'lists {shard.num_records}'
+    )
+  if shard.label_counts not in (None, contents.label_counts):
+    problems.append(
+      f'{name} contains {contents.label_counts} records of each class, metadata.json '
+      f'lists {shard.label_counts}'
+    )
+  if shard.subset is not None and contents.subsets - {shard.subset}:
+    problems.append(
+      f'{name} contains records of subsets {sorted(contents.subsets)}, metadata.json '
+      f'lists {shard.subset}'
+    )
+  if shard.keys_sha256 not in (None, record_keys.keys_sha256(contents.keys)):
+    problems.append(f'{name}: the keys of its records are not those of the plan')
+  if repeated := state.add(shard.split, contents.keys):
+    verb = 'is' if repeated == 1 else 'are'
+    problems.append(
+      f'{name}: {count_text(repeated, "record")} {verb} stored twice in the dataset'
+    )
+  return problems
+
+
+@dataclasses.dataclass
+class _ShardContents:
+  """What a shard contains.
+
+  Attributes:
+    keys: key of each record.
+    label_counts: number of records of each class.
+    subsets: the subsets of its records.
+  """
+
+  keys: list[str] = dataclasses.field(default_factory=list)
+  label_counts: list[int] = dataclasses.field(
+    default_factory=lambda: [0] * len(records.LABELS)
+  )
+  subsets: set[int] = dataclasses.field(default_factory=set)
+
+
+def _read_shard(path: pathlib.Path, image_bytes: int) -> _ShardContents:
+  """Reads a shard.
+
+  Raises:
+    OSError: the file cannot be read.
+    ValueError: a record is damaged, or is not a record of the dataset.
+  """
+  contents = _ShardContents()
+  for number, serialized in enumerate(tfrecord.read_tfrecords(path)):
+    try:
+      feature = tf_example_pb2.Example.FromString(serialized).features.feature
+      (image,) = feature['image'].bytes_list.value
+      (label,) = feature['label'].int64_list.value
+      (seriesuid,) = feature['seriesuid'].bytes_list.value
+      (candidate_id,) = feature['candidate_id'].int64_list.value
+      (subset,) = feature['subset'].int64_list.value
+      key = record_keys.record_key(seriesuid.decode(), candidate_id)
+      is_valid = len(image) == image_bytes and 0 <= label < len(records.LABELS)
+    except Exception as error:  # protobuf's DecodeError is no ValueError
+      raise ValueError(f'{path}: record {number} (from 0) cannot be parsed') from error
+    if not is_valid:
+      raise ValueError(
+        f'{path}: record {number} (from 0): label {label}, {len(image)} bytes of image, '
+        f'expected {image_bytes}'
+      )
+    contents.keys.append(key)
+    contents.label_counts[label] += 1
+    contents.subsets.add(subset)
+  return contents
+
+
+def _summary(dataset: _StoredDataset, state: _KeyState) -> list[str]:
+  lines = [
+    f'{dataset.folder}: {count_text(len(state.seen), "record")} in '
+    f'{count_text(len(dataset.shards), "shard")}, {bytes_text(state.num_bytes)}',
+    '  checksums of every record, classes, subsets, no key twice: correct',
+  ]
+  if all(shard.sha256 and shard.keys_sha256 for shard in dataset.shards):
+    lines.append('  SHA-256 of every shard, keys as planned: correct')
+  else:
+    lines.append(
+      '  metadata.json contains no SHA-256 of the shards: the dataset was extracted '
+      'with version 1.0.0'
+    )
+  return lines
+
+
+def _raise_problems(problems: Sequence[str], folder: pathlib.Path) -> None:
+  if problems:
+    listed = '; '.join(problems[:_MAX_LISTED_PROBLEMS])
+    more = len(problems) - _MAX_LISTED_PROBLEMS
+    raise JobError(
+      f'{folder} is damaged: {listed}'
+      + (f'; and {more} more' if more > 0 else '')
+      + '; run luna16-extract with the flags of the first run to repair it'
+    )
