@@ -1,0 +1,132 @@
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from beam_jobs import job_folder
+from beam_jobs import job_lock
+from luna_tfds import JobError
+from luna_tfds import UsageError
+
+ALL = '--config=axial_50px_all'
+
+
+def hold(path):
+  return job_lock.hold(path, path.with_suffix(''))
+
+
+def test_the_lock_file_is_deleted(tmp_path):
+  path = tmp_path / 'absent' / '1.0.0.lock'
+  with hold(path):
+    assert path.is_file()
+  assert list(path.parent.iterdir()) == []
+
+
+def test_a_second_holder_is_refused(tmp_path):
+  path = tmp_path / '1.0.0.lock'
+  with hold(path):
+    with pytest.raises(JobError, match=r'another job is writing .*1\.0\.0; wait'):
+      hold(path).__enter__()
+    assert path.is_file()
+  with hold(path):
+    pass
+
+
+def test_a_deleted_lock_file_is_not_trusted(tmp_path, monkeypatch):
+  """The previous job deletes the file after this job opened it, before it locks it."""
+  path = tmp_path / '1.0.0.lock'
+  flock, deleted = fcntl.flock, []
+
+  def delete_first(file, operation):
+    if not deleted:
+      deleted.append(path.unlink())
+    flock(file, operation)
+
+  monkeypatch.setattr(fcntl, 'flock', delete_first)
+  with hold(path):
+    monkeypatch.undo()
+    with pytest.raises(JobError, match='another job'):
+      hold(path).__enter__()
+
+
+@pytest.mark.parametrize('code', [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks(code, tmp_path, monkeypatch, caplog):
+  def fail(file, operation):
+    raise OSError(code, os.strerror(code))
+
+  monkeypatch.setattr(fcntl, 'flock', fail)
+  with caplog.at_level(logging.WARNING), hold(tmp_path / '1.0.0.lock'):
+    assert 'has no file locks' in caplog.text
+    assert 'make sure that no other job writes this dataset' in caplog.text
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_are_reported(tmp_path, monkeypatch):
+  def fail(file, operation):
+    raise OSError(errno.EIO, 'input/output error')
+
+  monkeypatch.setattr(fcntl, 'flock', fail)
+  folder = job_folder.JobFolder(tmp_path / '1.0.0')
+  with pytest.raises(UsageError, match='cannot be written: input/output error'):
+    folder.locked().__enter__()
+
+
+# File systems that rename an open file on deletion.
+
+
+@pytest.fixture
+def renames_open_files(monkeypatch):
+  """Simulates NFS in this process: an open file that is deleted is renamed."""
+  unlink = os.unlink
+
+  def rename_if_open(path, *, dir_fd=None):
+    folder = os.getcwd() if dir_fd is None else os.readlink(f'/proc/self/fd/{dir_fd}')
+    full = os.path.join(folder, path)
+    opened = set()
+    for descriptor in os.listdir('/proc/self/fd'):
+      try:
+        opened.add(os.readlink(f'/proc/self/fd/{descriptor}'))
+      except FileNotFoundError:
+        continue
+    if full in opened:
+      os.rename(full, os.path.join(os.path.dirname(full), '.nfs0001'))
+    else:
+      unlink(path, dir_fd=dir_fd)
+
+  monkeypatch.setattr(os, 'unlink', rename_if_open)
+
+
+def test_a_job_on_nfs(extract, small, out, renames_open_files):
+  assert extract(small.folder, out, ALL) == 0
+  assert extract(small.folder, out, ALL) == 0
+  assert extract(small.folder, out, ALL, '--overwrite') == 0
+
+
+@pytest.fixture
+def bindfs_folder(tmp_path):
+  """A folder of a FUSE file system; the test is skipped if it cannot be mounted."""
+  if not shutil.which('bindfs') or not shutil.which('fusermount'):
+    pytest.skip('needs bindfs')
+  (tmp_path / 'stored').mkdir()
+  folder = tmp_path / 'mounted'
+  folder.mkdir()
+  if subprocess.run(['bindfs', tmp_path / 'stored', folder], check=False).returncode:
+    pytest.skip('bindfs cannot be mounted')
+  yield folder
+  subprocess.run(['fusermount', '-u', folder], check=True)
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_a_job_on_fuse(workers, extract, small, bindfs_folder):
+  out = bindfs_folder / 'data'
+  flags = [ALL, f'--num_workers={workers}']
+  assert extract(small.folder, out, *flags) == 0
+  assert extract(small.folder, out, *flags) == 0
+  assert extract(small.folder, out, *flags, '--overwrite') == 0
+  (folder,) = out.glob('luna16_patches/*')
+  assert [path.name for path in folder.iterdir()] == ['1.0.0']
+  assert not [path for path in out.rglob('*') if path.name.startswith('.')]
