@@ -81,8 +81,9 @@ def write_metadata(
         filename_template=template.replace(split=split),
       )
     )
-  # A separate builder, as `builder` may belong to the caller.
-  info = type(builder)(config=config, data_dir=str(builder.data_dir_root)).info
+  # A separate builder, as `builder` may belong to the caller, of a folder without a
+  # dataset: TFDS would read the metadata of the dataset that is being replaced.
+  info = type(builder)(config=config, data_dir=str(folder / 'no_dataset')).info
   info.set_splits(tfds.core.SplitDict(split_infos))
   info.metadata.update(metadata)
   info.write_to_directory(folder)

@@ -199,12 +199,7 @@ def _clean(
   if registered and not overwrite:
     reused = [result for result in intact if not result.failed_scans]
     folder.reuse_shards(reused, plan, registered.folder)
-    num_missing = len(plan.shards) - len(reused)
-    are = 'is' if num_missing == 1 else 'are'
-    _print(
-      f'{registered.folder}: {count_text(num_missing, "shard")} of {len(plan.shards)} '
-      f'{are} missing or damaged, or without the records of unreadable scans'
-    )
+    _print_incomplete(registered, intact, len(plan.shards) - len(reused))
 
 
 def _read_results(
@@ -247,6 +242,24 @@ def _print_plan(plan: plan_lib.Plan, builder: luna16_patches.Builder) -> None:
       f'{count_text(plan.candidates_without_scan, "candidate")} without a scan on disk '
       f'(found {count_text(plan.scans_on_disk, "scan")}); not extracted'
     )
+
+
+def _print_incomplete(
+  registered: registered_dataset.RegisteredDataset,
+  intact: Sequence[ShardResult],
+  num_to_write: int,
+) -> None:
+  """Prints why a registered dataset is not complete."""
+  num_failed = sum(len(result.failed_scans) for result in intact)
+  if not num_to_write:
+    problem = 'its metadata are missing or damaged'
+  elif num_failed:
+    problem = f'{count_text(num_failed, "scan")} could not be read and will be retried'
+  else:
+    problem = 'files are missing or damaged'
+  _print(
+    f'{registered.folder}: {problem}; {count_text(num_to_write, "shard")} to write'
+  )
 
 
 def _print_results(
