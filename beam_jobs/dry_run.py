@@ -2,21 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
+import os
 import pathlib
 import shutil
 
+from beam_jobs import job_checks
+from beam_jobs import job_folder
 from beam_jobs import plan as plan_lib
+from beam_jobs import registered_dataset
 from luna_tfds import extractor
 from luna_tfds import geometry
 from luna_tfds import luna16_patches
 from luna_tfds import scan as scan_lib
+from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
+from luna_tfds.errors import UsageError
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import count_text
 
 _HEADER = ('split', 'scans', 'candidates', 'nodules', 'shards', 'to read', 'to write')
+
+
+def run(
+  luna_dir: pathlib.Path,
+  config: luna16_patches.Luna16PatchesConfig,
+  final: pathlib.Path,
+  *,
+  overwrite: bool = False,
+  max_failed_scans: int = 0,
+) -> None:
+  """Prints the summary, and fails where the job would fail.
+
+  Args:
+    luna_dir: the LUNA16 download.
+    config: config of the dataset.
+    final: folder of the dataset; it need not exist.
+    overwrite: as for the job.
+    max_failed_scans: as for the job.
+
+  Raises:
+    UsageError: the job would reject its input or its data folder.
+    JobError: the job would fail because of unreadable scans.
+    OSError: there is not enough disk space.
+  """
+  job_checks.check_local(luna_dir, final)
+  plan = plan_lib.make_plan(luna_dir, config)
+  job_checks.check_not_empty(plan)
+  _check_data_dir(final)
+  registered = registered_dataset.read(final)
+  if registered and not overwrite:
+    registered.check_inputs(plan)
+  costs = _read_costs(plan, config)
+  print(_text(plan, costs, config, final))
+  errors = [error for cost in costs.values() for error in cost.errors]
+  if len(errors) > max_failed_scans:
+    raise JobError(
+      f'{count_text(len(errors), "scan")} cannot be read, more than '
+      f'--max_failed_scans={max_failed_scans}; fix them or raise the limit'
+    )
+  job_folder.check_free_space(final, plan.num_bytes)
 
 
 def summary(
@@ -35,7 +81,16 @@ def summary(
     UsageError: an input file is missing or invalid.
   """
   plan = plan_lib.make_plan(luna_dir, config)
-  costs = {split: _read_cost(plan.of_split(split), config) for split in plan.splits}
+  return _text(plan, _read_costs(plan, config), config, final)
+
+
+def _text(
+  plan: plan_lib.Plan,
+  costs: Mapping[str, _ReadCost],
+  config: luna16_patches.Luna16PatchesConfig,
+  final: pathlib.Path,
+) -> str:
+  """Returns the table and the totals."""
   rows = [_HEADER, *(_row(split, plan, cost) for split, cost in costs.items())]
   lines = [f'{config.name}: {config.description}', *_aligned(rows), '']
   num_bytes = sum(cost.num_bytes for cost in costs.values())
@@ -79,6 +134,23 @@ class _ReadCost:
   scans_by_region: int = 0
   scans_complete: int = 0
   errors: list[str] = dataclasses.field(default_factory=list)
+
+
+def _read_costs(
+  plan: plan_lib.Plan, config: luna16_patches.Luna16PatchesConfig
+) -> dict[str, _ReadCost]:
+  """Returns what would be read of each split."""
+  return {split: _read_cost(plan.of_split(split), config) for split in plan.splits}
+
+
+def _check_data_dir(final: pathlib.Path) -> None:
+  """Raises UsageError if the folder of the dataset cannot be made; makes nothing."""
+  parent = _existing_parent(final.parent)
+  if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+    raise UsageError(
+      f'{final.parent}: cannot be written, because of {parent}; give a writable '
+      '--data_dir'
+    )
 
 
 def _read_cost(

@@ -88,7 +88,7 @@ _MAX_FAILED = flags.DEFINE_integer(
 _OVERWRITE = flags.DEFINE_boolean(
   'overwrite',
   False,
-  'Replace a dataset made from other inputs when the new one is complete.',
+  'Write an existing dataset again, and replace it when the new one is complete.',
   flag_values=FLAGS,
 )
 _DRY_RUN = flags.DEFINE_boolean(
@@ -112,7 +112,13 @@ def main(beam_arguments: list[str]) -> None:
   if _DRY_RUN.value:
     from beam_jobs import dry_run
 
-    print(dry_run.summary(luna_dir, config, pathlib.Path(builder.data_path)))
+    dry_run.run(
+      luna_dir,
+      config,
+      pathlib.Path(builder.data_path),
+      overwrite=_OVERWRITE.value,
+      max_failed_scans=_MAX_FAILED.value,
+    )
     return
   from beam_jobs import job
 

@@ -151,12 +151,7 @@ class JobFolder:
     Raises:
       OSError: there is not enough space.
     """
-    free = shutil.disk_usage(self.final.parent).free
-    if free < num_bytes + _RESERVE_BYTES:
-      raise OSError(
-        f'{self.final.parent}: not enough disk space: {num_bytes / 1e9:.3g} GB needed, '
-        f'{free / 1e9:.3g} GB free; free some space and run the same command again'
-      )
+    check_free_space(self.final, num_bytes)
 
   # Shards on their way to the workers and back.
 
@@ -355,6 +350,25 @@ class JobFolder:
 
   def _error_path(self, fingerprint: str) -> pathlib.Path:
     return self.state_dir / f'{fingerprint}.error'
+
+
+def check_free_space(dataset: pathlib.Path, num_bytes: int) -> None:
+  """Checks the free disk space before `num_bytes` are written to a folder.
+
+  Args:
+    dataset: folder of the dataset; it and its parents need not exist.
+    num_bytes: bytes to write.
+
+  Raises:
+    OSError: there is not enough space.
+  """
+  parent = next(folder for folder in dataset.parents if folder.exists())
+  free = shutil.disk_usage(parent).free
+  if free < num_bytes + _RESERVE_BYTES:
+    raise OSError(
+      f'{dataset.parent}: not enough disk space: {num_bytes / 1e9:.3g} GB needed, '
+      f'{free / 1e9:.3g} GB free; free some space and run the same command again'
+    )
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -3,12 +3,14 @@
     luna16-inspect --dataset=luna16_patches/axial_50px --split=train
     luna16-inspect --split=train --augment=standard --output_dir=/tmp/look
     luna16-inspect --audit --patients=patients.csv
+    luna16-inspect --verify
 
 Prints the counts by class, subset and spacing, the balance that training would use and
 its rate. With --output_dir it writes examples.png, each example before and after
 augmentation. --audit reads every record of every split and checks that no scan, nodule
 or patient is in two splits, that no record is stored twice, and that all counts are those
-of the metadata; otherwise it fails.
+of the metadata; otherwise it fails. --verify reads every byte and checks the checksums of
+files and records, counts, keys, and that they are those that the extraction planned.
 """
 
 from __future__ import annotations
@@ -52,6 +54,12 @@ _SECS = flags.DEFINE_float(
 _AUDIT = flags.DEFINE_boolean(
   'audit', False, 'Check all splits, record by record.', flag_values=FLAGS
 )
+_VERIFY = flags.DEFINE_boolean(
+  'verify',
+  False,
+  'Check all files: checksums, records, keys and counts, as planned.',
+  flag_values=FLAGS,
+)
 _PATIENTS = flags.DEFINE_string(
   'patients',
   None,
@@ -71,6 +79,9 @@ def main(unused: list[str]) -> None:
   # Here and not by absl's lower_bound, which lets NaN pass.
   if not 0 <= _SECS.value < math.inf:
     raise UsageError(f'--secs must be 0 or more. Received: {_SECS.value}')
+  if _VERIFY.value:
+    _verify()
+    return
   augmentation = cli.required_value(_AUGMENT)
   config = cli.as_usage_error(
     config_lib.InputConfig,
@@ -115,6 +126,23 @@ def main(unused: list[str]) -> None:
       )
       figures.save(figure, path)
     print(f'examples: {path}')
+
+
+def _verify() -> None:
+  """Verifies the dataset; neither TensorFlow nor the input pipeline is needed."""
+  from luna_tfds import verification
+  from trainer.data import dataset as dataset_lib
+
+  folder = dataset_lib.find_folder(
+    cli.required_value(_DATA_DIR), cli.required_value(_DATASET)
+  )
+  print('\n'.join(verification.verify(folder, _print_progress)))
+
+
+def _print_progress(done: int, total: int) -> None:
+  end = '\n' if done == total else '\r'
+  if sys.stderr.isatty():
+    print(f'{done}/{total} shards', end=end, file=sys.stderr, flush=True)
 
 
 def run(argv: Sequence[str] | None = None) -> int:

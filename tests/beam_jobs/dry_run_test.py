@@ -1,11 +1,14 @@
 import collections
+import pathlib
 import shutil
 
 import fake_data
+import oracles
 import pytest
 
 from beam_jobs import dry_run
 from luna_tfds import CONFIGS
+from luna_tfds import JobError
 from luna_tfds import UsageError
 
 ALL = CONFIGS['axial_50px_all']
@@ -93,3 +96,57 @@ def test_the_article_has_no_scans(tmp_path, out):
 def test_a_missing_download_is_an_error(tmp_path, out):
   with pytest.raises(UsageError, match='no such folder'):
     dry_run.summary(tmp_path / 'absent', ALL, out / '1.0.0')
+
+
+# What the job would reject.
+
+
+def test_other_inputs_need_overwrite(extract, small, out, failure, capsys):
+  assert extract(small.folder, out, '--config=axial_50px_all') == 0
+  fake_data.write_candidates(small.folder / 'candidates.csv', small.candidates[:-3])
+  final = oracles.dataset_folder(out)
+  with pytest.raises(UsageError, match='was made from other inputs; give --overwrite'):
+    dry_run.run(small.folder, ALL, final)
+  dry_run.run(small.folder, ALL, final, overwrite=True)
+  assert 'total: 53 records' in capsys.readouterr().out
+
+
+def test_no_candidate_in_a_scan_on_disk(small, out):
+  fake_data.write_candidates(small.folder / 'candidates.csv', [('x', 1.0, 2.0, 3.0, 0)])
+  with pytest.raises(UsageError, match='no candidate is in a scan on disk'):
+    dry_run.run(small.folder, ALL, out / '1.0.0')
+
+
+def test_the_data_folder_is_a_file(small, out):
+  out.touch()
+  with pytest.raises(UsageError, match='cannot be written'):
+    dry_run.run(small.folder, ALL, out / 'luna16_patches' / '1.0.0')
+
+
+def test_too_many_unreadable_scans(small, out, capsys):
+  fake_data.truncate(small.paths['1.2.826.0.8'].with_suffix('.raw'), 2)
+  with pytest.raises(JobError, match='1 scan cannot be read, more than --max_failed_s'):
+    dry_run.run(small.folder, ALL, out / '1.0.0')
+  assert '1 scan cannot be read, e.g. ' in capsys.readouterr().out
+  dry_run.run(small.folder, ALL, out / '1.0.0', max_failed_scans=1)
+
+
+def test_not_enough_disk_space(small, out, monkeypatch, capsys):
+  usage = collections.namedtuple('usage', 'total used free')
+  monkeypatch.setattr(dry_run.shutil, 'disk_usage', lambda path: usage(10, 0, 10))
+  with pytest.raises(OSError, match='not enough disk space'):
+    dry_run.run(small.folder, ALL, out / 'luna16_patches' / '1.0.0')
+  assert 'NOT ENOUGH' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('url', ['gs://bucket/data', 's3://bucket', 'https://a.b/c'])
+def test_urls_are_rejected(url, extract, small, out, error_line):
+  flags = ['--config=axial_50px_all']
+  for more in ([], ['--dry_run']):
+    assert extract(small.folder, url, *flags, *more) == 2
+    assert '--data_dir: ' in (line := error_line())
+    assert 'URLs are not supported; give a local or mounted folder' in line
+    assert extract(url, out, *flags, *more) == 2
+    assert '--luna_dir: ' in error_line()
+  assert not out.exists()
+  assert not pathlib.Path(url.split('/')[0]).exists()

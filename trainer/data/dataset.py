@@ -19,6 +19,7 @@ from luna_tfds.errors import UsageError
 from trainer.data.split_source import ShardSlice
 from trainer.data.split_source import SplitSource
 
+_INFO_FILE = 'dataset_info.json'
 _METADATA_FILE = 'metadata.json'
 _LABELS_PER_READ = 1024
 
@@ -164,27 +165,51 @@ def open_dataset(data_dir: str, dataset: str) -> OpenedDataset:
   return OpenedDataset(builder, metadata)
 
 
-def _open_builder(data_dir: str, dataset: str) -> tfds.core.DatasetBuilder:
-  version = pathlib.Path(dataset).expanduser()
-  if (version / 'dataset_info.json').is_file():
-    return tfds.builder_from_directory(str(version))
-  if version.is_absolute() or version.is_dir():
+def find_folder(data_dir: str, dataset: str) -> pathlib.Path:
+  """Returns the folder of an extracted dataset, without opening it.
+
+  Args:
+    data_dir: TFDS data folder.
+    dataset: as for `open_dataset`; of several versions, the last is returned.
+
+  Raises:
+    UsageError: the dataset was never extracted.
+  """
+  version_folder = pathlib.Path(dataset).expanduser()
+  if (version_folder / _INFO_FILE).is_file():
+    return version_folder
+  if version_folder.is_absolute() or version_folder.is_dir():
     raise UsageError(
-      f'{version}: no dataset in it (dataset_info.json is missing); give the folder of a '
-      'version, e.g. DATA_DIR/luna16_patches/axial_50px/1.0.0, or luna16_patches/<config>'
+      f'{version_folder}: no dataset in it ({_INFO_FILE} is missing); give the folder of '
+      'a version, e.g. DATA_DIR/luna16_patches/axial_50px/1.0.0, or '
+      'luna16_patches/<config>'
     )
-  name = (
-    dataset if dataset.startswith('luna16_patches') else f'luna16_patches/{dataset}'
-  )
+  name = _full_name(dataset)
   root = pathlib.Path(data_dir).expanduser()
-  config = name.partition('/')[2].partition(':')[0] or next(iter(luna_tfds.CONFIGS))
-  folder = root / 'luna16_patches' / config
-  if not any(folder.glob('*/dataset_info.json')):
+  config, _, version = name.partition('/')[2].partition(':')
+  config = config or next(iter(luna_tfds.CONFIGS))
+  folder = root / records.DATASET_NAME / config
+  found = sorted(folder.glob(f'{version or "*"}/{_INFO_FILE}'))
+  if not found:
     raise UsageError(
       f'{name} is not in {root}; make it with luna16-extract --luna_dir=LUNA16_DOWNLOAD '
       f'--data_dir={root} --config={config}'
     )
-  return tfds.builder(name, data_dir=str(root))
+  return found[-1].parent
+
+
+def _open_builder(data_dir: str, dataset: str) -> tfds.core.DatasetBuilder:
+  folder = find_folder(data_dir, dataset)
+  if folder == pathlib.Path(dataset).expanduser():
+    return tfds.builder_from_directory(str(folder))
+  root = pathlib.Path(data_dir).expanduser()
+  return tfds.builder(_full_name(dataset), data_dir=str(root))
+
+
+def _full_name(dataset: str) -> str:
+  """Returns `luna16_patches/<config>` for a config or a full name."""
+  is_full = dataset.startswith(records.DATASET_NAME)
+  return dataset if is_full else f'{records.DATASET_NAME}/{dataset}'
 
 
 def _shard_slice(
