@@ -215,7 +215,8 @@ class JobFolder:
     self, shard: plan_lib.Shard, result: ShardResult, plan: plan_lib.Plan | None
   ) -> str | None:
     """Returns why a stored result is not valid, None if it is."""
-    modified = input_state.modified_file(shard, result.inputs)
+    # The dataset contains nothing of scans that failed: their files may change.
+    modified = input_state.modified_file(shard, result.inputs, result.failed_scans)
     if modified:
       return f'is outdated, because its input file {modified} was modified'
     paths = [self.partial_path(shard.fingerprint)]

@@ -95,6 +95,24 @@ def verify(
   return _summary(dataset, state)
 
 
+def record_keys_of(path: pathlib.Path, image_shape: tuple[int, ...]) -> list[str]:
+  """Returns the key of each record of a shard, in order; checks the records.
+
+  Args:
+    path: the shard.
+    image_shape: shape of an image.
+
+  Raises:
+    OSError: the file cannot be read.
+    ValueError: a record is damaged, or is not a record of the dataset.
+  """
+  return _read_shard(path, _image_bytes(image_shape)).keys
+
+
+def _image_bytes(image_shape: tuple[int, ...]) -> int:
+  return math.prod(image_shape) * np.dtype(np.int16).itemsize
+
+
 @dataclasses.dataclass(frozen=True)
 class _StoredShard:
   """What the metadata say of a shard; None where an older dataset does not say it.
@@ -183,10 +201,9 @@ def _read_dataset(folder: pathlib.Path) -> _StoredDataset:
           keys_sha256=_of_shard(metadata, 'shard_keys_sha256', split, index),
         )
       )
-  num_voxels = math.prod(info.features['image'].shape)
   return _StoredDataset(
     folder=folder,
-    image_bytes=num_voxels * np.dtype(np.int16).itemsize,
+    image_bytes=_image_bytes(info.features['image'].shape),
     split_bytes={name: split.num_bytes for name, split in info.splits.items()},
     shards=shards,
   )

@@ -101,7 +101,7 @@ def test_a_missing_download_is_an_error(tmp_path, out):
 # What the job would reject.
 
 
-def test_other_inputs_need_overwrite(extract, small, out, failure, capsys):
+def test_other_inputs_need_overwrite(extract, small, out, capsys):
   assert extract(small.folder, out, '--config=axial_50px_all') == 0
   fake_data.write_candidates(small.folder / 'candidates.csv', small.candidates[:-3])
   final = oracles.dataset_folder(out)

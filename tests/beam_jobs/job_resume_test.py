@@ -6,6 +6,7 @@ import numpy as np
 import oracles
 import pytest
 
+from beam_jobs import job_folder
 from beam_jobs import shard_writer
 from luna_tfds import ScanError
 from luna_tfds import scan as scan_lib
@@ -319,3 +320,186 @@ def test_a_shard_with_missing_records_is_not_registered(
   assert extract(small.folder, out, ALL) == 1
   assert 'were planned; the dataset is not registered' in failure()
   assert not oracles.dataset_folder(out).exists()
+
+
+# Checks of the shards.
+
+
+def test_a_flipped_byte_in_a_finished_shard_is_found_on_resume(
+  extract, small, out, tmp_path, monkeypatch
+):
+  with monkeypatch.context() as patch:
+    crash(patch, 3)
+    assert extract(small.folder, out, ALL) == 1
+  for path in incomplete(out).glob('*.part'):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+  assert extract(small.folder, out, ALL) == 0
+  assert oracles.files_of(oracles.dataset_folder(out)) == uninterrupted(
+    extract, small, tmp_path
+  )
+
+
+def test_a_flipped_byte_in_a_shard_is_not_registered(
+  extract, small, out, monkeypatch, failure
+):
+  write_shard = shard_writer.write_shard
+
+  def damage(shard, spec, seed, folder):
+    result = write_shard(shard, spec, seed, folder)
+    if shard.split == 'test':
+      path = folder.partial_path(shard.fingerprint)
+      content = bytearray(path.read_bytes())
+      content[-1] ^= 1
+      path.write_bytes(content)
+    return result
+
+  with monkeypatch.context() as patch:
+    patch.setattr(shard_writer, 'write_shard', damage)
+    assert extract(small.folder, out, ALL) == 1
+  assert 'shard 0 of test is missing or damaged; finished shards are' in failure()
+  assert not oracles.dataset_folder(out).exists()
+  assert extract(small.folder, out, ALL) == 0
+
+
+def modify(path):
+  """Reverses the voxels; the size stays."""
+  path.write_bytes(path.read_bytes()[::-1])
+
+
+def test_a_scan_modified_while_it_is_read_is_a_failed_scan(
+  extract, small, out, monkeypatch, failure
+):
+  open_scan = scan_lib.open_scan
+
+  def open_and_modify(path):
+    scan = open_scan(path)
+    if path.stem == '1.2.826.0.1':
+      modify(path.with_suffix('.raw'))
+    return scan
+
+  with monkeypatch.context() as patch:
+    patch.setattr(scan_lib, 'open_scan', open_and_modify)
+    assert extract(small.folder, out, ALL) == 1
+  assert '1 scan cannot be read' in failure()
+  line = (incomplete(out) / 'failed_scans.csv').read_text().splitlines()[1]
+  assert line.startswith('1.2.826.0.1,')
+  assert 'the scan was modified while it was read' in line
+  assert extract(small.folder, out, ALL) == 0
+
+
+def test_a_scan_modified_after_it_was_read_is_not_registered(
+  extract, small, out, tmp_path, monkeypatch, failure
+):
+  write_shard = shard_writer.write_shard
+
+  def write_and_modify(shard, *arguments):
+    result = write_shard(shard, *arguments)
+    if shard.split == 'test':
+      modify(small.paths['1.2.826.0.9'].with_suffix('.raw'))
+    return result
+
+  with monkeypatch.context() as patch:
+    patch.setattr(shard_writer, 'write_shard', write_and_modify)
+    assert extract(small.folder, out, ALL) == 1
+  assert 'its input file 1.2.826.0.9.raw was modified' in failure()
+  assert extract(small.folder, out, ALL) == 0
+  assert oracles.files_of(oracles.dataset_folder(out)) == uninterrupted(
+    extract, small, tmp_path
+  )
+
+
+def test_a_header_modified_before_it_was_read_is_not_registered(
+  extract, small, out, monkeypatch, failure
+):
+  write_shard = shard_writer.write_shard
+  path = small.paths['1.2.826.0.9']
+
+  def modify_and_write(shard, *arguments):
+    if shard.split == 'test':
+      fake_data.edit_header(path, 'ElementSpacing', '0.9 0.9 2')
+    return write_shard(shard, *arguments)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(shard_writer, 'write_shard', modify_and_write)
+    assert extract(small.folder, out, ALL) == 1
+  assert f'{path}: the scan was modified while the job ran; run the' in failure()
+  assert extract(small.folder, out, ALL) == 0
+
+
+# Rejected jobs.
+
+
+def test_a_rejected_job_leaves_nothing(extract, small, out, monkeypatch, failure):
+  def full(*arguments):
+    raise OSError('not enough disk space')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(job_folder.JobFolder, 'check_free_space', full)
+    assert extract(small.folder, out, ALL) == 1
+  assert 'not enough disk space' in failure()
+  assert not out.exists()
+  assert extract(small.folder, out, ALL, '--runner=NoSuchRunner') == 2
+  assert not out.exists()
+
+
+def test_a_rejected_job_leaves_only_the_dataset(extract, small, out, failure):
+  assert extract(small.folder, out, ALL) == 0
+  fake_data.write_candidates(small.folder / 'candidates.csv', small.candidates[:-3])
+  assert extract(small.folder, out, ALL) == 2
+  folder = oracles.dataset_folder(out).parent
+  assert [path.name for path in folder.iterdir()] == ['1.0.0']
+
+
+def test_a_crash_while_a_dataset_is_replaced_restores_it(
+  extract, small, out, monkeypatch, failure
+):
+  assert extract(small.folder, out, ALL) == 0
+  before = oracles.files_of(oracles.dataset_folder(out))
+  replace = os.replace
+
+  def fail(source, target):
+    if source.name.endswith('.incomplete'):
+      raise OSError('power failure')
+    replace(source, target)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(os, 'replace', fail)
+    assert extract(small.folder, out, ALL, '--overwrite') == 1
+  assert not oracles.dataset_folder(out).exists()
+  fake_data.write_candidates(small.folder / 'candidates.csv', small.candidates[:-3])
+  assert extract(small.folder, out, ALL) == 2  # the old dataset is there again
+  assert oracles.files_of(oracles.dataset_folder(out)) == before
+
+
+# Files on disk.
+
+
+def test_nothing_is_renamed_before_it_is_on_disk(extract, small, out, monkeypatch):
+  """Every file of the dataset, and its folder, is flushed before the last rename."""
+  sync, replace = os.fsync, os.replace
+  flushed, unflushed = set(), []
+
+  def watch_sync(descriptor):
+    status = os.fstat(descriptor)
+    flushed.add((status.st_ino, status.st_mtime_ns))
+    sync(descriptor)
+
+  def watch_replace(source, target):
+    if target == oracles.dataset_folder(out):
+      unflushed.extend(
+        path.name
+        for path in [source, *source.iterdir()]
+        if (path.stat().st_ino, path.stat().st_mtime_ns) not in flushed
+      )
+      flushed.clear()
+    replace(source, target)
+
+  monkeypatch.setattr(os, 'fsync', watch_sync)
+  monkeypatch.setattr(os, 'replace', watch_replace)
+  assert extract(small.folder, out, ALL) == 0
+  assert unflushed == []
+  # And the folder with the new name after it.
+  parent = oracles.dataset_folder(out).parent.stat().st_ino
+  assert parent in {inode for inode, _ in flushed}

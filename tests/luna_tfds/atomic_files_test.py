@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import os
@@ -150,3 +151,62 @@ def test_json_has_no_nan(path):
 
   found = json.loads(path.read_text(), parse_constant=refuse)
   assert found == {'a': None, 'b': [None, [1.0, None]], 'c': {'d': None}}
+
+
+def test_folders_are_made_and_flushed(tmp_path, monkeypatch):
+  flushed = []
+  sync = os.fsync
+
+  def watch(descriptor):
+    flushed.append(pathlib.Path(f'/proc/self/fd/{descriptor}').readlink())
+    sync(descriptor)
+
+  monkeypatch.setattr(os, 'fsync', watch)
+  atomic_files.make_folders(tmp_path / 'a' / 'b')
+  assert (tmp_path / 'a' / 'b').is_dir()
+  assert flushed == [tmp_path, tmp_path / 'a']
+  atomic_files.make_folders(tmp_path / 'a' / 'b')
+
+
+def test_a_folder_that_cannot_be_flushed(path, monkeypatch):
+  """Some network file systems report that a folder cannot be flushed."""
+  sync = os.fsync
+
+  def fail(descriptor):
+    if os.path.isdir(f'/proc/self/fd/{descriptor}'):
+      raise OSError(errno.EINVAL, 'invalid argument')
+    sync(descriptor)
+
+  monkeypatch.setattr(os, 'fsync', fail)
+  atomic_files.write_text(path, 'new')
+  assert path.read_text() == 'new'
+
+
+@pytest.mark.parametrize('links', [True, False])
+def test_link_or_copy(links, path, monkeypatch):
+  path.write_text('content')
+  if not links:
+
+    def fail(source, target):
+      raise OSError(errno.EPERM, 'no hard links')
+
+    monkeypatch.setattr(os, 'link', fail)
+  other = path.with_name('other')
+  other.write_text('old')
+  atomic_files.link_or_copy(path, other)
+  assert other.read_text() == 'content'
+  assert other.samefile(path) == links
+  assert names(path.parent) == ['other', path.name]
+
+
+def test_rename_flushes_both_folders(tmp_path, monkeypatch):
+  for name in 'ab':
+    (tmp_path / name).mkdir()
+  (tmp_path / 'a' / 'file').write_text('content')
+  flushed = []
+  monkeypatch.setattr(
+    os, 'fsync', lambda fd: flushed.append(os.readlink(f'/proc/self/fd/{fd}'))
+  )
+  atomic_files.rename(tmp_path / 'a' / 'file', tmp_path / 'b' / 'file')
+  assert (tmp_path / 'b' / 'file').read_text() == 'content'
+  assert sorted(flushed) == [str(tmp_path / 'a'), str(tmp_path / 'b')]

@@ -116,3 +116,18 @@ def test_unknown_subsets_are_never_trained_on():
   # The article's patches: their scans are unknown.
   metadata = {'shard_subsets': {'train': [-1, 0, 1, 2]}}
   assert splits.fold_splits(metadata, 2)['train'] == 'train[1shard:2shard]'
+
+
+def test_shards_without_records_are_left_out():
+  """TFDS cannot read a split string that names only shards without records."""
+  counts = {
+    'train': [[3, 1], [0, 0], [2, 0], [0, 0], [1, 1], [1, 1], *[[1, 0]] * 4],
+    'validation': [[4, 2]],
+    'test': [[1, 1]],
+  }
+  metadata = {**METADATA, 'shard_label_counts': counts}
+  assert splits.fold_splits(metadata, 4)['validation'] == 'train[4shard:6shard]'
+  train = splits.fold_splits(metadata, 9)['train']
+  assert shards_of(train) == [('train', i) for i in (0, 2, 4, 5, 6, 7, 8, 9)]
+  with pytest.raises(ValueError, match=r'fold 2 needs subset 2 for its test split'):
+    splits.fold_splits(metadata, 2)

@@ -327,3 +327,17 @@ def test_public_names_of_the_package():
   assert tfds.builder_cls('luna16_patches') is luna_tfds.Builder
   for error in (luna_tfds.UsageError, luna_tfds.ScanError):
     assert issubclass(error, ValueError)
+
+
+def test_folds_without_the_records_of_a_subset(extract, tmp_path):
+  """The only scan of subset 1 cannot be read, so its shard has no record."""
+  scans = [fake_data.make_scan(seed, seed) for seed in (0, 1, 2, 8, 9)]
+  download = fake_data.write_download(tmp_path / 'luna16', scans)
+  fake_data.truncate(download.paths['1.2.826.0.1'].with_suffix('.raw'), 2)
+  flags = ['--config=axial_50px_all', '--max_failed_scans=1']
+  assert extract(download.folder, tmp_path / 'data', *flags) == 0
+  builder = tfds.builder('luna16_patches/axial_50px_all', data_dir=tmp_path / 'data')
+  folds = fold_splits(builder.info.metadata, 9)
+  assert {int(r['subset']) for r in read(builder, folds['train']).values()} == {0, 2}
+  with pytest.raises(ValueError, match='only records of subsets'):
+    fold_splits(builder.info.metadata, 1)
