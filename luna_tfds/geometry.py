@@ -20,6 +20,9 @@ _DIRECTION_TOLERANCE = 1e-4
 # and the last bit of a division must not decide which slice is used.
 _INDEX_DECIMALS = 9
 
+# The direction of a scan whose axes are those of the world.
+IDENTITY: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -35,7 +38,7 @@ class Grid:
   shape_zyx: tuple[int, ...]
   spacing_xyz_mm: tuple[float, ...]
   origin_xyz_mm: tuple[float, ...]
-  direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+  direction: tuple[float, ...] = IDENTITY
 
   def __post_init__(self) -> None:
     if min(self.shape_zyx) < 1:

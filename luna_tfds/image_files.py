@@ -1,142 +1,389 @@
-"""Checks of image files that ITK does not do: data file, length and checksum.
+"""The accepted image files, and checks of MetaImage files that ITK does not do.
 
-Instead of the missing part of a compressed MetaImage or of a NIfTI file, ITK returns
-uninitialised memory, and it follows a header to any file of the machine.
+Where a MetaImage header is unusual, ITK guesses: it ignores a coordinate with a decimal
+comma, follows the header to any file of the machine, and returns uninitialised memory
+instead of the missing part of a compressed file. So a header is parsed here first, and
+everything that ITK could read in another way is refused.
 """
 
 from __future__ import annotations
 
-import gzip
+import dataclasses
+import math
+import os
 import pathlib
+import stat
 import zlib
 
+from luna_tfds import geometry
 from luna_tfds.errors import ScanError
+from luna_tfds.text_format import bytes_text
+
+SUFFIXES = ('.mhd', '.mha', '.nii', '.nii.gz')
+
+# A compressed scan is decompressed in memory, so its size must be bounded. Chest scans of
+# 1024x1024 pixels and 2000 slices have 4 GiB.
+MAX_COMPRESSED_SCAN_BYTES = 2**32
 
 # Compressed files are checked in blocks of this size.
-_BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**18
+
+# ITK does not read longer lines.
+_MAX_LINE_BYTES = 500
+_MAX_HEADER_BYTES = 2**16
 
 # The value of zlib's `wbits` that accepts a zlib or a gzip header, as ITK does.
 _ANY_HEADER = 47
 
-_NIFTI_HEADER_BYTES = 348
-_NIFTI_VOXEL_OFFSET = 352  # the header, then four bytes that announce extensions
+# Fields with several names.
+_ORIGIN = ('Offset', 'Position', 'Origin')
+_DIRECTION = ('TransformMatrix', 'Rotation', 'Orientation')
+
+# Fields that change which voxels a file holds, and their only accepted value. ITK ignores
+# the intensity functions.
+_DEFAULTS = {
+  'HeaderSize': 0.0,
+  'ElementToIntensityFunctionSlope': 1.0,
+  'ElementToIntensityFunctionOffset': 0.0,
+}
 
 
-def read_meta_header(path: pathlib.Path) -> dict[str, str]:
-  """Returns the `Key = value` lines of a MetaImage header (`.mhd`).
+@dataclasses.dataclass(frozen=True)
+class MetaHeader:
+  """The header of a MetaImage file.
 
-  SimpleITK does not return `ElementDataFile`, which must be checked before it reads.
+  Attributes:
+    path: the `.mhd` or `.mha` file.
+    grid: the grid of the scan as stored.
+    data_file: the file of the voxels; `path` itself for `.mha`.
+    data_offset: position of the first byte of the voxels in `data_file`.
+    is_compressed: whether the voxels are compressed by zlib.
+    compressed_bytes: size of the compressed voxels by the header, None if not stated.
   """
-  header = {}
-  for line in path.read_bytes().decode('latin-1').splitlines():
-    key, equals, value = line.partition('=')
-    if equals:
-      header[key.strip()] = value.strip()
-  return header
+
+  path: pathlib.Path
+  grid: geometry.Grid
+  data_file: pathlib.Path
+  data_offset: int
+  is_compressed: bool
+  compressed_bytes: int | None
+
+
+def suffix_of(path: pathlib.Path) -> str:
+  """Returns which of SUFFIXES a file has, in lower or upper case.
+
+  Raises:
+    ScanError: it has none of them.
+  """
+  for suffix in SUFFIXES:
+    if path.name.endswith((suffix, suffix.upper())):
+      return suffix
+  raise ScanError(
+    f'{path}: not an accepted format; accepted are {", ".join(SUFFIXES)} and a folder of '
+    'DICOM slices'
+  )
+
+
+def check_regular_file(path: pathlib.Path) -> None:
+  """Raises ScanError if `path` is not a file that can be read to its end."""
+  try:
+    mode = path.stat().st_mode
+  except OSError as error:
+    problem = 'no such file' if isinstance(error, FileNotFoundError) else error.strerror
+    raise ScanError(f'{path}: {problem}') from error
+  if not stat.S_ISREG(mode):
+    raise ScanError(f'{path}: not a file')
+
+
+def read_header_bytes(path: pathlib.Path) -> bytes:
+  """Returns the first bytes of a MetaImage file, which contain its header.
+
+  Raises:
+    ScanError: it is not a file, or cannot be read.
+  """
+  check_regular_file(path)
+  try:
+    with path.open('rb') as file:
+      return file.read(_MAX_HEADER_BYTES)
+  except OSError as error:
+    raise ScanError(f'{path}: {error.strerror}') from error
+
+
+def read_meta_header(path: pathlib.Path) -> MetaHeader:
+  """Reads the header of a `.mhd` or `.mha` file.
+
+  Args:
+    path: the file.
+
+  Raises:
+    ScanError: it is not a file, or its header is invalid or unusual.
+  """
+  content = read_header_bytes(path)
+  fields, end = _parse_fields(path, content)
+  is_detached = suffix_of(path) == '.mhd'
+  if is_detached and (content[end:].strip() or len(content) == _MAX_HEADER_BYTES):
+    raise ScanError(f'{path}: ElementDataFile must be the last line of the header')
+  data_file = _data_file(path, fields['ElementDataFile']) if is_detached else path
+  if not is_detached and fields['ElementDataFile'] not in ('LOCAL', 'Local', 'local'):
+    raise ScanError(
+      f'{path}: ElementDataFile = {_printable(fields["ElementDataFile"])}: a .mha file '
+      'must hold its voxels itself, with ElementDataFile = LOCAL'
+    )
+  for key, default in _DEFAULTS.items():
+    if key in fields and _numbers(path, fields, key, 1) != (default,):
+      raise ScanError(f'{path}: {key} other than {default:g} is not supported')
+  if not _flag(path, fields, 'BinaryData', default=True):
+    raise ScanError(f'{path}: BinaryData = False (voxels as text) is not supported')
+  compressed_bytes = None
+  if 'CompressedDataSize' in fields:
+    (compressed_bytes,) = _integers(path, fields, 'CompressedDataSize', 1)
+  return MetaHeader(
+    path=path,
+    grid=_grid_of(path, fields),
+    data_file=data_file,
+    data_offset=0 if is_detached else end,
+    is_compressed=_flag(path, fields, 'CompressedData', default=False),
+    compressed_bytes=compressed_bytes,
+  )
 
 
 def data_file_of(path: pathlib.Path) -> pathlib.Path:
-  """Returns the data file that a `.mhd` names.
+  """Returns the data file that a `.mhd` names; it need not exist.
 
   Raises:
-    ScanError: the header names no file, several files, or one outside its own folder.
+    ScanError: the header cannot be read, or is refused by `read_meta_header`.
   """
-  name = read_meta_header(path).get('ElementDataFile', '')
-  if not name or name.split()[0].upper() in ('LIST', 'LOCAL') or '%' in name:
-    raise ScanError(
-      f'{path}: ElementDataFile = {name or "(missing)"}: the header must name one data '
-      'file in the same folder'
-    )
-  data_file = pathlib.PurePath(name)
-  if data_file.is_absolute() or '..' in data_file.parts or '\\' in name:
-    raise ScanError(
-      f"{path}: ElementDataFile = {name} is outside the scan's folder, which is refused"
-    )
-  return path.parent / data_file
+  return read_meta_header(path).data_file
 
 
-def check_data_file(path: pathlib.Path, num_bytes: int) -> bool:
-  """Checks the data file of a `.mhd` against its header, without reading voxels.
+def check_data_file(header: MetaHeader, num_bytes: int) -> None:
+  """Checks the length of the data file against the header, without reading voxels.
 
   Args:
-    path: the `.mhd` file.
+    header: the header.
     num_bytes: size of the uncompressed voxels by the header.
 
-  Returns:
-    Whether the data file is uncompressed, so that regions of it can be read.
-
   Raises:
-    ScanError: the data file is missing, refused, or of another length.
+    ScanError: the data file is missing or of another length.
   """
-  data_file = data_file_of(path)
-  if not data_file.is_file():
-    raise ScanError(f'{path}: its data file {data_file.name} is missing')
-  header = read_meta_header(path)
-  if header.get('CompressedData', 'False').lower() == 'true':
-    return False
-  size = data_file.stat().st_size
-  if header.get('HeaderSize', '0') == '0' and size != num_bytes:
-    problem = 'truncated' if size < num_bytes else 'longer than its header says'
+  path, name = header.path, _printable(header.data_file.name)
+  try:
+    check_regular_file(header.data_file)
+  except ScanError as error:
+    raise ScanError(f'{path}: its data file {name} is missing or not a file') from error
+  size = header.data_file.stat().st_size - header.data_offset
+  expected = header.compressed_bytes if header.is_compressed else num_bytes
+  if expected is None:
+    if header.data_offset:  # ITK would read too many bytes
+      raise ScanError(f'{path}: CompressedDataSize is missing in its header')
+    expected = size
+  if size != expected:
+    problem = 'truncated' if size < expected else 'longer than its header says'
     raise ScanError(
-      f'{path}: the data file {data_file.name} is {problem}: {size} bytes, expected '
-      f'{num_bytes}'
+      f'{path}: the data file {name} is {problem}: {size} bytes, expected {expected}'
     )
-  return True
+  if header.is_compressed:
+    check_size_of_compressed_scan(path, num_bytes)
 
 
-def check_compressed_data(path: pathlib.Path, num_bytes: int) -> None:
-  """Decompresses the data file of a `.mhd` to check its length and its checksum.
+def check_size_of_compressed_scan(path: pathlib.Path, num_bytes: int) -> None:
+  """Raises ScanError if decompressing a scan would take too much memory."""
+  if num_bytes > MAX_COMPRESSED_SCAN_BYTES:
+    raise ScanError(
+      f'{path}: {bytes_text(num_bytes)} of voxels by its header; a compressed scan may '
+      f'have {bytes_text(MAX_COMPRESSED_SCAN_BYTES)}; store the scan uncompressed'
+    )
+
+
+def check_compressed_data(header: MetaHeader, num_bytes: int) -> None:
+  """Decompresses the data file to check its length and its checksum.
+
+  Memory is bounded: at most one block is decompressed at a time, and no more blocks than
+  the header announces.
 
   Args:
-    path: the `.mhd` file.
+    header: the header.
     num_bytes: size of the uncompressed voxels by the header.
 
   Raises:
     ScanError: the data file is damaged, truncated, or of another scan.
   """
-  data_file = data_file_of(path)
+  path, name = header.path, _printable(header.data_file.name)
   decompressor = zlib.decompressobj(_ANY_HEADER)
   size = 0
   try:
-    with data_file.open('rb') as file:
-      while block := file.read(_BLOCK_BYTES):
-        size += len(decompressor.decompress(block))
+    with header.data_file.open('rb') as file:
+      file.seek(header.data_offset)
+      while not decompressor.eof and size <= num_bytes:
+        block = decompressor.unconsumed_tail or file.read(BLOCK_BYTES)
+        voxels = decompressor.decompress(block, BLOCK_BYTES)
+        if not block and not voxels:
+          break
+        size += len(voxels)
+      has_more = bool(decompressor.unused_data or file.read(1))
   except (OSError, zlib.error) as error:
-    raise _damaged(path, error) from error
+    raise ScanError(f'{path}: its data are damaged: {error}') from error
   if not decompressor.eof or size != num_bytes:
+    found = f'more than {num_bytes}' if size > num_bytes else f'{size}'
     raise ScanError(
-      f'{path}: the data file {data_file.name} is truncated or of another scan: '
-      f'{size} bytes after decompression, expected {num_bytes}'
+      f'{path}: the data file {name} is truncated or of another scan: {found} bytes '
+      f'after decompression, expected {num_bytes}'
+    )
+  if has_more:
+    raise ScanError(
+      f'{path}: the data file {name} holds several compressed streams, of which ITK '
+      'reads only the first; compress the voxels as one stream'
     )
 
 
-def check_nifti(path: pathlib.Path, num_voxels: int) -> None:
-  """Checks the length of a NIfTI-1 file and, if it is compressed, its checksum.
+def _parse_fields(path: pathlib.Path, content: bytes) -> tuple[dict[str, str], int]:
+  """Returns the `Key = value` lines up to ElementDataFile, and where they end.
 
-  Args:
-    path: the `.nii` or `.nii.gz` file.
-    num_voxels: number of voxels by the header.
-
-  Raises:
-    ScanError: the file is damaged or truncated.
+  ITK stops reading at this line; a `.mha` continues with the voxels.
   """
+  fields: dict[str, str] = {}
+  start = 0
+  while start < len(content) and 'ElementDataFile' not in fields:
+    newline = content.find(b'\n', start)
+    end = len(content) if newline < 0 else newline
+    line = content[start:end].removesuffix(b'\r').strip(b' \t')
+    start = end + 1
+    if not line:
+      continue
+    # File names are bytes in any encoding.
+    key, equals, value = os.fsdecode(line).partition('=')
+    key, value = key.strip(' \t'), value.strip(' \t')
+    if (
+      not (equals and key)
+      or ':' in key
+      or len(line) > _MAX_LINE_BYTES
+      or any(byte < 32 and byte != 9 for byte in line)
+    ):
+      raise ScanError(
+        f'{path}: invalid header: expected lines "Key = value", found '
+        f'"{_printable(os.fsdecode(line))}"'
+      )
+    if key in fields:
+      raise ScanError(f'{path}: {_printable(key)} is in its header twice')
+    fields[key] = value
+  if not fields.get('ElementDataFile'):
+    raise ScanError(f'{path}: its header has no ElementDataFile')
+  return fields, start
+
+
+def _data_file(path: pathlib.Path, name: str) -> pathlib.Path:
+  """Returns the data file of a `.mhd`, which must be in the same folder."""
+  shown = _printable(name)
+  if name.upper().startswith('LIST') or name.upper() == 'LOCAL' or '%' in name:
+    raise ScanError(
+      f'{path}: ElementDataFile = {shown}: the header must name one data file in the '
+      'same folder'
+    )
+  if '/' in name or '\\' in name or name in ('.', '..'):
+    raise ScanError(
+      f"{path}: ElementDataFile = {shown} is outside the scan's folder, which is refused"
+    )
+  data_file = path.parent / name
+  # The folder, the header and the data file may be links, but the two files must be in
+  # one folder.
   try:
-    with gzip.open(path) if path.suffix == '.gz' else path.open('rb') as file:
-      header = file.read(_NIFTI_HEADER_BYTES)
-      size = len(header)
-      while block := file.read(_BLOCK_BYTES):
-        size += len(block)
-  except (OSError, EOFError, zlib.error) as error:
-    raise _damaged(path, error) from error
-  for byte_order in ('little', 'big'):
-    if int.from_bytes(header[:4], byte_order) == _NIFTI_HEADER_BYTES:
-      bits_per_voxel = int.from_bytes(header[72:74], byte_order)
-      num_bytes = _NIFTI_VOXEL_OFFSET + num_voxels * bits_per_voxel // 8
-      if size < num_bytes:
-        raise ScanError(
-          f'{path}: truncated: {size} bytes, expected {num_bytes} by its header'
-        )
+    folders = (path.parent.resolve(), path.resolve().parent)
+    is_inside = data_file.resolve().parent in folders
+  except (OSError, RuntimeError) as error:  # a loop of links
+    raise ScanError(f'{path}: ElementDataFile = {shown}: {error}') from error
+  if not is_inside:
+    raise ScanError(
+      f'{path}: ElementDataFile = {shown} is a link to a file outside the folder of the '
+      'scan, which is refused'
+    )
+  return data_file
 
 
-def _damaged(path: pathlib.Path, error: Exception) -> ScanError:
-  return ScanError(f'{path}: its data are damaged: {error}')
+def _grid_of(path: pathlib.Path, fields: dict[str, str]) -> geometry.Grid:
+  """Returns the grid; every number must be stated, and finite."""
+  num_axes = _integers(path, fields, 'NDims', 1)[0]
+  num_components = 1
+  if 'ElementNumberOfChannels' in fields:
+    num_components = _integers(path, fields, 'ElementNumberOfChannels', 1)[0]
+  check_is_volume(path, num_axes, num_components)
+  shape_xyz = _integers(path, fields, 'DimSize', 3)
+  spacing_xyz_mm = _numbers(path, fields, 'ElementSpacing', 3)
+  origin_xyz_mm = _numbers(path, fields, _one_of(path, fields, _ORIGIN), 3)
+  direction = geometry.IDENTITY
+  if any(key in fields for key in _DIRECTION):
+    direction = _numbers(path, fields, _one_of(path, fields, _DIRECTION), 9)
+  try:
+    return geometry.Grid(shape_xyz[::-1], spacing_xyz_mm, origin_xyz_mm, direction)
+  except ValueError as error:
+    raise ScanError(f'{path}: {error}') from error
+
+
+def check_is_volume(path: pathlib.Path, num_axes: int, num_components: int) -> None:
+  """Raises ScanError unless there are three axes and one value per voxel."""
+  if num_axes != 3 or num_components != 1:
+    raise ScanError(
+      f'{path}: not a CT volume: {num_axes} axes, {num_components} values per voxel'
+    )
+
+
+def _one_of(path: pathlib.Path, fields: dict[str, str], keys: tuple[str, ...]) -> str:
+  """Returns the one of the names of a field that the header uses."""
+  found = [key for key in keys if key in fields]
+  if not found:
+    raise ScanError(f'{path}: its header has no {keys[0]}')
+  if len(found) > 1:
+    raise ScanError(f'{path}: its header has both {found[0]} and {found[1]}')
+  return found[0]
+
+
+def _numbers(
+  path: pathlib.Path, fields: dict[str, str], key: str, count: int
+) -> tuple[float, ...]:
+  """Returns the numbers of a field."""
+  if key not in fields:
+    raise ScanError(f'{path}: its header has no {key}')
+  text = fields[key]
+  try:
+    # Python would also read 1_000, and digits of other scripts.
+    if '_' in text or not text.isascii():
+      raise ValueError
+    values = tuple(float(word) for word in text.split())
+  except ValueError:
+    values = ()
+  if len(values) != count or not all(math.isfinite(value) for value in values):
+    noun = 'number' if count == 1 else 'numbers'
+    raise ScanError(
+      f'{path}: {key} must be {count} {noun}, found "{_printable(text)}"; correct the '
+      'header'
+    )
+  return values
+
+
+def _integers(
+  path: pathlib.Path, fields: dict[str, str], key: str, count: int
+) -> tuple[int, ...]:
+  """Returns the whole numbers of a field."""
+  values = _numbers(path, fields, key, count)
+  if not all(value.is_integer() for value in values):
+    raise ScanError(
+      f'{path}: {key} must be whole numbers, found "{_printable(fields[key])}"; correct '
+      'the header'
+    )
+  return tuple(int(value) for value in values)
+
+
+def _flag(path: pathlib.Path, fields: dict[str, str], key: str, default: bool) -> bool:
+  """Returns a truth value; as in ITK, its first letter counts."""
+  text = fields.get(key, str(default))
+  if text[:1] not in ('T', 't', '1', 'F', 'f', '0'):
+    raise ScanError(
+      f'{path}: {key} must be True or False, found "{_printable(text)}"; correct the '
+      'header'
+    )
+  return text[0] in 'Tt1'
+
+
+def _printable(text: str) -> str:
+  """Returns text of a file for a message: shortened, and valid in any encoding."""
+  shown = text if len(text) <= 80 else f'{text[:80]}...'
+  return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)

@@ -8,18 +8,22 @@ from typing import Any
 
 import numpy as np
 
+from luna_tfds import dicom_series
 from luna_tfds import geometry
 from luna_tfds import image_files
+from luna_tfds import nifti_files
 from luna_tfds.errors import ScanError
 from luna_tfds.geometry import Box
 
 _HU_RANGE = np.iinfo(np.int16)
 
-# The distances between the slices of a DICOM series may differ by this part of their
-# median. A missing slice doubles one of them.
-_SPACING_TOLERANCE = 0.25
-
-_IMAGE_POSITION = '0020|0032'  # the DICOM tag ImagePositionPatient
+# ITK would choose by the file's name, which it compares with suffixes in lower case.
+_IMAGE_IO = {
+  '.mhd': 'MetaImageIO',
+  '.mha': 'MetaImageIO',
+  '.nii': 'NiftiImageIO',
+  '.nii.gz': 'NiftiImageIO',
+}
 
 
 class _ImageView(np.ndarray):
@@ -33,7 +37,7 @@ class Scan:
   """A scan on disk; its voxels are not read yet.
 
   Attributes:
-    path: the `.mhd` (or other image) file, or a folder of DICOM slices.
+    path: the image file, or a folder of DICOM slices.
     grid: its grid in world orientation (identity direction).
     orientation: converts the stored array to world orientation.
     reads_regions: whether a region can be read without the rest of the file.
@@ -79,41 +83,45 @@ class Scan:
 
   def _check_contents(self) -> None:
     """Raises ScanError if voxels are missing or damaged where ITK raises no error."""
-    if self.path.suffix == '.mhd' and not self.reads_regions:
+    if self.path.is_dir():
+      return
+    if image_files.suffix_of(self.path) in ('.nii', '.nii.gz'):
+      nifti_files.check_contents(self.path)
+    elif not self.reads_regions:
       num_bytes = self.grid.num_voxels * self.bytes_per_voxel
-      image_files.check_compressed_data(self.path, num_bytes)
-    elif self.path.name.endswith(('.nii', '.nii.gz')):
-      image_files.check_nifti(self.path, self.grid.num_voxels)
+      header = image_files.read_meta_header(self.path)
+      image_files.check_compressed_data(header, num_bytes)
 
 
 def open_scan(path: str | pathlib.Path) -> Scan:
   """Reads the header of a scan and checks it against its data file.
 
   Args:
-    path: `.mhd`, `.nii`, `.nii.gz` or another file that SimpleITK reads, or a folder
-      that holds the slices of one DICOM series.
+    path: a file with one of `image_files.SUFFIXES`, or a folder that holds the slices of
+      one DICOM series.
 
   Returns:
     The scan.
 
   Raises:
     ScanError: the scan does not exist, is not a CT volume whose axes are parallel to
-      the world's, or its data file does not match its header.
+      the world's, its header is invalid, or its data file does not match its header.
   """
-  import SimpleITK as sitk
-
   path = pathlib.Path(path)
+  try:
+    str(path).encode()
+  except UnicodeEncodeError as error:  # ITK would end the process
+    raise ScanError(f'{str(path)!a}: not valid UTF-8; rename the file') from error
   if not path.exists():
     raise ScanError(f'{path}: no such file')
-  try:
-    header = _read_dicom_header(path) if path.is_dir() else _read_header(path)
-  except RuntimeError as error:
-    raise ScanError(f'{path}: {_last_line(error)}') from error
-  if len(header.size_xyz) != 3 or header.num_components != 1:
-    raise ScanError(
-      f'{path}: not a CT volume: {len(header.size_xyz)} axes, {header.num_components} '
-      'values per voxel'
-    )
+  meta = None
+  if not path.is_dir():
+    if image_files.suffix_of(path) in ('.nii', '.nii.gz'):
+      nifti_files.check_header(path)
+    else:
+      meta = image_files.read_meta_header(path)
+  header = _read_header(path)
+  image_files.check_is_volume(path, len(header.size_xyz), header.num_components)
   try:
     stored = geometry.Grid(
       shape_zyx=header.size_xyz[::-1],
@@ -124,56 +132,64 @@ def open_scan(path: str | pathlib.Path) -> Scan:
     grid, orientation = geometry.orient(stored)
   except ValueError as error:
     raise ScanError(f'{path}: {error}') from error
-  one_voxel = sitk.Image([1, 1, 1], header.pixel_id)
-  bytes_per_voxel = sitk.GetArrayViewFromImage(one_voxel).itemsize
-  reads_regions = path.suffix == '.mhd' and image_files.check_data_file(
-    path, stored.num_voxels * bytes_per_voxel
-  )
-  return Scan(path, grid, orientation, reads_regions, bytes_per_voxel)
+  if meta:
+    _check_same_grid(meta, stored)
+    image_files.check_data_file(meta, stored.num_voxels * header.bytes_per_voxel)
+  reads_regions = meta is not None and not meta.is_compressed
+  return Scan(path, grid, orientation, reads_regions, header.bytes_per_voxel)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Header:
-  """The header of an image as ITK returns it; `pixel_id` is ITK's voxel type."""
+  """The header of an image as ITK returns it."""
 
   size_xyz: tuple[int, ...]
   spacing_xyz_mm: tuple[float, ...]
   origin_xyz_mm: tuple[float, ...]
   direction: tuple[float, ...]
-  pixel_id: int
   num_components: int
+  bytes_per_voxel: int
 
 
 def _read_header(path: pathlib.Path) -> _Header:
+  """Reads the header of an image file, or those of all slices of a DICOM folder."""
   import SimpleITK as sitk
 
-  reader = sitk.ImageFileReader()
-  reader.SetFileName(str(path))
-  reader.ReadImageInformation()
+  try:
+    if path.is_dir():
+      reader = dicom_series.open_series(path)
+      reader.MetaDataDictionaryArrayUpdateOn()
+      header = reader.Execute()
+      dicom_series.check_slices(path, reader)
+      num_components = header.GetNumberOfComponentsPerPixel()
+    else:
+      header = _file_reader(path)
+      header.ReadImageInformation()
+      num_components = header.GetNumberOfComponents()
+    one_voxel = sitk.Image([1, 1, 1], header.GetPixelID())
+  except RuntimeError as error:
+    if not path.is_dir() and image_files.suffix_of(path) in ('.nii', '.nii.gz'):
+      nifti_files.check_contents(path)  # has a clearer message for a damaged file
+    raise ScanError(f'{path}: {_last_line(error)}') from error
   return _Header(
-    tuple(reader.GetSize()),
-    tuple(reader.GetSpacing()),
-    tuple(reader.GetOrigin()),
-    tuple(reader.GetDirection()),
-    reader.GetPixelID(),
-    reader.GetNumberOfComponents(),
+    tuple(header.GetSize()),
+    tuple(header.GetSpacing()),
+    tuple(header.GetOrigin()),
+    tuple(header.GetDirection()),
+    num_components,
+    sitk.GetArrayViewFromImage(one_voxel).itemsize,
   )
 
 
-def _read_dicom_header(folder: pathlib.Path) -> _Header:
-  """Reads the headers of all slices, and checks that the slices are evenly spaced."""
-  reader = _dicom_reader(folder)
-  reader.MetaDataDictionaryArrayUpdateOn()
-  image = reader.Execute()
-  _check_slices(folder, reader)
-  return _Header(
-    tuple(image.GetSize()),
-    tuple(image.GetSpacing()),
-    tuple(image.GetOrigin()),
-    tuple(image.GetDirection()),
-    image.GetPixelID(),
-    image.GetNumberOfComponentsPerPixel(),
-  )
+def _check_same_grid(meta: image_files.MetaHeader, grid: geometry.Grid) -> None:
+  """Raises ScanError if ITK reads a header differently from what it says."""
+  if meta.grid.shape_zyx != grid.shape_zyx or not np.allclose(
+    meta.grid.spacing_xyz_mm + meta.grid.origin_xyz_mm,
+    grid.spacing_xyz_mm + grid.origin_xyz_mm,
+    rtol=1e-9,
+    atol=1e-9,
+  ):
+    raise ScanError(f'{meta.path}: ITK reads another grid than its header says: {grid}')
 
 
 def _read_voxels(path: pathlib.Path, region: Box | None = None) -> np.ndarray:
@@ -182,10 +198,9 @@ def _read_voxels(path: pathlib.Path, region: Box | None = None) -> np.ndarray:
 
   try:
     if path.is_dir():
-      image = _dicom_reader(path).Execute()
+      image = dicom_series.open_series(path).Execute()
     else:
-      reader = sitk.ImageFileReader()
-      reader.SetFileName(str(path))
+      reader = _file_reader(path)
       if region is not None:
         reader.SetExtractIndex(list(region.start_zyx[::-1]))
         reader.SetExtractSize(list(region.size_zyx[::-1]))
@@ -200,39 +215,14 @@ def _read_voxels(path: pathlib.Path, region: Box | None = None) -> np.ndarray:
   return voxels
 
 
-def _dicom_reader(folder: pathlib.Path) -> Any:
-  """Returns an `ImageSeriesReader` of the one series in a folder."""
+def _file_reader(path: pathlib.Path) -> Any:
+  """Returns an `ImageFileReader` of an image file."""
   import SimpleITK as sitk
 
-  # `_check_slices` replaces the warning that ITK writes to stderr.
-  sitk.ProcessObject.SetGlobalWarningDisplay(False)
-  series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-  if len(series) != 1:
-    raise ScanError(
-      f'{folder}: the folder must hold one DICOM series; found {len(series)}'
-    )
-  reader = sitk.ImageSeriesReader()
-  reader.SetFileNames(
-    sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-  )
+  reader = sitk.ImageFileReader()
+  reader.SetImageIO(_IMAGE_IO[image_files.suffix_of(path)])
+  reader.SetFileName(str(path))
   return reader
-
-
-def _check_slices(folder: pathlib.Path, reader: Any) -> None:
-  """Raises ScanError if the slices of a series are not evenly spaced.
-
-  ITK only warns, and uses the mean spacing: all slices would be misplaced.
-  """
-  count = len(reader.GetFileNames())
-  if not all(reader.HasMetaDataKey(i, _IMAGE_POSITION) for i in range(count)):
-    return
-  positions = [reader.GetMetaData(i, _IMAGE_POSITION).split('\\') for i in range(count)]
-  steps_mm = np.linalg.norm(np.diff(np.array(positions, np.float64), axis=0), axis=1)
-  if count > 1 and np.ptp(steps_mm) > _SPACING_TOLERANCE * np.median(steps_mm):
-    raise ScanError(
-      f'{folder}: slices are missing or unevenly spaced: the distances between them are '
-      f'{steps_mm.min():.4g} to {steps_mm.max():.4g} mm'
-    )
 
 
 def _to_int16(voxels: np.ndarray, path: pathlib.Path) -> np.ndarray:

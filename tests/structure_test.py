@@ -38,7 +38,7 @@ MAY_IMPORT = {
 # Packages of others that only these groups or modules may import.
 RESTRICTED = {
   'apache_beam': ('beam_jobs',),
-  'SimpleITK': ('luna_tfds.scan', 'luna_tfds.phantom'),
+  'SimpleITK': ('luna_tfds.scan', 'luna_tfds.dicom_series', 'luna_tfds.phantom'),
 }
 
 # Slow to load: up to seconds and hundreds of MB. (TFDS without TensorFlow loads in 0.4 s,
@@ -49,6 +49,7 @@ HEAVY = {'SimpleITK', 'apache_beam', 'keras', 'matplotlib', 'sklearn', 'tensorfl
 LATE_IMPORTS = {
   'luna_tfds.cli': 'every command imports it before it has read its flags',
   'luna_tfds.scan': 'a reader of the dataset has no need of SimpleITK',
+  'luna_tfds.dicom_series': 'as luna_tfds.scan, which imports it',
   'luna_tfds.records': 'the Beam workers encode records without TensorFlow',
   'luna_tfds.article_patches': 'a reader of the dataset has no need of Pillow',
   'beam_jobs.local_worker': 'sets up the process before Beam loads',

@@ -1,4 +1,4 @@
-import locale
+import os
 
 import fake_data
 import numpy as np
@@ -38,34 +38,6 @@ def path(fake, tmp_path):
   return fake.write(tmp_path)
 
 
-def write_dicom(folder, fake, slices=None, series='1.2.3.4'):
-  folder.mkdir(exist_ok=True)
-  saved_locale = locale.setlocale(locale.LC_ALL)
-  image = fake.world_image()
-  writer = sitk.ImageFileWriter()
-  writer.KeepOriginalImageUIDOn()
-  for k in range(image.GetDepth()) if slices is None else slices:
-    plane = image[:, :, k]
-    position = fake.world((k, 0, 0))
-    tags = {
-      '0008|0016': '1.2.840.10008.5.1.4.1.1.2',
-      '0008|0018': f'{series}.{k}',
-      '0008|0060': 'CT',
-      '0020|000d': '1.2.3',
-      '0020|000e': series,
-      '0020|0032': '\\'.join(f'{p:.6f}' for p in position),
-      '0020|0037': '1\\0\\0\\0\\1\\0',
-    }
-    for tag, value in tags.items():
-      plane.SetMetaData(tag, value)
-    # The order of the names is not that of the slices.
-    writer.SetFileName(str(folder / f'{series}_{(k * 7) % 100:02d}.dcm'))
-    writer.Execute(plane)
-  # Writing DICOM sets the locale of the process to C.
-  locale.setlocale(locale.LC_ALL, saved_locale)
-  return folder
-
-
 @pytest.mark.parametrize('storage', STORAGE)
 def test_reads_world_oriented_voxels(storage, tmp_path):
   fake = fake_data.make_scan(3, **STORAGE[storage])
@@ -95,15 +67,22 @@ def test_regions_are_slices_of_the_scan(storage, start, size, tmp_path):
 
 def test_the_origin_of_a_flipped_file_is_the_opposite_corner(tmp_path):
   path = fake_data.make_scan(3, flips=(True, True, False)).write(tmp_path)
-  header = image_files.read_meta_header(path)
-  assert header['TransformMatrix'] == '-1 0 0 0 -1 0 0 0 1'
-  x, y, _ = map(float, header['Offset'].split())
+  stored = image_files.read_meta_header(path).grid
+  assert stored.direction == (-1, 0, 0, 0, -1, 0, 0, 0, 1)
+  x, y, _ = stored.origin_xyz_mm
   assert (x, y) == pytest.approx((-31.5 + 43 * 0.7, 12.25 + 39 * 0.8))
 
 
-@pytest.mark.parametrize('suffix', ['.nii', '.nii.gz', '.mha'])
-def test_reads_other_formats(suffix, fake, tmp_path):
-  scan = scan_lib.open_scan(fake.write(tmp_path, suffix))
+@pytest.mark.parametrize(
+  'suffix', ['.nii', '.nii.gz', '.mha', '.MHA', '.MHD', '.NII', '.NII.GZ']
+)
+@pytest.mark.parametrize('compressed', [True, False])
+def test_reads_other_formats(suffix, compressed, tmp_path):
+  fake = fake_data.make_scan(3, compressed=compressed)
+  written = fake.write(tmp_path, suffix.lower())
+  scan = scan_lib.open_scan(written.rename(tmp_path / f'scan{suffix}'))
+  region = scan.read_region(geometry.Box((5, 7, 11), (3, 20, 8)))
+  np.testing.assert_array_equal(region, fake.voxels[5:8, 7:27, 11:19])
   np.testing.assert_array_equal(scan.read(), fake.voxels)
   # NIfTI keeps its header in 32 bits.
   np.testing.assert_allclose(scan.grid.origin_xyz_mm, fake.origin_xyz_mm, rtol=1e-6)
@@ -118,35 +97,16 @@ def test_reads_a_permuted_nifti(tmp_path):
 
 
 def test_reads_a_dicom_folder(fake, tmp_path):
-  scan = scan_lib.open_scan(write_dicom(tmp_path / 'dicom', fake))
+  scan = scan_lib.open_scan(fake_data.write_dicom(tmp_path / 'dicom', fake))
   np.testing.assert_array_equal(scan.read(), fake.voxels)
   np.testing.assert_allclose(scan.grid.origin_xyz_mm, fake.origin_xyz_mm)
   np.testing.assert_allclose(scan.grid.spacing_xyz_mm, fake.spacing_xyz_mm)
 
 
 def test_reads_a_region_of_a_dicom_folder(fake, tmp_path):
-  scan = scan_lib.open_scan(write_dicom(tmp_path / 'dicom', fake))
+  scan = scan_lib.open_scan(fake_data.write_dicom(tmp_path / 'dicom', fake))
   region = scan.read_region(geometry.Box((5, 7, 11), (3, 20, 8)))
   np.testing.assert_array_equal(region, fake.voxels[5:8, 7:27, 11:19])
-
-
-def test_a_dicom_folder_with_a_missing_slice(fake, tmp_path):
-  slices = [k for k in range(24) if k != 11]
-  folder = write_dicom(tmp_path / 'dicom', fake, slices)
-  with pytest.raises(ScanError, match=r'slices are missing.* are 1\.5 to 3 mm'):
-    scan_lib.open_scan(folder)
-
-
-def test_a_folder_without_dicom(tmp_path):
-  with pytest.raises(ScanError, match='must hold one DICOM series; found 0'):
-    scan_lib.open_scan(tmp_path)
-
-
-def test_a_folder_with_two_series(fake, tmp_path):
-  write_dicom(tmp_path / 'dicom', fake, series='1.2.3.4')
-  folder = write_dicom(tmp_path / 'dicom', fake, series='1.2.3.5')
-  with pytest.raises(ScanError, match='must hold one DICOM series; found 2'):
-    scan_lib.open_scan(folder)
 
 
 def test_floats_are_rounded_and_wide_values_clipped(tmp_path):
@@ -167,6 +127,34 @@ def test_floats_must_be_finite(tmp_path):
 def test_no_such_file(tmp_path):
   with pytest.raises(ScanError, match=r'absent\.mhd: no such file'):
     scan_lib.open_scan(tmp_path / 'absent.mhd')
+
+
+@pytest.mark.parametrize(
+  'suffix', ['.nrrd', '.nhdr', '.hdr', '.img', '.tif', '.dcm', '.Mhd', '']
+)
+def test_formats_that_are_not_accepted(suffix, fake, tmp_path):
+  path = fake.write(
+    tmp_path, suffix if suffix in ('.nrrd', '.nhdr', '.hdr') else '.mhd'
+  )
+  path = path.rename(tmp_path / f'scan{suffix}')
+  with pytest.raises(
+    ScanError, match=r'accepted are \.mhd, \.mha, \.nii, \.nii\.gz and'
+  ):
+    scan_lib.open_scan(path)
+
+
+def test_a_file_name_that_is_not_utf8(path):
+  other = path.with_name(os.fsdecode(b'\xe4.mhd'))
+  path.rename(other)
+  with pytest.raises(ScanError, match='not valid UTF-8; rename the file'):
+    scan_lib.open_scan(other)
+
+
+@pytest.mark.parametrize('suffix', ['.mhd', '.mha', '.nii', '.nii.gz'])
+def test_a_named_pipe_is_not_waited_for(suffix, tmp_path):
+  os.mkfifo(tmp_path / f'pipe{suffix}')
+  with pytest.raises(ScanError, match='not a file'):
+    scan_lib.open_scan(tmp_path / f'pipe{suffix}')
 
 
 def test_two_dimensional_image(fake, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import locale
 import pathlib
 import zipfile
 
@@ -83,6 +84,48 @@ def bright_voxel_scan(index_zyx, hu=3000, **fields):
   voxels = np.zeros(fields.pop('shape_zyx', SHAPE_ZYX), np.int16)
   voxels[index_zyx] = hu
   return FakeScan('1.2.826.0.7777', 0, voxels, **fields)
+
+
+def write_dicom(folder, fake, slices=None, series='1.2.3.4', change=None):
+  """Writes the slices of a scan as a DICOM series.
+
+  Args:
+    folder: the folder to write.
+    fake: the `FakeScan`.
+    slices: the slices to write; all by default.
+    series: SeriesInstanceUID.
+    change: a function that changes the tags of slice k: `change(k, tags)`.
+
+  Returns:
+    The folder.
+  """
+  folder.mkdir(exist_ok=True)
+  saved_locale = locale.setlocale(locale.LC_ALL)
+  image = fake.world_image()
+  writer = sitk.ImageFileWriter()
+  writer.KeepOriginalImageUIDOn()
+  for k in range(image.GetDepth()) if slices is None else slices:
+    plane = image[:, :, k]
+    position = fake.world((k, 0, 0))
+    tags = {
+      '0008|0016': '1.2.840.10008.5.1.4.1.1.2',
+      '0008|0018': f'{series}.{k}',
+      '0008|0060': 'CT',
+      '0020|000d': '1.2.3',
+      '0020|000e': series,
+      '0020|0032': '\\'.join(f'{p:.6f}' for p in position),
+      '0020|0037': '1\\0\\0\\0\\1\\0',
+    }
+    if change:
+      change(k, tags)
+    for tag, value in tags.items():
+      plane.SetMetaData(tag, value)
+    # The order of the names is not that of the slices.
+    writer.SetFileName(str(folder / f'{series}_{(k * 7) % 100:02d}.dcm'))
+    writer.Execute(plane)
+  # Writing DICOM sets the locale of the process to C.
+  locale.setlocale(locale.LC_ALL, saved_locale)
+  return folder
 
 
 def truncate(path, num_bytes):
