@@ -228,16 +228,16 @@ def voxel_to_world(indices_zyx: np.ndarray, grid: Grid) -> np.ndarray:
   return points
 
 
-def nearest_voxel(indices_zyx: np.ndarray) -> np.ndarray:
+def nearest_voxel(indices: np.ndarray) -> np.ndarray:
   """Rounds fractional indices to voxels, halves upwards: `floor(index + 0.5)`.
 
   Args:
-    indices_zyx: [..., 3] float.
+    indices: float, of any shape: indices of all axes, or of one.
 
   Returns:
-    [..., 3] int64.
+    int64, of the same shape.
   """
-  rounded = np.round(np.asarray(indices_zyx, np.float64), _INDEX_DECIMALS)
+  rounded = np.round(np.asarray(indices, np.float64), _INDEX_DECIMALS)
   nearest: np.ndarray = np.floor(rounded + 0.5).astype(np.int64)
   return nearest
 

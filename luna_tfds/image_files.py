@@ -120,15 +120,7 @@ def read_meta_header(path: pathlib.Path) -> MetaHeader:
   """
   content = read_header_bytes(path)
   fields, end = _parse_fields(path, content)
-  is_detached = suffix_of(path) == '.mhd'
-  if is_detached and (content[end:].strip() or len(content) == _MAX_HEADER_BYTES):
-    raise ScanError(f'{path}: ElementDataFile must be the last line of the header')
-  data_file = _data_file(path, fields['ElementDataFile']) if is_detached else path
-  if not is_detached and fields['ElementDataFile'] not in ('LOCAL', 'Local', 'local'):
-    raise ScanError(
-      f'{path}: ElementDataFile = {_printable(fields["ElementDataFile"])}: a .mha file '
-      'must hold its voxels itself, with ElementDataFile = LOCAL'
-    )
+  data_file = _data_file(path, fields, content[end:])
   for key, default in _DEFAULTS.items():
     if key in fields and _numbers(path, fields, key, 1) != (default,):
       raise ScanError(f'{path}: {key} other than {default:g} is not supported')
@@ -141,19 +133,24 @@ def read_meta_header(path: pathlib.Path) -> MetaHeader:
     path=path,
     grid=_grid_of(path, fields),
     data_file=data_file,
-    data_offset=0 if is_detached else end,
+    data_offset=end if data_file == path else 0,
     is_compressed=_flag(path, fields, 'CompressedData', default=False),
     compressed_bytes=compressed_bytes,
   )
 
 
 def data_file_of(path: pathlib.Path) -> pathlib.Path:
-  """Returns the data file that a `.mhd` names; it need not exist.
+  """Returns the data file that a header names; it need not exist.
+
+  Args:
+    path: the `.mhd` or `.mha` file.
 
   Raises:
-    ScanError: the header cannot be read, or is refused by `read_meta_header`.
+    ScanError: the header cannot be read, or names no data file in the same folder.
   """
-  return read_meta_header(path).data_file
+  content = read_header_bytes(path)
+  fields, end = _parse_fields(path, content)
+  return _data_file(path, fields, content[end:])
 
 
 def check_data_file(header: MetaHeader, num_bytes: int) -> None:
@@ -271,9 +268,25 @@ def _parse_fields(path: pathlib.Path, content: bytes) -> tuple[dict[str, str], i
   return fields, start
 
 
-def _data_file(path: pathlib.Path, name: str) -> pathlib.Path:
-  """Returns the data file of a `.mhd`, which must be in the same folder."""
+def _data_file(path: pathlib.Path, fields: dict[str, str], rest: bytes) -> pathlib.Path:
+  """Returns the file of the voxels: for `.mhd` one in the same folder, else `path`.
+
+  Args:
+    path: the header.
+    fields: its fields.
+    rest: what follows after the line ElementDataFile.
+  """
+  name = fields['ElementDataFile']
   shown = _printable(name)
+  if suffix_of(path) != '.mhd':
+    if name not in ('LOCAL', 'Local', 'local'):
+      raise ScanError(
+        f'{path}: ElementDataFile = {shown}: a .mha file must hold its voxels itself, '
+        'with ElementDataFile = LOCAL'
+      )
+    return path
+  if rest.strip():
+    raise ScanError(f'{path}: ElementDataFile must be the last line of the header')
   if name.upper().startswith('LIST') or name.upper() == 'LOCAL' or '%' in name:
     raise ScanError(
       f'{path}: ElementDataFile = {shown}: the header must name one data file in the '

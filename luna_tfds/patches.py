@@ -150,7 +150,10 @@ def make_patch(
     block[geometry.Box(offset, inside.size_zyx).slices()] = np.maximum(voxels, AIR_HU)
     return spec.to_image(block), True
   samples = sample_positions(center_zyx, grid, spec)
-  outside = [(p < -0.5) | (p > n - 0.5) for p, n in zip(samples, grid.shape_zyx)]
+  # Decided as in a crop of voxels, so that a rounding error of a sample half-way beyond
+  # the border does not decide about a whole plane of the patch.
+  nearest = [geometry.nearest_voxel(p) for p in samples]
+  outside = [(v < 0) | (v >= n) for v, n in zip(nearest, grid.shape_zyx)]
   padded = any(o.any() for o in outside)
   if inside.num_voxels == 0:
     return spec.to_image(np.full(spec.shape_zyx, AIR_HU, np.int16)), padded

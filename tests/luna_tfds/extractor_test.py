@@ -1,4 +1,6 @@
 import fake_data
+import hypothesis
+from hypothesis import strategies as st
 import numpy as np
 import oracles
 import pytest
@@ -97,6 +99,45 @@ def test_patches_do_not_depend_on_the_storage_of_the_scan(storage, spec_name, tm
   expected = extract(plain.write(tmp_path / 'plain'), points, SPECS[spec_name])
   found = extract(other.write(tmp_path / 'other'), points, SPECS[spec_name])
   np.testing.assert_array_equal(found, expected)
+
+
+# Decimals as in LUNA16's files: with them, centres and samples half-way between two
+# voxels are common.
+short_decimals = st.integers(-4000, 4000).map(lambda n: n / 20)
+spacings_mm = st.sampled_from(
+  [0.5, 0.6, 0.625, 0.7, 0.703125, 0.75, 0.9, 1.0, 1.5, 2.5]
+)
+
+
+@hypothesis.given(
+  origin=st.tuples(*[short_decimals] * 3),
+  spacing=st.tuples(*[spacings_mm] * 3),
+  quarters=st.tuples(*[st.integers(-4, 48)] * 3),
+  patch_mm=st.sampled_from([0.5, 0.7, 1.0, 1.25]),
+  flips=st.tuples(*[st.booleans()] * 3),
+)
+@hypothesis.settings(max_examples=200)
+def test_plain_and_flipped_storage_give_equal_patches_at_the_border(
+  origin, spacing, quarters, patch_mm, flips, tmp_path_factory
+):
+  folder = tmp_path_factory.mktemp('storage')
+  fields = {
+    'shape_zyx': (9, 11, 10),
+    'spacing_xyz_mm': spacing,
+    'origin_xyz_mm': origin,
+  }
+  plain = fake_data.make_scan(3, **fields)
+  flipped = fake_data.make_scan(3, flips=flips, **fields)
+  # Points at quarters of a voxel, rounded as in a CSV file.
+  points = np.round(plain.world(np.array(quarters) / 4), 6)[np.newaxis]
+  for spec in (
+    patches.PatchSpec((8, 8, 8), patch_mm, 'cube'),
+    patches.PatchSpec((7, 7, 7), patch_mm, 'cube'),
+    patches.PatchSpec((5, 6, 7), None, 'cube'),
+  ):
+    expected = extract(plain.write(folder / 'plain'), points, spec)
+    found = extract(flipped.write(folder / 'flipped'), points, spec)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize('storage', STORAGE)

@@ -105,6 +105,20 @@ def test_millimetre_patch_by_hand():
   assert found.ravel().tolist() == [102, 108, 112, 118]
 
 
+@pytest.mark.parametrize('rounding_error', [-1e-13, 0, 1e-13])
+def test_samples_half_a_voxel_beyond_the_border_are_decided_as_in_pixel_patches(
+  rounding_error,
+):
+  # Half-way points belong to the next voxel: -0.5 to voxel 0, 21.5 to voxel 22, outside.
+  scan = np.full(SHAPE, 50, np.int16)
+  for x, expected in ((-0.5, 50), (21.5, -1000)):
+    center = np.array([4.0, 10.0, x + rounding_error])
+    for spec in (pixels((1, 1, 1)), millimetres((1, 1, 1), 1.0)):
+      found, is_padded = extract(scan, center, spec)
+      assert found.item() == expected
+      assert is_padded == (expected == -1000)
+
+
 def test_values_below_air_are_clipped_before_interpolation():
   scan = np.full(SHAPE, -1000, np.int16)
   scan[:, :, :11] = -3024
