@@ -20,7 +20,7 @@ class ScanFile:
   Attributes:
     seriesuid: the name of the file without its suffix.
     subset: 0..9, from the name of its folder.
-    path: the `.mhd` file.
+    path: the `.mhd` file; it may be unreadable.
   """
 
   seriesuid: str
@@ -73,7 +73,7 @@ def find_scans(luna_dir: pathlib.Path) -> dict[str, ScanFile]:
     match = re.fullmatch(r'subset([0-9])', folder.name)
     if not match or not folder.is_dir():
       continue
-    for path in sorted(folder.rglob('*.mhd')):
+    for path in sorted(folder.rglob('*.[mM][hH][dD]')):
       seriesuid = path.stem
       if seriesuid in scans:
         raise UsageError(

@@ -133,7 +133,7 @@ def read_meta_header(path: pathlib.Path) -> MetaHeader:
     path=path,
     grid=_grid_of(path, fields),
     data_file=data_file,
-    data_offset=end if data_file == path else 0,
+    data_offset=0 if suffix_of(path) == '.mhd' else end,
     is_compressed=_flag(path, fields, 'CompressedData', default=False),
     compressed_bytes=compressed_bytes,
   )

@@ -28,6 +28,9 @@ _READ_ERRORS = (
   RuntimeError,
 )
 
+# Longer lines are read in parts, so that memory is bounded; they have no valid columns.
+_MAX_LINE_CHARS = 2**16
+
 _COORDINATES = ('coordX', 'coordY', 'coordZ')
 
 
@@ -159,15 +162,20 @@ def read_table(
   numbers = array.array('d')
   try:
     with _open_text(path) as file:
-      lines = (line for line in csv.reader(file) if line)
-      positions = _find_columns(path, next(lines, None), columns)
+      text_lines = iter(lambda: file.readline(_MAX_LINE_CHARS), '')
+      lines = (line for line in csv.reader(text_lines) if line)
+      header = next(lines, [])
+      positions = _find_columns(path, header, columns)
       for line in lines:
+        name = line[positions[0]].strip() if len(line) == len(header) else ''
         try:
-          name = line[positions[0]].strip()
-          numbers.extend([float(line[i]) for i in positions[1:]])
-        except (ValueError, IndexError):
+          if not name:
+            raise ValueError
+          numbers.extend([_parse_number(line[i]) for i in positions[1:]])
+        except ValueError:
           raise UsageError(
-            _row_error(path, len(seriesuids), line, columns, positions)
+            f'{path}, row {len(seriesuids)} (from 0): '
+            f'{_row_problem(line, header, positions)}'
           ) from None
         seriesuids.append(names.setdefault(name, name))
   except _READ_ERRORS as error:
@@ -215,47 +223,59 @@ def write_table(
 
 
 def _find_columns(
-  path: pathlib.Path, header: Sequence[str] | None, columns: Sequence[str]
+  path: pathlib.Path, header: Sequence[str], columns: Sequence[str]
 ) -> list[int]:
   """Returns the position of each column in the file."""
-  if header is None:
+  if not header:
     raise UsageError(f'{path}: is empty; expected the columns {", ".join(columns)}')
   header = [name.strip() for name in header]
   for name in columns:
     if name not in header:
+      hint = '; columns must be separated by commas' if ';' in header[0] else ''
       raise UsageError(
-        f'{path}: the column {name} is missing; found {", ".join(header)}'
+        f'{path}: the column {name} is missing; found {", ".join(header)[:200]}{hint}'
+      )
+    if header.count(name) > 1:
+      raise UsageError(
+        f'{path}: the column {name} is in the header twice; remove one of them'
       )
   return [header.index(name) for name in columns]
 
 
-def _row_error(
-  path: pathlib.Path,
-  row: int,
-  line: Sequence[str],
-  columns: Sequence[str],
-  positions: Sequence[int],
+def _row_problem(
+  line: Sequence[str], header: Sequence[str], positions: Sequence[int]
 ) -> str:
-  """Returns a message that names the row, the column and the problem."""
-  if len(line) <= max(positions):
-    return (
-      f'{path}, row {row} (from 0): {len(line)} columns where {max(positions) + 1} are '
-      'needed; correct the row'
-    )
-  name, text = next(
-    (name, line[position])
-    for name, position in zip(columns[1:], positions[1:])
-    if not _is_number(line[position])
-  )
+  """Returns what is wrong with a row, and the fix.
+
+  Args:
+    line: the invalid row.
+    header: the names of its columns.
+    positions: columns of the seriesuid and of the numbers.
+  """
+  if len(line) != len(header):
+    fix = 'correct the row'
+    if len(line) > len(header):
+      fix = 'numbers must have a point as decimal separator, not a comma'
+    return f'{len(line)} columns, but the header has {len(header)}; {fix}'
+  if not line[positions[0]].strip():
+    return 'seriesuid is empty; correct the row'
+  wrong = next(i for i in positions[1:] if not _is_number(line[i]))
   return (
-    f'{path}, row {row} (from 0): {name} must be a number, found {text!r}; correct the '
+    f'{header[wrong].strip()} must be a number, found {line[wrong][:80]!r}; correct the '
     'row'
   )
 
 
+def _parse_number(text: str) -> float:
+  """Returns a number; raises ValueError for 1_000, which Python accepts."""
+  if '_' in text:
+    raise ValueError
+  return float(text)
+
+
 def _is_number(text: str) -> bool:
   try:
-    float(text)
+    _parse_number(text)
   except ValueError:
     return False
   return True

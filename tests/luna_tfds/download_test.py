@@ -16,14 +16,21 @@ def test_scans_of_a_download(tmp_path):
   for name in (
     'subset0/b.mhd',
     'subset3/deeper/a.mhd',
+    'subset4/C.MHD',
     'subset10/x.mhd',
     'other/y.mhd',
   ):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).touch()
   (tmp_path / 'subset0' / 'b.raw').touch()
-  (tmp_path / 'subset4').touch()
+  (tmp_path / 'subset5').touch()
+  # Entries that are no files are scans that cannot be read, not errors of the download.
+  (tmp_path / 'subset4' / 'd.mhd').symlink_to('absent.mhd')
+  (tmp_path / 'subset4' / 'e.mhd').mkdir()
   assert download_lib.find_scans(tmp_path) == {
+    'C': download_lib.ScanFile('C', 4, tmp_path / 'subset4/C.MHD'),
+    'd': download_lib.ScanFile('d', 4, tmp_path / 'subset4/d.mhd'),
+    'e': download_lib.ScanFile('e', 4, tmp_path / 'subset4/e.mhd'),
     'a': download_lib.ScanFile('a', 3, tmp_path / 'subset3/deeper/a.mhd'),
     'b': download_lib.ScanFile('b', 0, tmp_path / 'subset0/b.mhd'),
   }

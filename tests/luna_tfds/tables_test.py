@@ -1,3 +1,4 @@
+import tracemalloc
 import zipfile
 
 import fake_data
@@ -176,7 +177,23 @@ def test_table_that_cannot_be_written_leaves_the_old_file(tmp_path):
     (HEADER + '1.2,1,2,,0\n', r"row 0 .*: coordZ must be a number, found ''"),
     (HEADER + '1.2,1,2,3,0\n1.2,1,2,nan,0\n', 'row 1 .*: coordZ must be .*nan'),
     (HEADER + '1.2,inf,2,3,0\n', 'row 0 .*: coordX must be .*inf'),
-    (HEADER + '1.2,1,2,3,0\n1.2,1,2\n', 'row 1 .*: 3 columns where 5 are needed'),
+    (HEADER + '1.2,1,2,3,0\n1.2,1,2\n', 'row 1 .*: 3 columns, but the header has 5'),
+    (
+      HEADER + '1.2,1,2,3,0\n1.2,-56,08,-67,85,-311,92,0\n',
+      'row 1 .*: 8 columns, but the header has 5; .* a point as decimal separator',
+    ),
+    (HEADER + '1.2,1,2,3,0,0\n', 'row 0 .*: 6 columns, but the header has 5'),
+    (HEADER + '1.2,1,2,3,0\n,1,2,3,0\n', 'row 1 .*: seriesuid is empty'),
+    (HEADER + ' ,1,2,3,0\n', 'row 0 .*: seriesuid is empty'),
+    (HEADER + '1.2,1_0,2,3,0\n', "row 0 .*: coordX must be a number, found '1_0'"),
+    (
+      'seriesuid,coordX,coordY,coordZ,coordX,class\n1.2,1,2,3,4,0\n',
+      'the column coordX is in the header twice',
+    ),
+    (
+      'seriesuid;coordX;coordY;coordZ;class\n1.2;1;2;3;0\n',
+      'the column seriesuid is missing; .* must be separated by commas',
+    ),
     (HEADER + '1.2,1,2,3,0\n1.2,1,2,3,2\n', 'row 1 .*: class must be 0 or 1, found 2'),
     (HEADER + '1.2,1,2,3,0.5\n', 'row 0 .*: class must be 0 or 1, found 0.5'),
     (HEADER + '1.2,1,2,3,-1\n', 'row 0 .*: class must be 0 or 1, found -1'),
@@ -209,6 +226,19 @@ def test_files_that_are_not_csv_are_rejected(damage, tmp_path):
     path.write_bytes(content)
   with pytest.raises(UsageError, match=r'candidates\.\w+: cannot be read as CSV'):
     tables.read_candidates(path)
+
+
+def test_a_line_without_end_takes_no_memory(tmp_path):
+  path = tmp_path / 'candidates.zip'
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('candidates.csv', HEADER + '1' * 2**26)
+  tracemalloc.start()
+  try:
+    with pytest.raises(UsageError, match=r'candidates\.zip'):
+      tables.read_candidates(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+  finally:
+    tracemalloc.stop()
 
 
 def test_findings_without_rows(tmp_path):
