@@ -22,6 +22,7 @@ from luna_tfds import article_patches
 from luna_tfds import candidate_selection
 from luna_tfds import download as download_lib
 from luna_tfds import image_files
+from luna_tfds import input_checks
 from luna_tfds import luna16_patches
 from luna_tfds import matching
 from luna_tfds import record_keys
@@ -206,6 +207,7 @@ def make_plan(
   candidates = _read_candidates(luna_dir, config)
   on_disk = np.array([name in scans for name in candidates.seriesuids], bool)
   tasks = _scan_tasks(luna_dir, config, scans, candidates[on_disk])
+  input_checks.log_warnings(luna_dir, scans, candidates)
   by_split = {
     split: [(t.subset, t) for t in tasks if splits.split_of_subset(t.subset) == split]
     for split in splits.SPLITS
@@ -428,8 +430,8 @@ def _fingerprint_fields(task: Task, luna_dir: pathlib.Path) -> list[Any]:
 def _header_bytes(path: pathlib.Path) -> bytes:
   """Returns a header; empty if it cannot be read."""
   try:
-    return path.read_bytes()
-  except OSError:  # reported when the worker opens the scan
+    return image_files.read_header_bytes(path)
+  except ScanError:  # reported when the worker opens the scan
     return b''
 
 
