@@ -1,4 +1,5 @@
 import importlib.metadata
+import os
 import pathlib
 import shutil
 
@@ -231,3 +232,26 @@ def test_a_missing_shard_is_an_error(small, tmp_path):
   folder = job_folder.JobFolder(tmp_path / '1.0.0')
   with folder.locked(), pytest.raises(JobError, match='shard 0 of train was not writ'):
     job.verified_results(plan, folder, max_failed_scans=0)
+
+
+@pytest.mark.parametrize(
+  ('make', 'problem'),
+  [
+    (lambda path: path.symlink_to('absent.mhd'), 'no such file'),
+    (lambda path: path.mkdir(), 'must hold one DICOM series'),
+    (os.mkfifo, 'not a file'),
+  ],
+  ids=['dangling_link', 'folder', 'named_pipe'],
+)
+def test_an_entry_that_is_no_file_is_a_failed_scan(make, problem, small, out, extract):
+  bad, other = sorted(small.folder.glob('subset[01]/*.mhd'))
+  bad.unlink()
+  make(bad)
+  other.rename(other.with_suffix('.MHD'))
+  assert extract(small.folder, out, ALL, '--max_failed_scans=1') == 0
+  dataset = oracles.dataset_folder(out)
+  _, line = (dataset / 'failed_scans.csv').read_text().splitlines()
+  assert line.startswith(f'{bad.stem},')
+  assert problem in line
+  found = oracles.records_by_key(oracles.read_dataset(dataset))
+  assert {key.partition('/')[0] for key in found} == set(small.paths) - {bad.stem}

@@ -377,3 +377,20 @@ def test_plan_of_the_real_scans(real_data):
   assert plan.num_records == 935
   labels = np.concatenate([t.labels for s in plan.shards for t in s.tasks])
   assert labels.sum() == 4
+
+
+def test_scans_that_are_no_files_are_planned(folder):
+  for name, make in (
+    ('a', lambda path: path.symlink_to('absent.mhd')),
+    ('b', lambda path: path.mkdir()),
+    ('c', os.mkfifo),
+  ):
+    (path,) = folder.glob(f'subset*/{name}.mhd')
+    path.unlink()
+    make(path)
+  plan = plan_lib.make_plan(folder, ALL)
+  assert sorted({name for name, _ in planned(plan)}) == ['a', 'b', 'c', 'd', 'e']
+  assert [path.name for path in plan_lib.input_files(plan.shards[0])] == [
+    'a.mhd',
+    'b.mhd',
+  ]
