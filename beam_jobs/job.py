@@ -10,18 +10,17 @@ import concurrent.futures
 import pathlib
 import sys
 
-import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners import runner
 
 from beam_jobs import dataset_metadata
 from beam_jobs import job_checks
 from beam_jobs import job_folder
+from beam_jobs import pipeline
 from beam_jobs import plan as plan_lib
 from beam_jobs import progress
 from beam_jobs import registered_dataset
 from beam_jobs import runners
-from beam_jobs import transforms
 from beam_jobs.shard_result import ShardResult
 from luna_tfds import cores
 from luna_tfds import luna16_patches
@@ -121,16 +120,22 @@ def run_pipeline(
   num_records = sum(shard.num_records for shard in shards)
   folder.check_free_space(num_records * plan.record_bytes)
   num_workers = min(num_workers or _default_num_workers(num_records), len(shards))
+  options = beam_options or PipelineOptions([])
+  beam_runner = runners.resolve(beam_runner, options)
+  work = pipeline.ShardWork(
+    [folder.write_shard_spec(shard) for shard in shards],
+    config.spec,
+    config.seed,
+    folder,
+  )
   with (
     runners.failures_as_job_errors(folder),
     progress.display(folder, {s.fingerprint: s.num_scans for s in plan.shards}),
-    runners.pipeline(beam_runner, beam_options, num_workers) as pipeline,
   ):
-    _ = (
-      pipeline
-      | 'ShardSpecs' >> beam.Create([folder.write_shard_spec(s) for s in shards])
-      | 'WriteShards' >> transforms.WriteShards(config.spec, config.seed, folder)
-    )
+    if beam_runner is None and num_workers > 1:
+      pipeline.run_in_processes(work, options, num_workers)
+    else:
+      pipeline.run(work, beam_runner, options)
 
 
 def verified_results(

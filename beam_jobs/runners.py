@@ -6,23 +6,22 @@ import argparse
 from collections.abc import Iterator, Sequence
 import contextlib
 import logging
-import shlex
-import sys
 from typing import NoReturn
 
 import apache_beam as beam
 from apache_beam.options import pipeline_options
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.runner import PipelineRunner
-from apache_beam.transforms import environments
 
 from beam_jobs.job_folder import JobFolder
 from luna_tfds import cli
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.worker_processes import WorkerDiedError
 
-# Names of the local runner. Beam's own DirectRunner would first try to download Prism.
-_LOCAL_RUNNERS = (None, 'DirectRunner', 'FnApiRunner', 'direct')
+# Names of the local runner, in lower case and without 'runner'. Beam's own DirectRunner
+# would first try to download Prism.
+_LOCAL_RUNNERS = ('', 'direct', 'switchingdirect', 'bundlebaseddirect', 'fnapi')
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,48 +61,64 @@ def parse(
   return options.view_as(pipeline_options.StandardOptions).runner, options
 
 
+def resolve(
+  runner: str | PipelineRunner | None, options: pipeline_options.PipelineOptions
+) -> str | PipelineRunner | None:
+  """Returns the runner to use: None for the local one, whatever name it was given.
+
+  Args:
+    runner: a runner or its name; None takes the runner of the options.
+    options: options of Beam.
+  """
+  chosen = runner or options.view_as(pipeline_options.StandardOptions).runner
+  if isinstance(chosen, str):
+    # As Beam: any case, with or without 'Runner', also with the name of the module.
+    name = chosen.rpartition('.')[2].lower().removesuffix('runner')
+    return None if name in _LOCAL_RUNNERS else chosen
+  return chosen
+
+
 def pipeline(
-  runner: str | PipelineRunner | None,
-  options: pipeline_options.PipelineOptions | None,
-  num_workers: int,
+  runner: str | PipelineRunner | None, options: pipeline_options.PipelineOptions
 ) -> beam.Pipeline:
   """Returns a pipeline for a runner.
 
   Args:
-    runner: a runner or its name; None uses the cores of this machine.
+    runner: a runner or its name; None runs the pipeline in this process.
     options: options of Beam.
-    num_workers: processes of the local runner.
 
   Raises:
-    UsageError: there is no runner with this name.
+    UsageError: there is no runner with this name, or it is not installed.
   """
-  options = options or pipeline_options.PipelineOptions([])
-  if runner not in _LOCAL_RUNNERS:
-    try:
-      return beam.Pipeline(runner=runner, options=options)
-    except ValueError as error:
-      raise UsageError(f'--runner={runner}: {error}') from error
-  direct = options.view_as(pipeline_options.DirectOptions)
-  direct.direct_num_workers = num_workers
-  # Worker processes as in Beam's mode `multi_processing`, but with our log level.
-  direct.direct_running_mode = 'in_memory'
-  environment = None
-  if num_workers > 1:
-    level = logging.getLevelName(max(logging.getLogger().level, logging.INFO))
-    environment = environments.SubprocessSDKEnvironment.from_command_string(
-      f'{shlex.quote(sys.executable)} -m beam_jobs.local_worker {level}'
-    )
-  return beam.Pipeline(runner=fn_runner.FnApiRunner(environment), options=options)
+  if runner is None:
+    direct = options.view_as(pipeline_options.DirectOptions)
+    direct.direct_num_workers = 1
+    direct.direct_running_mode = 'in_memory'
+    return beam.Pipeline(runner=fn_runner.FnApiRunner(), options=options)
+  try:
+    return beam.Pipeline(runner=runner, options=options)
+  except (ValueError, ImportError, AttributeError) as error:
+    raise UsageError(f'--runner={runner}: {error}') from error
 
 
 @contextlib.contextmanager
 def failures_as_job_errors(folder: JobFolder) -> Iterator[None]:
-  """Converts an error of the runner to a JobError of one line; logs the details."""
+  """Converts an error of the runner to a JobError of one line; logs the details.
+
+  Raises:
+    JobError: the pipeline failed.
+    KeyboardInterrupt: it was interrupted, which Beam reports as a failure.
+  """
   try:
     yield
+  except WorkerDiedError as error:
+    raise folder.job_error(f'{error}; if so, give a smaller --num_workers') from error
   except (JobError, OSError, UsageError):
     raise
   except Exception as error:  # each runner wraps the errors of workers in its own way
+    interrupt = _interrupt(error)
+    if interrupt is not None:
+      raise interrupt from None
     logging.debug('the pipeline failed', exc_info=True)
     raise folder.job_error(_cause(error)) from error
 
@@ -113,3 +128,10 @@ def _cause(error: BaseException) -> str:
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   named = [line for line in lines if line.split(':')[0].endswith('Error')]
   return (named or lines or [type(error).__name__])[-1]
+
+
+def _interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
+  """Returns the interrupt that led to an error, if any."""
+  while error is not None and not isinstance(error, KeyboardInterrupt):
+    error = error.__cause__ or error.__context__
+  return error

@@ -20,6 +20,7 @@ import logging as python_logging
 import os
 import pathlib
 import re
+import select
 import sys
 from typing import Any, TypeVar
 import warnings
@@ -28,6 +29,7 @@ from absl import flags
 from absl import logging
 
 import luna_tfds
+from luna_tfds import interruption as interruption_lib
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
@@ -36,7 +38,7 @@ _T = TypeVar('_T')
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-_EXIT_INTERRUPTED = 130
+_EXIT_BROKEN_PIPE = 141  # as a shell reports a process ended by SIGPIPE
 
 _LEVELS = ('debug', 'info', 'warning', 'error')
 _HELP_FLAGS = ('--help', '-h', '--helpfull', '-help', '--helpshort')
@@ -79,27 +81,70 @@ def run(
     pass_unknown: whether flags that are not the command's own are passed to `main`.
 
   Returns:
-    The exit code: 0 success, 1 failure, 2 invalid flag or input file, 130 interrupted.
+    The exit code: 0 success, 1 failure, 2 invalid flag or input file, 130 for Ctrl-C
+    (SIGINT), 143 for SIGTERM, 141 if the reader of stdout has ended (`| head`).
   """
   argv = list(sys.argv if argv is None else argv)
+  with interruption_lib.raised_as_keyboard_interrupt(name) as interruption:
+    try:
+      code = _run(name, doc, main, flag_values, argv, pass_unknown)
+      sys.stdout.flush()
+      return code
+    except (Exception, KeyboardInterrupt) as error:
+      # After a signal any error follows from it, e.g. a library's own exception.
+      if interruption.signum is None and not isinstance(error, KeyboardInterrupt):
+        return _report(name, error)
+      print(interruption.message, file=sys.stderr)
+      return interruption.exit_code
+
+
+def _run(
+  name: str,
+  doc: str,
+  main: Callable[[list[str]], int | None],
+  flag_values: flags.FlagValues,
+  argv: list[str],
+  pass_unknown: bool,
+) -> int:
+  """As `run`, but raises all errors."""
   if any(argument in _HELP_FLAGS for argument in argv[1:]):
     print(_help(name, doc, flag_values))
     return 0
   if '--version' in argv[1:]:
     print(f'{name} {luna_tfds.__version__}')
     return 0
-  try:
-    rest = _parse(flag_values, [name, *argv[1:]], pass_unknown)
-    _set_up_logging(str(flag_values['verbosity'].value))
-    return main(rest) or 0
-  except flags.Error as error:
+  rest = _parse(flag_values, [name, *argv[1:]], pass_unknown)
+  _set_up_logging(str(flag_values['verbosity'].value))
+  return main(rest) or 0
+
+
+def _report(name: str, error: Exception) -> int:
+  """Prints an error that a user can cause, and returns its exit code.
+
+  Raises:
+    Exception: any other error, with its traceback.
+  """
+  if isinstance(error, BrokenPipeError) and _reader_has_ended():
+    return _EXIT_BROKEN_PIPE
+  if isinstance(error, flags.Error):
     return _fail(name, f'{_flag_problem(error)}; see {name} --help', EXIT_USAGE)
-  except (UsageError, ScanError) as error:
+  if isinstance(error, UsageError | ScanError):
     return _fail(name, error, EXIT_USAGE)
-  except (JobError, OSError) as error:
+  if isinstance(error, JobError | OSError):
     return _fail(name, error, EXIT_FAILED)
-  except KeyboardInterrupt:
-    return _fail(name, 'interrupted', _EXIT_INTERRUPTED)
+  raise error
+
+
+def _reader_has_ended() -> bool:
+  """Returns whether nobody reads stdout any more; then nothing more is written to it."""
+  poll = select.poll()
+  poll.register(sys.stdout, 0)
+  if not any(event & select.POLLERR for _, event in poll.poll(0)):
+    return False
+  # Python flushes once more at its end, and would report the same error.
+  with open(os.devnull, 'w') as nowhere:
+    os.dup2(nowhere.fileno(), sys.stdout.fileno())
+  return True
 
 
 def unknown_flag(argument: str, known: Sequence[str]) -> UsageError:
@@ -219,6 +264,12 @@ def _parse(
   rest = flag_values(argv, known_only=pass_unknown)[1:]
   if rest and not pass_unknown:
     raise unknown_flag(rest[0], list(flag_values))
+  for argument in rest:
+    if not argument.startswith('-'):
+      continue
+    flag = argument.partition('=')[0].lstrip('-').replace('-', '_').lower()
+    if flag in flag_values:  # --luna-dir; nobody else has a flag of this name
+      raise unknown_flag(argument, [flag])
   return rest
 
 
@@ -232,7 +283,7 @@ def _set_up_logging(level: str) -> None:
   # its flags.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3' if quiet else '0')
   os.environ.setdefault('GRPC_VERBOSITY', 'ERROR' if quiet else 'INFO')
-  if quiet:
+  if quiet and not sys.warnoptions:  # the user asked for other warnings with -W
     for category in (FutureWarning, UserWarning, DeprecationWarning):
       warnings.filterwarnings('ignore', category=category)
 

@@ -11,10 +11,8 @@ beyond the scan. The same seed gives the same bytes. Not for medical conclusions
 from __future__ import annotations
 
 from collections.abc import Sequence
-import concurrent.futures
 import dataclasses
 import hashlib
-import multiprocessing
 import pathlib
 import sys
 
@@ -29,6 +27,7 @@ from luna_tfds import geometry
 from luna_tfds import phantom_anatomy
 from luna_tfds import splits
 from luna_tfds import tables
+from luna_tfds import worker_processes
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import count_text
 
@@ -129,6 +128,7 @@ def write_download(output_dir: pathlib.Path, num_scans: int, seed: int) -> None:
 
   Raises:
     UsageError: the folder already contains scans.
+    JobError: a worker process was killed.
   """
   if any(output_dir.glob('subset*/*.mhd')):
     raise UsageError(
@@ -136,12 +136,12 @@ def write_download(output_dir: pathlib.Path, num_scans: int, seed: int) -> None:
     )
   for subset in range(splits.NUM_SUBSETS):
     (output_dir / f'subset{subset}').mkdir(parents=True, exist_ok=True)
-  tasks = [(output_dir, index, seed) for index in range(num_scans)]
-  workers = min(cores.num_usable_cores(), num_scans)
-  with concurrent.futures.ProcessPoolExecutor(
-    workers, mp_context=multiprocessing.get_context('spawn')
-  ) as pool:
-    phantoms = list(pool.map(_write_scan, tasks))
+  num_workers = min(cores.num_usable_cores(), num_scans)
+  of_worker = worker_processes.call_in_processes(
+    _write_scans,
+    [(output_dir, range(k, num_scans, num_workers), seed) for k in range(num_workers)],
+  )
+  phantoms = [of_worker[k % num_workers][k // num_workers] for k in range(num_scans)]
   candidates = _rows(phantoms, [p.candidates for p in phantoms])
   order = np.random.default_rng([seed, num_scans, 1]).permutation(len(candidates))
   _write_table(
@@ -230,13 +230,17 @@ def _random_grid(rng: np.random.Generator, field_of_view_mm: float) -> geometry.
   )
 
 
-def _write_scan(task: tuple[pathlib.Path, int, int]) -> Phantom:
-  """Makes and writes a scan; returns it without its voxels."""
-  output_dir, index, seed = task
-  phantom = make_phantom(index, seed)
-  write_scan(output_dir / f'subset{phantom.subset}', phantom)
-  # The voxels are not needed any more, and returning them would be slow.
-  return dataclasses.replace(phantom, voxels=phantom.voxels[:0])
+def _write_scans(
+  output_dir: pathlib.Path, indices: Sequence[int], seed: int
+) -> list[Phantom]:
+  """Makes and writes scans; returns them without their voxels."""
+  phantoms = []
+  for index in indices:
+    phantom = make_phantom(index, seed)
+    write_scan(output_dir / f'subset{phantom.subset}', phantom)
+    # The voxels are not needed any more, and returning them would be slow.
+    phantoms.append(dataclasses.replace(phantom, voxels=phantom.voxels[:0]))
+  return phantoms
 
 
 def _rows(

@@ -52,7 +52,6 @@ LATE_IMPORTS = {
   'luna_tfds.dicom_series': 'as luna_tfds.scan, which imports it',
   'luna_tfds.records': 'the Beam workers encode records without TensorFlow',
   'luna_tfds.article_patches': 'a reader of the dataset has no need of Pillow',
-  'beam_jobs.local_worker': 'sets up the process before Beam loads',
   'beam_jobs.progress': 'the bar is for terminals only',
 }
 
