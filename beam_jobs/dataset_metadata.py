@@ -97,10 +97,7 @@ def write_failed_scans(
   path = folder / FAILED_SCANS
   failed = [scan for result in results for scan in result.stats.failed]
   if failed:
-    with (
-      atomic_files.atomic_write(path) as temporary,
-      temporary.open('w', newline='', encoding='utf-8') as file,
-    ):
+    with atomic_files.atomic_text(path) as file:
       writer = csv.writer(file)
       writer.writerow(['seriesuid', 'candidates_lost', 'reason'])
       for scan in sorted(failed, key=lambda scan: scan.seriesuid):

@@ -15,7 +15,7 @@ import math
 import os
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, TextIO
 import uuid
 
 _MARK = '.writing-'
@@ -44,10 +44,20 @@ def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
     temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_text(path: pathlib.Path) -> Iterator[TextIO]:
+  """As `atomic_write`, and yields the file, open for UTF-8 text with line ends as given."""
+  with (
+    atomic_write(path) as temporary,
+    temporary.open('w', newline='', encoding='utf-8') as file,
+  ):
+    yield file
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a text file (UTF-8, line ends as given), complete or not at all."""
-  with atomic_write(path) as temporary:
-    temporary.write_text(text, encoding='utf-8', newline='')
+  with atomic_text(path) as file:
+    file.write(text)
 
 
 def write_json(path: pathlib.Path, fields: Any) -> None:

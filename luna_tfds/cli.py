@@ -47,6 +47,12 @@ _PLAIN_TERMS = {
   r'invalid literal for int\(\) with base \d+: .*': 'must be an integer',
   r'could not convert string to float: .*': 'must be a number',
 }
+# Added by absl to the help of a flag that may be given several times.
+_ABSL_MULTI_HELP = ';\n    repeat this option to specify a list of values'
+
+# Least similarity (0 to 1) of a flag that is suggested for one that does not exist.
+_FLAG_SIMILARITY = 0.7
+
 # How absl describes the second name of a flag.
 _ALIAS_HELP = re.compile(r'Alias for --(?P<name>\w+)\.')
 
@@ -155,9 +161,10 @@ def unknown_flag(argument: str, known: Sequence[str]) -> UsageError:
     known: names of the flags that exist.
   """
   flag = argument.split('=')[0]
-  close = difflib.get_close_matches(flag.lstrip('-'), known, n=1)
-  hint = f'; did you mean --{close[0]}?' if close else ''
-  return UsageError(f'unknown argument {flag}{hint}')
+  name = flag.lstrip('-')
+  close = difflib.get_close_matches(name, known, n=1, cutoff=_FLAG_SIMILARITY)
+  hint = f'did you mean --{close[0]}?' if close else 'see --help'
+  return UsageError(f'unknown argument {flag}; {hint}')
 
 
 def parse_ints(text: str, flag: str) -> tuple[int, ...]:
@@ -314,6 +321,8 @@ def _help(name: str, doc: str, flag_values: flags.FlagValues) -> str:
     item = flag_values[flag]
     default = '' if item.default is None else f' (default: {item.default_as_str})'
     also = ''.join(f' (or --{alias})' for alias in aliases.get(flag, ()))
-    lines.append(f'  --{flag}{also}: {item.help}{default}')
+    # Of a flag that may be given several times; a help text of ours says so.
+    text = str(item.help).removesuffix(_ABSL_MULTI_HELP)
+    lines.append(f'  --{flag}{also}: {text}{default}')
   lines.append('  --version: Prints the version and exits.')
   return '\n'.join(lines)

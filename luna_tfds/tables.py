@@ -213,10 +213,7 @@ def write_table(
   Raises:
     OSError: the file cannot be written.
   """
-  with (
-    atomic_files.atomic_write(path) as temporary,
-    temporary.open('w', newline='', encoding='utf-8') as file,
-  ):
+  with atomic_files.atomic_text(path) as file:
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(['seriesuid', *_COORDINATES, value_column])
     writer.writerows(rows)

@@ -187,10 +187,7 @@ class Workdir:
     if not rows:
       self.history.unlink(missing_ok=True)
       return
-    with (
-      atomic_files.atomic_write(self.history) as temporary,
-      temporary.open('w', newline='') as file,
-    ):
+    with atomic_files.atomic_text(self.history) as file:
       writer = csv.DictWriter(file, rows[0].keys())
       writer.writeheader()
       writer.writerows(rows)

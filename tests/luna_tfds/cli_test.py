@@ -118,7 +118,7 @@ def test_unknown_flag_with_a_suggestion():
   known = ['luna_dir', 'data_dir', 'config']
   error = cli.unknown_flag('--luna_dri=/tmp', known)
   assert str(error) == 'unknown argument --luna_dri; did you mean --luna_dir?'
-  assert str(cli.unknown_flag('--zzz', known)) == 'unknown argument --zzz'
+  assert str(cli.unknown_flag('--zzz', known)) == 'unknown argument --zzz; see --help'
 
 
 def test_parse_ints():

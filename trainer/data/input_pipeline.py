@@ -23,7 +23,8 @@ from trainer.data.balance import Balance
 from trainer.data.memory_budget import MemoryBudget
 from trainer.data.split_source import SplitSource
 
-_EVALUATION_BATCH_SIZE = 256
+# Records of a batch that is not trained on.
+EVALUATION_BATCH_SIZE = 256
 
 
 def default_steps_per_epoch(balance: Balance, batch_size: int) -> int:
@@ -103,7 +104,7 @@ def train_batches(
 
 def evaluation_batches(
   source: SplitSource,
-  batch_size: int = _EVALUATION_BATCH_SIZE,
+  batch_size: int = EVALUATION_BATCH_SIZE,
   names: tuple[str, ...] | None = None,
 ) -> tf.data.Dataset:
   """Makes batches of every record exactly once, in the order they are stored.

@@ -225,8 +225,7 @@ def write_result(result: FrocResult, folder: pathlib.Path) -> None:
     result: of `score_submission`.
     folder: must be there.
   """
-  with atomic_files.atomic_write(folder / 'froc.csv') as temporary:
-    _write_curve(result, temporary)
+  _write_curve(result, folder / 'froc.csv')
   atomic_files.write_json(folder / 'froc.json', result.to_json())
 
 
@@ -295,7 +294,7 @@ def _write_curve(result: FrocResult, path: pathlib.Path) -> None:
         left=math.nan,
         right=math.nan,
       )
-  with path.open('w', newline='') as file:
+  with atomic_files.atomic_text(path) as file:
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(columns)
     for row in zip(*(values.tolist() for values in columns.values())):

@@ -28,10 +28,7 @@ _PREDICTION_COLUMNS = (
 
 def write_predictions(records: ScoredRecords, path: pathlib.Path) -> None:
   """Writes predictions.csv, one row for each record."""
-  with (
-    atomic_files.atomic_write(path) as temporary,
-    temporary.open('w', newline='') as file,
-  ):
+  with atomic_files.atomic_text(path) as file:
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(_PREDICTION_COLUMNS)
     for i, probability in enumerate(records.probability):
@@ -64,10 +61,7 @@ def write_submission(
     xyz_mm: [n, 3] float64 world points.
     probabilities: [n] float64.
   """
-  with (
-    atomic_files.atomic_write(path) as temporary,
-    temporary.open('w', newline='') as file,
-  ):
+  with atomic_files.atomic_text(path) as file:
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(SUBMISSION_COLUMNS)
     for seriesuid, point, probability in zip(seriesuids, xyz_mm, probabilities):

@@ -9,9 +9,8 @@ import numpy as np
 from luna_tfds import extractor
 from luna_tfds import patches
 from luna_tfds.scan import Scan
+from trainer.data.input_pipeline import EVALUATION_BATCH_SIZE
 from trainer.scoring import inference
-
-_BATCH_SIZE = 256
 
 
 def predict_points(
@@ -36,8 +35,8 @@ def predict_points(
   """
   extraction = iter(extractor.Extraction(scan, centers_xyz_mm, spec))
   probabilities = np.zeros(len(centers_xyz_mm))
-  for start in range(0, len(probabilities), _BATCH_SIZE):
-    stop = min(start + _BATCH_SIZE, len(probabilities))
+  for start in range(0, len(probabilities), EVALUATION_BATCH_SIZE):
+    stop = min(start + EVALUATION_BATCH_SIZE, len(probabilities))
     images = np.stack([next(extraction).image for _ in range(start, stop)])
     probabilities[start:stop] = inference.mean_probabilities(models, images, tta=tta)
   return probabilities

@@ -14,8 +14,6 @@ from trainer.data import input_pipeline
 from trainer.data.split_source import SplitSource
 from trainer.scoring import inference
 
-_BATCH_SIZE = 256
-
 
 @dataclasses.dataclass(frozen=True)
 class ScoredRecords:
@@ -87,7 +85,7 @@ def score_split(
   source: SplitSource,
   *,
   tta: bool = False,
-  batch_size: int = _BATCH_SIZE,
+  batch_size: int = input_pipeline.EVALUATION_BATCH_SIZE,
 ) -> ScoredRecords:
   """Scores every record of a split once, in stored order.
 

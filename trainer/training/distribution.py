@@ -7,8 +7,7 @@ import tensorflow as tf
 
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import count_text
-
-_MAX_BATCH_SIZE = 256
+from trainer.data.input_pipeline import EVALUATION_BATCH_SIZE
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
@@ -47,7 +46,7 @@ def shard_by_data(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def divisible_batch_size(
-  num_records: int, replicas: int, at_most: int = _MAX_BATCH_SIZE
+  num_records: int, replicas: int, at_most: int = EVALUATION_BATCH_SIZE
 ) -> int:
   """Returns a batch size that leaves no device without a record.
 
