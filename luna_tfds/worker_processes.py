@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, TypeVar
 
 from luna_tfds.errors import JobError
 
@@ -103,11 +103,12 @@ def _blocked(signals: Sequence[signal.Signals]) -> Iterator[None]:
 def _call(process: subprocess.Popen[bytes], request: bytes) -> Any:
   assert process.stdin is not None
   assert process.stdout is not None
-  with contextlib.suppress(BrokenPipeError):  # it has died, as its exit code tells
-    process.stdin.write(request)
-    process.stdin.flush()
-  response = process.stdout.read()
-  code = process.wait()
+  with contextlib.closing(process.stdout), _closing_pipe(process.stdin):
+    with contextlib.suppress(BrokenPipeError):  # it has died, as its exit code tells
+      process.stdin.write(request)
+      process.stdin.flush()
+    response = process.stdout.read()
+    code = process.wait()
   if code == -signal.SIGKILL:
     raise WorkerDiedError(
       'a worker process was killed, as the system does when memory runs out'
@@ -119,6 +120,16 @@ def _call(process: subprocess.Popen[bytes], request: bytes) -> Any:
   if error is not None:
     raise error
   return result
+
+
+@contextlib.contextmanager
+def _closing_pipe(pipe: IO[bytes]) -> Iterator[None]:
+  """Closes a pipe whose reader may have died."""
+  try:
+    yield
+  finally:
+    with contextlib.suppress(BrokenPipeError):
+      pipe.close()
 
 
 def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -150,7 +161,7 @@ def _exit_with_launcher() -> None:
 
 
 def _respond(
-  launcher: BinaryIO, module: str, name: str, arguments: tuple[Any, ...]
+  launcher: IO[bytes], module: str, name: str, arguments: tuple[Any, ...]
 ) -> None:
   response: tuple[Any, Exception | None]
   try:

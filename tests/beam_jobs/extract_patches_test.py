@@ -263,7 +263,7 @@ def test_flags_change_the_config(extract, small, out):
     assert record['spacing_xyz_mm'].tolist() == [2, 2, 2]
 
 
-@pytest.mark.parametrize('runner', ['DirectRunner', 'FnApiRunner'])
+@pytest.mark.parametrize('runner', ['DirectRunner', 'fnapirunner'])
 def test_local_runner_by_name(runner, extract, small, out):
   assert extract(small.folder, out, ALL, f'--runner={runner}') == 0
   assert oracles.dataset_folder(out).is_dir()

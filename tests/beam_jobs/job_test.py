@@ -13,7 +13,6 @@ from beam_jobs import job_folder
 from beam_jobs import plan as plan_lib
 import luna_tfds
 from luna_tfds import JobError
-from luna_tfds import UsageError
 from luna_tfds import article_patches
 
 ALL = '--config=axial_50px_all'
@@ -214,13 +213,11 @@ def test_number_of_workers(
   folder = job_folder.JobFolder(tmp_path / '1.0.0')
   monkeypatch.setattr(job.cores, 'num_usable_cores', lambda: 3)
   started = []
-
-  def pipeline(runner, options, num_workers):
-    started.append(num_workers)
-    raise UsageError('stop here')
-
-  monkeypatch.setattr(job.runners, 'pipeline', pipeline)
-  with folder.locked(), pytest.raises(UsageError, match='stop here'):
+  monkeypatch.setattr(job.pipeline, 'run', lambda *unused: started.append(1))
+  monkeypatch.setattr(
+    job.pipeline, 'run_in_processes', lambda work, options, num: started.append(num)
+  )
+  with folder.locked():
     job.run_pipeline(
       plan_lib.Plan(tuple(shards), 100), config, folder, None, None, requested
     )

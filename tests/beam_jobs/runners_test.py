@@ -10,6 +10,9 @@ from beam_jobs import job_folder
 from beam_jobs import runners
 from luna_tfds import JobError
 from luna_tfds import UsageError
+from luna_tfds.worker_processes import WorkerDiedError
+
+NO_OPTIONS = pipeline_options.PipelineOptions([])
 
 
 def pids_of(pipeline, folder):
@@ -59,27 +62,52 @@ def test_invalid_arguments_are_rejected(argument, problem):
     runners.parse([argument], ['luna_dir', 'data_dir'])
 
 
-def test_unknown_runner_is_rejected():
-  with pytest.raises(UsageError, match='--runner=NoSuchRunner: '):
-    runners.pipeline('NoSuchRunner', None, 1)
+@pytest.mark.parametrize('name', ['NoSuchRunner', 'no.such.Runner', 'json.NoRunner'])
+def test_unknown_runner_is_rejected(name):
+  with pytest.raises(UsageError, match=f'--runner={name}: '):
+    runners.pipeline(name, NO_OPTIONS)
 
 
-@pytest.mark.parametrize('name', [None, 'DirectRunner', 'FnApiRunner', 'direct'])
-def test_local_runner_with_one_worker_runs_in_this_process(name, tmp_path):
-  pipeline = runners.pipeline(name, None, 1)
-  assert type(pipeline.runner) is fn_runner.FnApiRunner
-  assert pids_of(pipeline, tmp_path) == {os.getpid()}
+@pytest.mark.parametrize(
+  'name',
+  [
+    None,
+    'DirectRunner',
+    'directrunner',
+    'DIRECT',
+    'FnApiRunner',
+    'fnapirunner',
+    'SwitchingDirectRunner',
+    'BundleBasedDirectRunner',
+    'apache_beam.runners.direct.direct_runner.DirectRunner',
+  ],
+)
+def test_names_of_the_local_runner(name):
+  # Beam's own DirectRunner downloads a program.
+  assert runners.resolve(name, NO_OPTIONS) is None
 
 
-def test_local_runner_with_two_workers_uses_other_processes(tmp_path):
-  pids = pids_of(runners.pipeline(None, None, 2), tmp_path)
-  assert pids
-  assert os.getpid() not in pids
+@pytest.mark.parametrize('name', ['FlinkRunner', 'prismrunner', 'my.package.Runner2'])
+def test_names_of_other_runners(name):
+  assert runners.resolve(name, NO_OPTIONS) == name
+
+
+def test_runner_of_the_options():
+  options = pipeline_options.PipelineOptions(['--runner=flinkrunner'])
+  assert runners.resolve(None, options) == 'flinkrunner'
+  assert runners.resolve('direct', options) is None
 
 
 def test_a_runner_object_is_used_as_it_is():
   runner = fn_runner.FnApiRunner()
-  assert runners.pipeline(runner, None, 2).runner is runner
+  assert runners.resolve(runner, NO_OPTIONS) is runner
+  assert runners.pipeline(runner, NO_OPTIONS).runner is runner
+
+
+def test_local_pipeline_runs_in_this_process(tmp_path):
+  pipeline = runners.pipeline(None, NO_OPTIONS)
+  assert type(pipeline.runner) is fn_runner.FnApiRunner
+  assert pids_of(pipeline, tmp_path) == {os.getpid()}
 
 
 @pytest.mark.parametrize(
@@ -119,3 +147,21 @@ def test_errors_of_the_job_are_not_changed(error, folder):
   with pytest.raises(type(error)) as found, runners.failures_as_job_errors(folder):
     raise error
   assert found.value is error
+
+
+def test_interrupt_in_a_pipeline_is_no_failure(folder):
+  def interrupt(unused):
+    raise KeyboardInterrupt
+
+  with (
+    pytest.raises(KeyboardInterrupt),
+    runners.failures_as_job_errors(folder),
+    runners.pipeline(None, NO_OPTIONS) as pipeline,
+  ):
+    _ = pipeline | beam.Create([1]) | beam.Map(interrupt)
+
+
+def test_a_dead_worker_is_a_job_error(folder):
+  with pytest.raises(JobError) as error, runners.failures_as_job_errors(folder):
+    raise WorkerDiedError('a worker process was killed')
+  assert '--num_workers; finished shards are kept in ' in str(error.value)
