@@ -1,4 +1,13 @@
+import concurrent.futures
+import logging as python_logging
+import os
 import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
 
 from absl import flags
 import pytest
@@ -242,3 +251,116 @@ def test_optional_path(arguments, expected, monkeypatch):
   assert run(main, *arguments) == 0
   (path,) = seen
   assert path == (expected and pathlib.Path('/home/someone') / expected)
+
+
+# Signals
+
+
+@pytest.mark.parametrize(
+  ('signum', 'code', 'word'),
+  [(signal.SIGINT, 130, 'interrupted'), (signal.SIGTERM, 143, 'terminated')],
+)
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_signals_end_a_command_in_one_line(signum, code, word, wrapped, error_line):
+  before = signal.getsignal(signum)
+
+  def main(unused):
+    try:
+      os.kill(os.getpid(), signum)
+    except KeyboardInterrupt as error:
+      if not wrapped:
+        raise
+      python_logging.getLogger('library').error('lost a bundle')
+      raise RuntimeError('a library wraps what it does not know') from error
+
+  assert run(main) == code
+  assert error_line() == f'greet: error: {word}'
+  assert signal.getsignal(signum) is before
+
+
+def test_logs_are_back_after_an_interrupted_command(caplog):
+  run(lambda unused: os.kill(os.getpid(), signal.SIGINT))
+  python_logging.getLogger('library').error('seen')
+  assert 'seen' in caplog.text
+
+
+def test_an_ignored_signal_stays_ignored():
+  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  try:
+    assert run(lambda unused: os.kill(os.getpid(), signal.SIGINT)) == 0
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_command_runs_in_any_thread():
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    assert pool.submit(run, lambda unused: 3).result() == 3
+
+
+# A command that loses the interrupt, as a callback of a library would.
+STUBBORN = """
+import os, sys, time
+from luna_tfds import cli, interruption
+interruption._MAX_SECS_TO_END = float(sys.argv[1])
+def main(unused):
+  while True:
+    try:
+      print('ready', flush=True)
+      time.sleep(60)
+    except KeyboardInterrupt:
+      pass
+cli.run('stubborn', '', main, cli.new_flags(), ['stubborn'])
+"""
+
+
+@pytest.mark.parametrize(('max_secs', 'signals'), [(1, 1), (60, 2)])
+def test_a_command_that_loses_the_interrupt_ends(max_secs, signals):
+  with subprocess.Popen(
+    [sys.executable, '-c', STUBBORN, str(max_secs)],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  ) as process:
+    for number in range(signals):
+      assert process.stdout.readline() == 'ready\n'
+      time.sleep(1.5 * number)  # two at once are one request
+      process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+  assert (process.returncode, err) == (143, 'stubborn: error: terminated\n')
+
+
+@pytest.mark.parametrize('reader', ['head -1', 'true'])
+@pytest.mark.parametrize('command', ['phantom', 'extract_patches'])
+def test_help_into_a_pipe_that_is_closed(reader, command):
+  package = 'luna_tfds' if command == 'phantom' else 'beam_jobs'
+  done = subprocess.run(
+    ['bash', '-c', f'"$0" -m {package}.{command} --help | {reader}', sys.executable],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stderr == ''
+
+
+@pytest.mark.parametrize('arguments', [['--num-times=3'], ['--num-times', '3']])
+def test_hyphens_in_flags_are_named(arguments, error_line):
+  values = cli.new_flags()
+  flags.DEFINE_integer('num_times', 1, 'How often.', flag_values=values)
+  argv = ['greet', *arguments]
+  for pass_unknown in (True, False):
+    assert cli.run('greet', DOC, len, values, argv, pass_unknown=pass_unknown) == 2
+    assert re.search('[Dd]id you mean:? (--)?num_times ?\\?', error_line())
+
+
+@pytest.mark.parametrize('asked', [False, True])
+def test_warnings_are_hidden_unless_the_user_asks(asked, monkeypatch):
+  def main(unused):
+    warnings.warn('a library will change', FutureWarning, stacklevel=1)
+
+  monkeypatch.setattr(sys, 'warnoptions', ['error'] if asked else [])
+  with warnings.catch_warnings():
+    if asked:
+      with pytest.raises(FutureWarning):
+        run(main)
+    else:
+      assert run(main) == 0
