@@ -83,7 +83,7 @@ def read_image(image: ArticleImage) -> tuple[np.ndarray, bool]:
   try:
     with Image.open(image.path) as file:
       grey_levels = np.asarray(file.convert('L'), np.float32)
-  except (OSError, SyntaxError) as error:
+  except (OSError, SyntaxError, Image.DecompressionBombError) as error:
     raise UsageError(f'{image.path}: cannot be read as an image: {error}') from error
   low, high = WINDOW_HU
   hu = np.full((SIZE_PX, SIZE_PX, 1), AIR_HU, np.int16)
@@ -117,7 +117,7 @@ def _read_list(folder: pathlib.Path, path: pathlib.Path) -> tuple[ArticleImage, 
     try:
       with Image.open(file) as opened:  # reads only the header
         width, height = opened.size
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
       raise UsageError(f'{file}: cannot be read as an image: {error}') from error
     if width > SIZE_PX or height > SIZE_PX:
       raise UsageError(

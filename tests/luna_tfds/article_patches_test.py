@@ -159,3 +159,13 @@ def test_truncated_image(folder):
   image = article_patches.read_lists(folder)['train'][1]
   with pytest.raises(UsageError, match=r'image_1001\.jpg: cannot be read as an image'):
     article_patches.read_image(image)
+
+
+def test_an_image_that_is_too_large_to_decompress(tmp_path):
+  (path, *_), *_ = fake_data.write_article(tmp_path)['train']
+  content = bytearray(path.read_bytes())
+  frame = content.index(b'\xff\xc0')  # start of frame: length, precision, height, width
+  content[frame + 5 : frame + 9] = b'\xff\xdc\xff\xdc'
+  path.write_bytes(content)
+  with pytest.raises(UsageError, match=r'\.jpg: cannot be read as an image'):
+    article_patches.read_lists(tmp_path)
