@@ -126,6 +126,8 @@ def read_meta_header(path: pathlib.Path) -> MetaHeader:
       raise ScanError(f'{path}: {key} other than {default:g} is not supported')
   if not _flag(path, fields, 'BinaryData', default=True):
     raise ScanError(f'{path}: BinaryData = False (voxels as text) is not supported')
+  if 'ElementType' not in fields:
+    raise ScanError(f'{path}: its header has no ElementType')
   compressed_bytes = None
   if 'CompressedDataSize' in fields:
     (compressed_bytes,) = _integers(path, fields, 'CompressedDataSize', 1)

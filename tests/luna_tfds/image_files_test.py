@@ -129,6 +129,7 @@ def test_two_data_files(position, path):
     ('Offset', 'NoOffset', 'has no Offset'),
     ('ElementSpacing', 'ElementSize', 'has no ElementSpacing'),
     ('DimSize', 'Size', 'has no DimSize'),
+    ('ElementType', 'Type', 'has no ElementType'),
     ('NDims = 3\n', '', 'has no NDims'),
     ('Offset = -31.5', 'Offset = nan', 'Offset must be 3 numbers, found "nan 12'),
     ('Offset = -31.5', 'Offset = inf', 'Offset must be 3 numbers'),
