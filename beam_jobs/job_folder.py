@@ -83,6 +83,7 @@ class JobFolder:
           '--data_dir'
         ) from error
       stack.callback(_remove_empty, [self.incomplete, self.state_dir])
+      stack.callback(self._remove_shard_specs)
       self._restore_replaced()
       yield
 
@@ -311,6 +312,11 @@ class JobFolder:
     for path in self.final.glob('*.part'):
       path.unlink(missing_ok=True)
     _remove(self.state_dir)
+
+  def _remove_shard_specs(self) -> None:
+    """Deletes the shard specs: the job has ended, and a rerun writes its own."""
+    for path in self.state_dir.glob('*.spec'):
+      path.unlink(missing_ok=True)
 
   def _restore_replaced(self) -> None:
     """Restores a dataset if a job was interrupted while it replaced the dataset."""

@@ -390,7 +390,7 @@ def test_scans_that_are_no_files_are_planned(folder):
     make(path)
   plan = plan_lib.make_plan(folder, ALL)
   assert sorted({name for name, _ in planned(plan)}) == ['a', 'b', 'c', 'd', 'e']
-  assert [path.name for path in plan_lib.input_files(plan.shards[0])] == [
+  assert [path.name for path in input_files(plan.shards[0])] == [
     'a.mhd',
     'b.mhd',
   ]
