@@ -49,17 +49,20 @@ def write_metadata(
   metadata: dict[str, Any] = {
     'fingerprint': plan.fingerprint,
     # The article's patches were not extracted by this project.
-    'patch': dataclasses.asdict(config.spec) if config.source == 'scans' else None,
+    'patch': dataclasses.asdict(config.spec) if config.source == 'scans' else {},
     'shard_subsets': {},
     'shard_label_counts': {},
     'shard_sha256': {},
     'shard_keys_sha256': {},
-    # The key was published under this name.
-    'candidates_elsewhere': plan.candidates_without_scan,
-    'candidates_outside': sum(r.stats.candidates_outside for r in results),
-    'patches_padded': sum(r.stats.patches_padded for r in results),
-    'bytes_read': sum(r.stats.bytes_read for r in results),
-    'scans_failed': sum(len(r.stats.failed) for r in results),
+    # A dictionary: `tfds.show_examples` iterates over all values of the metadata.
+    'counts': {
+      # The key was published under this name.
+      'candidates_elsewhere': plan.candidates_without_scan,
+      'candidates_outside': sum(r.stats.candidates_outside for r in results),
+      'patches_padded': sum(r.stats.patches_padded for r in results),
+      'bytes_read': sum(r.stats.bytes_read for r in results),
+      'scans_failed': sum(len(r.stats.failed) for r in results),
+    },
   }
   for split in plan.splits:
     of_split = [result for result in results if result.split == split]
@@ -88,6 +91,21 @@ def write_metadata(
   info.metadata.update(metadata)
   info.write_to_directory(folder)
   atomic_files.write_json(folder / SHARD_RESULTS, [r.to_json() for r in results])
+
+
+def write_default_config(folder: pathlib.Path) -> None:
+  """Stores which config `tfds.load('luna16_patches')` reads, as TFDS does.
+
+  A process that does not import this project has no other way to know.
+
+  Args:
+    folder: the folder of all configs of the dataset.
+  """
+  path = folder / '.config' / 'metadata.json'
+  path.parent.mkdir(exist_ok=True)
+  atomic_files.write_json(
+    path, {'default_config_name': next(iter(luna16_patches.CONFIGS))}
+  )
 
 
 def write_failed_scans(

@@ -59,7 +59,9 @@ def prepare(
       exists and is not to be overwritten.
     JobError: the job failed; finished shards are kept for the next run.
   """
-  folder = job_folder.JobFolder(pathlib.Path(builder.data_path))
+  # Workers on other hosts may have another working folder.
+  luna_dir = luna_dir.absolute()
+  folder = job_folder.JobFolder(pathlib.Path(builder.data_path).absolute())
   job_checks.check_local(luna_dir, folder.final)
   plan = plan_lib.make_plan(luna_dir, builder.builder_config)
   job_checks.check_not_empty(plan)
@@ -71,6 +73,7 @@ def prepare(
       registered.check_inputs(plan)
       intact = registered.intact_shards()
       if _is_complete(registered, intact):
+        dataset_metadata.write_default_config(folder.final.parent.parent)
         folder.remove_state()
         _print(f'already complete: {folder.final}')
         return
@@ -80,6 +83,7 @@ def prepare(
     )
     results = verified_results(plan, folder, max_failed_scans)
     job_checks.check_unchanged(plan, luna_dir, builder.builder_config)
+    dataset_metadata.write_default_config(folder.final.parent.parent)
     if intact == results and registered and registered.has_complete_metadata():
       folder.remove_state()
       _print(f'nothing changed: {folder.final}')

@@ -96,7 +96,9 @@ def read(folder: pathlib.Path) -> RegisteredDataset | None:
   if not folder.exists():
     return None
   stored = dataset_metadata.stored_metadata(folder)
-  fingerprint, num_failed = stored.get('fingerprint'), stored.get('scans_failed', 0)
+  fingerprint = stored.get('fingerprint')
+  # In version 1.0.0 the counts were not in a dictionary of their own.
+  num_failed = stored.get('counts', stored).get('scans_failed', 0)
   try:
     fields: Sequence[Any] = atomic_files.read_json(
       folder / dataset_metadata.SHARD_RESULTS

@@ -169,7 +169,7 @@ def _job(luna_dir: pathlib.Path, config: str, workers: int) -> dict:
     'patches': patches,
     'secs': secs,
     'patches_per_sec': patches / secs,
-    'bytes_read': metadata['bytes_read'],
+    'bytes_read': metadata['counts']['bytes_read'],
     # Of the largest process so far.
     'peak_mb': max(before, after) / 1e3,
   }

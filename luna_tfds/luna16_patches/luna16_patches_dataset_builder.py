@@ -16,6 +16,17 @@ from luna_tfds.luna16_patches import configs
 
 _PREPARER_GROUP = 'luna16_patches.preparer'
 
+# Attribute access would make a new wrapper each time.
+_OF_TFDS = vars(dataset_builder.DatasetBuilder)['download_and_prepare']
+
+# Options of `DownloadConfig` that would change which records are written, and where.
+_UNSUPPORTED = {
+  'max_examples_per_split': 'extract a part of the subsets or other negatives instead',
+  'num_shards': 'the shards follow from the subsets and sizes of the scans',
+  'min_shard_size': 'the shards follow from the subsets and sizes of the scans',
+  'max_shard_size': 'the shards follow from the subsets and sizes of the scans',
+}
+
 
 class Builder(dataset_builder.FileReaderBuilder):
   """Patches around LUNA16's candidates.
@@ -45,7 +56,8 @@ class Builder(dataset_builder.FileReaderBuilder):
     *,
     download_dir: str | None = None,
     download_config: tfds.download.DownloadConfig | None = None,
-    **unused: Any,
+    file_format: str | None = None,
+    **others: Any,
   ) -> None:
     """Extracts the dataset, or reuses it if it exists.
 
@@ -56,20 +68,28 @@ class Builder(dataset_builder.FileReaderBuilder):
       download_dir: its subfolder `manual` is the LUNA16 download, if
         `download_config.manual_dir` does not name it.
       download_config: `manual_dir`, `beam_runner`, `beam_options` and `download_mode`
-        are used, the rest is ignored.
-      **unused: arguments that TFDS may pass.
+        are used. Options of other downloads and of statistics have no effect.
+      file_format: only 'tfrecord'.
+      **others: arguments that later versions of TFDS may pass; they have no effect.
 
     Raises:
-      UsageError: an input is missing or invalid.
+      UsageError: an input is missing or invalid, or an option is not supported.
       JobError: the job failed.
     """
-    del unused
     config = download_config or tfds.download.DownloadConfig()
+    if vars(dataset_builder.DatasetBuilder)['download_and_prepare'] is not _OF_TFDS:
+      # `tfds.testing.mock_data` replaces the method of the base class.
+      super().download_and_prepare(download_config=config)
+      return
+    _check_supported(config, file_format or self.info.file_format)
+    if config.download_mode == tfds.download.GenerateMode.UPDATE_DATASET_INFO:
+      super().download_and_prepare(download_config=config)
+      return
     if self.data_path.exists() and not config.download_mode.overwrite_dataset:
       logging.info('Reusing dataset %s (%s)', self.name, self.data_path)
       return
     root = pathlib.Path(download_dir or self.data_dir_root / 'downloads')
-    luna_dir = pathlib.Path(config.manual_dir or root / 'manual')
+    luna_dir = pathlib.Path(config.manual_dir or root / 'manual').expanduser()
     if not luna_dir.is_dir():
       raise UsageError(
         f'{self.info.full_name} is not in {self.data_dir_root}; extract it with '
@@ -97,3 +117,21 @@ class Builder(dataset_builder.FileReaderBuilder):
       beam_options=download_config.beam_options,
       overwrite=download_config.download_mode.overwrite_dataset,
     )
+
+
+def _check_supported(
+  config: tfds.download.DownloadConfig,
+  file_format: str | tfds.core.FileFormat,
+) -> None:
+  """Raises UsageError for options that the job does not support."""
+  file_format = tfds.core.FileFormat.from_value(file_format)
+  if file_format != tfds.core.FileFormat.TFRECORD:
+    raise UsageError(
+      f'file_format must be tfrecord. Received: {file_format.value}; convert the '
+      "extracted dataset with TFDS's command `tfds convert_format`"
+    )
+  default = tfds.download.DownloadConfig()
+  for name, advice in _UNSUPPORTED.items():
+    value = getattr(config, name)
+    if value != getattr(default, name):
+      raise UsageError(f'{name}={value} is not supported; {advice}')

@@ -61,7 +61,9 @@ def test_metadata_of_a_dataset(data_dir, download):
   counts = [c for shards in metadata['shard_label_counts'].values() for c in shards]
   labels = [row[4] for row in download.candidates]
   assert [sum(column) for column in zip(*counts)] == [labels.count(0), labels.count(1)]
-  assert metadata['bytes_read'] == sum(s.voxels.nbytes for s in download.scans.values())
+  assert metadata['counts']['bytes_read'] == sum(
+    s.voxels.nbytes for s in download.scans.values()
+  )
   # The keys are published: readers depend on them.
   assert set(metadata) == {
     'fingerprint',
@@ -70,6 +72,9 @@ def test_metadata_of_a_dataset(data_dir, download):
     'shard_label_counts',
     'shard_sha256',
     'shard_keys_sha256',
+    'counts',
+  }
+  assert set(metadata['counts']) == {
     'candidates_elsewhere',
     'candidates_outside',
     'patches_padded',

@@ -180,6 +180,28 @@ def test_prepare_writes_what_the_command_writes(extract, small, out, tmp_path):
   )
 
 
+def test_workers_get_absolute_paths(small, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  works = []
+  monkeypatch.setattr(job.pipeline, 'run', lambda work, *unused: works.append(work))
+  builder = luna_tfds.Builder(config='axial_50px_all', data_dir='data')
+  with pytest.raises(JobError, match='was not written'):
+    job.prepare(builder, pathlib.Path(small.folder.name))
+  ((folder, fingerprint),) = [(work.folder, work.fingerprints[0]) for work in works]
+  assert folder.final == tmp_path / 'data/luna16_patches/axial_50px_all/1.0.0'
+  for task in folder.read_shard_spec(fingerprint).tasks:
+    assert pathlib.Path(task.path).is_relative_to(tmp_path)
+
+
+def test_a_default_config_that_is_missing_is_stored_again(extract, small, out):
+  assert extract(small.folder, out, ALL) == 0
+  path = out / 'luna16_patches' / '.config' / 'metadata.json'
+  before = path.read_bytes()
+  path.unlink()
+  assert extract(small.folder, out, ALL) == 0
+  assert path.read_bytes() == before
+
+
 def test_the_builder_finds_prepare_by_its_entry_point():
   (entry_point,) = importlib.metadata.entry_points(group='luna16_patches.preparer')
   assert entry_point.load() is job.prepare

@@ -11,6 +11,7 @@ import luna_tfds
 from luna_tfds import CONFIGS
 from luna_tfds import Builder
 from luna_tfds import UsageError
+from luna_tfds import atomic_files
 from luna_tfds import custom_config
 from luna_tfds import fold_splits
 
@@ -166,11 +167,12 @@ def test_metadata(builder, expected, download):
       records = read(builder, f'{split}[{index}shard:{index + 1}shard]').values()
       labels = [int(record['label']) for record in records]
       assert (labels.count(0), labels.count(1)) == (negatives, positives)
-  assert metadata['candidates_elsewhere'] == 0
-  assert metadata['scans_failed'] == 0
+  counts = metadata['counts']
+  assert counts['candidates_elsewhere'] == 0
+  assert counts['scans_failed'] == 0
   # In each scan, one candidate is 2 voxels beyond the last corner.
-  assert metadata['candidates_outside'] >= len(download.scans)
-  assert metadata['patches_padded'] >= metadata['candidates_outside']
+  assert counts['candidates_outside'] >= len(download.scans)
+  assert counts['patches_padded'] >= counts['candidates_outside']
 
 
 def test_info(builder):
@@ -221,6 +223,45 @@ def test_reading_loads_neither_beam_nor_simpleitk(fresh_python, data_dir, builde
   seen = fresh_python(WITH_THE_PACKAGE, data_dir)
   there = tfds.builder('luna16_patches/axial_50px', data_dir=data_dir)
   assert seen == {'count': there.info.splits['train'].num_examples, 'loaded': []}
+
+
+DEFAULT_CONFIG = """
+import json, sys
+import tensorflow_datasets as tfds
+ds, info = tfds.load('luna16_patches', split='train', data_dir=sys.argv[1], with_info=True)
+print(json.dumps([info.full_name, len(list(ds.as_numpy_iterator()))]))
+"""
+
+
+def test_default_config_without_the_package(fresh_python, data_dir):
+  there = tfds.builder('luna16_patches', data_dir=data_dir)
+  assert fresh_python(DEFAULT_CONFIG, data_dir) == [
+    'luna16_patches/axial_50px/1.0.0',
+    there.info.splits['train'].num_examples,
+  ]
+
+
+def test_show_examples_names_its_limit(data_dir):
+  dataset, info = tfds.load(
+    'luna16_patches', split='train', data_dir=data_dir, with_info=True
+  )
+  # TFDS draws only images of unsigned integers.
+  with pytest.raises(ValueError, match='Visualisation not supported'):
+    tfds.show_examples(dataset, info)
+  assert len(tfds.as_dataframe(dataset.take(3), info)) == 3
+
+
+@pytest.mark.filterwarnings('ignore')  # TFDS's mock calls its own deprecated methods
+@pytest.mark.parametrize('with_files', [False, True])
+def test_mock_data(with_files, data_dir):
+  folder = {'data_dir': str(data_dir)} if with_files else {}
+  with tfds.testing.mock_data(num_examples=5, **folder):
+    records = list(tfds.load('luna16_patches', split='train').as_numpy_iterator())
+    cubes = tfds.load('luna16_patches/cube_48mm', split='test', as_supervised=True)
+    images = [image.shape for image, _ in cubes]
+  assert len(records) == 5
+  assert {record['image'].shape for record in records} == {(50, 50, 1)}
+  assert images == [(48, 48, 48, 1)] * 5
 
 
 # Custom configs
@@ -299,6 +340,61 @@ def test_an_existing_dataset_is_replaced_on_request(small, tmp_path):
   assert len(read(again, 'all')) == len(small.candidates) - 5
 
 
+@pytest.mark.parametrize(
+  ('options', 'problem'),
+  [
+    ({'max_examples_per_split': 3}, 'max_examples_per_split=3 is not supported; '),
+    ({'max_examples_per_split': 0}, 'max_examples_per_split=0 is not supported; '),
+    ({'num_shards': 4}, 'num_shards=4 is not supported; '),
+    ({'max_shard_size': 10**6}, 'max_shard_size=1000000 is not supported; '),
+  ],
+)
+def test_options_that_have_no_effect_are_rejected(options, problem, small, tmp_path):
+  builder = Builder(config='axial_50px', data_dir=str(tmp_path / 'data'))
+  with pytest.raises(UsageError, match=problem):
+    builder.download_and_prepare(download_config=manual(small.folder, **options))
+  assert not (tmp_path / 'data').exists()
+
+
+@pytest.mark.parametrize('in_constructor', [False, True])
+def test_other_file_formats_are_rejected(in_constructor, small, tmp_path):
+  wanted = {'file_format': 'array_record'}
+  builder = Builder(
+    config='axial_50px',
+    data_dir=str(tmp_path / 'data'),
+    **(wanted if in_constructor else {}),
+  )
+  with pytest.raises(UsageError, match='file_format must be tfrecord'):
+    builder.download_and_prepare(
+      download_config=manual(small.folder), **({} if in_constructor else wanted)
+    )
+  assert not (tmp_path / 'data').exists()
+
+
+def test_own_file_format_is_accepted(small, tmp_path):
+  builder = Builder(
+    config='axial_50px', data_dir=str(tmp_path / 'data'), file_format='tfrecord'
+  )
+  builder.download_and_prepare(
+    download_config=manual(small.folder), file_format='tfrecord'
+  )
+  assert set(builder.info.splits) == {'train', 'validation', 'test'}
+
+
+def test_update_of_the_dataset_info(extract, small, tmp_path):
+  assert extract(small.folder, tmp_path) == 0
+  path = tmp_path / 'luna16_patches' / 'axial_50px' / '1.0.0' / 'dataset_info.json'
+  fields = atomic_files.read_json(path)
+  atomic_files.write_json(path, {**fields, 'description': 'an old text'})
+  mode = tfds.download.GenerateMode.UPDATE_DATASET_INFO
+  Builder(config='axial_50px', data_dir=str(tmp_path)).download_and_prepare(
+    download_config=tfds.download.DownloadConfig(download_mode=mode)
+  )
+  updated = atomic_files.read_json(path)
+  assert updated == {**fields, 'description': updated['description']}
+  assert 'LUNA16' in updated['description']
+
+
 def test_a_missing_dataset_is_an_error_that_names_the_command(tmp_path):
   with pytest.raises(
     UsageError, match=r'luna16-extract --luna_dir=.*--config=axial_50px'
@@ -311,7 +407,7 @@ def test_a_split_without_readable_scans_is_omitted(extract, small, tmp_path):
   flags = ['--config=axial_50px_all', '--max_failed_scans=1']
   assert extract(small.folder, tmp_path / 'data', *flags) == 0
   builder = tfds.builder('luna16_patches/axial_50px_all', data_dir=tmp_path / 'data')
-  assert builder.info.metadata['scans_failed'] == 1
+  assert builder.info.metadata['counts']['scans_failed'] == 1
   # TFDS cannot read a split without records.
   assert list(builder.info.splits) == ['train', 'test']
   for split, name in (('train', '1.2.826.0.0'), ('test', '1.2.826.0.9')):
