@@ -3,20 +3,26 @@
     python benchmarks/input_pipeline.py --output=input.json
     python benchmarks/input_pipeline.py --data_dir=DATA --dataset=luna16_patches/axial_50px
 
-(a) raw: tf.data.TFRecordDataset over the files, in batches of 512, nothing parsed;
-    raw_blocks: the same read four files at a time, as this pipeline does;
-(b) files_*: this pipeline with a memory budget of a quarter of the records, so that it
-    streams them; memory_*: with a budget that holds them. Balanced; with flips and
-    rotations by 90 degrees (`turns`); with all augmentations (`standard`);
-(c) tfdata_*: tf.data's `rejection_resample` and per-example ops;
-(d) numpy_*: an HDF5 read into RAM, indices shuffled by NumPy, per-image SciPy ops;
-(e) torch_*: a PyTorch DataLoader over the same patches in RAM with a worker a core, a
-    weighted sampler and the same SciPy ops; left out where torch is not installed.
+The ways:
 
-`out` counts records delivered in balanced batches (int16 HU and labels; float32 where
-augmented), `in` the records read for them: all records of a rejected stream, also of (d)
-and (e) none but those delivered. Reads against reads: (a), (b), (c) by `in`. (b), (d) and
-(e) by `out`, at equal work. The best of some rounds, as machines are shared.
+- `raw`: reads the files with tf.data.TFRecordDataset in batches of 512, and parses
+  nothing. `raw_blocks`: the same, four files side by side, as this project does.
+- `files_*`: this project's input with a memory budget of a quarter of the records, so that
+  they are streamed. `memory_*`: with a budget that holds all of them.
+- `tfdata_*`: tf.data's `rejection_resample` and operations on single records.
+- `numpy_*`: patches of an HDF5 file in RAM, indices shuffled by NumPy, SciPy operations on
+  single images.
+- `torch_*`: PyTorch's DataLoader over patches in RAM, with one worker for each core, a
+  weighted sampler and the same SciPy operations. Left out if torch is not installed.
+
+Each balanced (`*_balanced`), with flips and rotations by 90 degrees as well
+(`*_flips_and_rot90`), and with all augmentations (`*_all`).
+
+Two rates are measured: `out`, the records in the batches (int16 HU and labels; float32 if
+augmented), and `in`, the records read to make them, rejected ones included. `raw` and
+`tfdata` are compared by `in`, as all of them read rejected records; `numpy` and `torch`, which
+draw without rejection, by `out`. The best of several rounds counts, because the machine may
+be shared.
 """
 
 from __future__ import annotations
@@ -65,7 +71,7 @@ def main() -> None:
 
 
 def make_records(folder: pathlib.Path, count: int, shards: int = 16, ratio: int = 5):
-  """Writes records of noise, `ratio` non-nodules a nodule; returns their source."""
+  """Writes records of noise, `ratio` non-nodules for each nodule; returns their source."""
   from luna_tfds import records
   from luna_tfds import tfrecord
   from trainer.data import split_source
@@ -142,7 +148,7 @@ def _measure(source, options: argparse.Namespace, folder: pathlib.Path) -> dict:
 
 
 def _rate(batches, secs: float) -> float:
-  """Records delivered per second, from the third batch on."""
+  """Records in batches per second, from the third batch on."""
   batches = iter(batches)
   for _ in range(3):
     next(batches)
@@ -185,13 +191,16 @@ def _own_ways(source) -> dict:
     'raw': lambda: tf.data.TFRecordDataset(paths).repeat().batch(512),
     'raw_blocks': blocks,
   }
-  for regime, budget in (('files', quarter), ('memory', source.num_bytes // 2**20 + 1)):
+  for storage, budget in (
+    ('files', quarter),
+    ('memory', source.num_bytes // 2**20 + 1),
+  ):
     for way, recipe in (
       ('balanced', 'none'),
-      ('turns', 'flips_and_rot90'),
+      ('flips_and_rot90', 'flips_and_rot90'),
       ('all', 'standard'),
     ):
-      ways[f'{regime}_{way}'] = lambda recipe=recipe, budget=budget: ours(
+      ways[f'{storage}_{way}'] = lambda recipe=recipe, budget=budget: ours(
         recipe, budget
       )
   return ways
@@ -233,7 +242,7 @@ def _tfdata_ways(source) -> dict:
 
   return {
     'tfdata_balanced': lambda: make('none'),
-    'tfdata_turns': lambda: make('flips_and_rot90'),
+    'tfdata_flips_and_rot90': lambda: make('flips_and_rot90'),
     'tfdata_all': lambda: make('standard'),
   }
 
@@ -291,7 +300,7 @@ def _numpy_ways(images, labels) -> dict:
 
   return {
     'numpy_balanced': lambda: make(None),
-    'numpy_turns': lambda: make(_turn),
+    'numpy_flips_and_rot90': lambda: make(_turn),
     'numpy_all': lambda: make(_vary_all),
   }
 
@@ -356,7 +365,11 @@ def _torch_stages(options: argparse.Namespace) -> dict[str, float]:
       num_workers=len(os.sched_getaffinity(0)),
     )
 
-  ways = {'torch_balanced': None, 'torch_turns': _turn, 'torch_all': _vary_all}
+  ways = {
+    'torch_balanced': None,
+    'torch_flips_and_rot90': _turn,
+    'torch_all': _vary_all,
+  }
   return {
     name: max(_rate(make(vary), options.secs) for _ in range(options.rounds))
     for name, vary in ways.items()
@@ -366,15 +379,15 @@ def _torch_stages(options: argparse.Namespace) -> dict[str, float]:
 def _ratios(results: dict) -> dict[str, float]:
   reads, out = results['in_per_sec'], results['out_per_sec']
   ratios = {}
-  for regime in ('files', 'memory'):
-    for way in ('balanced', 'turns'):
+  for storage in ('files', 'memory'):
+    for way in ('balanced', 'flips_and_rot90'):
       for raw in ('raw', 'raw_blocks'):
-        ratios[f'{regime}_{way} / {raw}, in'] = reads[f'{regime}_{way}'] / reads[raw]
-    for way in ('balanced', 'turns', 'all'):
+        ratios[f'{storage}_{way} / {raw}, in'] = reads[f'{storage}_{way}'] / reads[raw]
+    for way in ('balanced', 'flips_and_rot90', 'all'):
       for other in ('tfdata', 'numpy', 'torch'):
         if f'{other}_{way}' in out:
-          ratios[f'{regime}_{way} / {other}_{way}, out'] = (
-            out[f'{regime}_{way}'] / out[f'{other}_{way}']
+          ratios[f'{storage}_{way} / {other}_{way}, out'] = (
+            out[f'{storage}_{way}'] / out[f'{other}_{way}']
           )
   return ratios
 

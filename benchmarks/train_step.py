@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py --model=article_cnn --augment=article_rot90
 
-In each regime of the input: split held in memory, and streamed from files. Waiting is the
+For a split held in memory, and for one streamed from files. Waiting is the
 time until the next batch is there; the rest of the step is Keras's. `slowdown` compares a
 step with the pipeline behind it to one on a batch that is always the same: on a CPU the
 two share cores.
@@ -25,7 +25,7 @@ import numpy as np
 
 
 def main() -> None:
-  """Trains some steps in each regime and prints the shares."""
+  """Trains some steps with each kind of input and prints the shares."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--model', default='article_cnn')
   parser.add_argument('--augment', default='article_rot90')
@@ -37,9 +37,9 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     source = made.make_records(pathlib.Path(folder), options.records)
     results = _measure(source, options)
-  for regime, row in results.items():
+  for storage, row in results.items():
     print(
-      f'{regime}: {row["step_ms"]:.1f} ms a step, {row["wait_ms"]:.2f} ms of them '
+      f'{storage}: {row["step_ms"]:.1f} ms per step, {row["wait_ms"]:.2f} ms of them '
       f'waiting ({row["share"]:.2%}); slowdown {row["slowdown"]:.2f}'
     )
   if options.output:
@@ -61,7 +61,7 @@ def _measure(source, options: argparse.Namespace) -> dict:
   )
   megabytes = source.num_bytes // 2**20 + 1
   results = {}
-  for regime, budget in (('memory', megabytes), ('files', max(megabytes // 4, 1))):
+  for storage, budget in (('memory', megabytes), ('files', max(megabytes // 4, 1))):
     config = config_lib.InputConfig(
       batch_size=options.batch_size,
       balance='rejection',
@@ -79,7 +79,7 @@ def _measure(source, options: argparse.Namespace) -> dict:
       )
     )
     alone, _ = _steps(network, same, options.steps)
-    results[regime] = {
+    results[storage] = {
       'step_ms': step * 1e3,
       'wait_ms': wait * 1e3,
       'share': wait / step,
