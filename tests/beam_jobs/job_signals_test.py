@@ -104,6 +104,7 @@ def assert_rerun_completes(job, out, undisturbed):
   assert oracles.files_of(oracles.dataset_folder(out)) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_job(job, out, undisturbed):
   running = job(2)
   assert len(running.workers) == 2

@@ -182,15 +182,22 @@ def test_prepare_writes_what_the_command_writes(extract, small, out, tmp_path):
 
 def test_workers_get_absolute_paths(small, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  works = []
-  monkeypatch.setattr(job.pipeline, 'run', lambda work, *unused: works.append(work))
+  folders, paths = [], []
+
+  def read_specs(work, *unused):
+    folders.append(work.folder)
+    for fingerprint in work.fingerprints:
+      shard = work.folder.read_shard_spec(fingerprint)
+      paths.extend(pathlib.Path(task.path) for task in shard.tasks)
+
+  monkeypatch.setattr(job.pipeline, 'run', read_specs)
   builder = luna_tfds.Builder(config='axial_50px_all', data_dir='data')
   with pytest.raises(JobError, match='was not written'):
     job.prepare(builder, pathlib.Path(small.folder.name))
-  ((folder, fingerprint),) = [(work.folder, work.fingerprints[0]) for work in works]
+  (folder,) = folders
   assert folder.final == tmp_path / 'data/luna16_patches/axial_50px_all/1.0.0'
-  for task in folder.read_shard_spec(fingerprint).tasks:
-    assert pathlib.Path(task.path).is_relative_to(tmp_path)
+  assert paths
+  assert all(path.is_relative_to(tmp_path) for path in paths)
 
 
 def test_a_default_config_that_is_missing_is_stored_again(extract, small, out):

@@ -178,5 +178,5 @@ def test_200_schedules(plan, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_10_000_schedules(plan, tmp_path, monkeypatch):
-  run_schedules(plan, tmp_path, range(10_000), monkeypatch)
+def test_2_000_schedules(plan, tmp_path, monkeypatch):
+  run_schedules(plan, tmp_path, range(2_000), monkeypatch)
