@@ -54,26 +54,27 @@ def test_a_job_killed_at_random_times_writes_the_same_dataset(
   luna_dir, tmp_path, workers
 ):
   uninterrupted, killed = tmp_path / 'a', tmp_path / 'b'
-  assert start(luna_dir, uninterrupted, 1).wait() == 0
+  with start(luna_dir, uninterrupted, 1) as job:
+    _, err = job.communicate()
+  assert job.returncode == 0, err
   rng = random.Random(workers)
   kills = 0
   # Kills all processes or only the launcher, whose workers continue for a while. The
   # times cover start-up, writing and registration.
   for min_secs in (1.0, 2.0, 3.0, 3.5, 4.0, 5.0):
-    job = start(luna_dir, killed, workers)
-    try:
-      job.wait(min_secs + rng.uniform(0, 1))
-    except subprocess.TimeoutExpired:
-      if rng.random() < 0.5:
-        os.killpg(job.pid, signal.SIGKILL)
+    with start(luna_dir, killed, workers) as job:
+      try:
+        job.wait(min_secs + rng.uniform(0, 1))
+      except subprocess.TimeoutExpired:
+        if rng.random() < 0.5:
+          os.killpg(job.pid, signal.SIGKILL)
+        else:
+          job.kill()
+        kills += 1
       else:
-        job.kill()
-      job.wait()
-      kills += 1
-    else:
-      break
-  last = start(luna_dir, killed, workers)
-  _, err = last.communicate()
+        break
+  with start(luna_dir, killed, workers) as last:
+    _, err = last.communicate()
   assert last.returncode == 0, err
   assert kills
   assert files(killed) == files(uninterrupted)
