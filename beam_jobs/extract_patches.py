@@ -21,6 +21,7 @@ from luna_tfds import cli
 from luna_tfds import cli_flags
 from luna_tfds import download as download_lib
 from luna_tfds import luna16_patches
+from luna_tfds.errors import UsageError
 
 FLAGS = cli.new_flags()
 
@@ -108,7 +109,7 @@ def main(beam_arguments: list[str]) -> None:
   from beam_jobs import runners
 
   runner, options = runners.parse(beam_arguments, list(FLAGS))
-  builder = luna16_patches.Builder(config=config, data_dir=str(data_dir))
+  builder = _make_builder(config, data_dir)
   if _DRY_RUN.value:
     from beam_jobs import dry_run
 
@@ -136,6 +137,22 @@ def main(beam_arguments: list[str]) -> None:
 def run(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   return cli.run('luna16-extract', __doc__, main, FLAGS, argv, pass_unknown=True)
+
+
+def _make_builder(
+  config: luna16_patches.Luna16PatchesConfig, data_dir: pathlib.Path
+) -> luna16_patches.Builder:
+  """Returns the builder; TFDS reads the dataset_info.json of a dataset that exists."""
+  try:
+    return luna16_patches.Builder(config=config, data_dir=str(data_dir))
+  except Exception as error:  # TFDS and protobuf raise errors of many types
+    version = str(luna16_patches.Builder.VERSION)
+    path = data_dir / 'luna16_patches' / config.name / version / 'dataset_info.json'
+    if not path.exists():
+      raise
+    raise UsageError(
+      f'{path}: damaged; delete it and run the same command again, which restores it'
+    ) from error
 
 
 def _config_from_flags() -> luna16_patches.Luna16PatchesConfig:

@@ -29,12 +29,15 @@ class RegisteredDataset:
     results: the results of its shards in the order of the plan; None for a dataset of
       version 1.0.0, which did not store them.
     num_failed_scans: number of scans that could not be read.
+    shard_sha256: SHA-256 of the shards of each split by metadata.json; None if it has
+      none, as in version 1.0.0.
   """
 
   folder: pathlib.Path
   fingerprint: str | None
   results: tuple[ShardResult, ...] | None
   num_failed_scans: int
+  shard_sha256: Any = None
 
   def check_inputs(self, plan: plan_lib.Plan) -> None:
     """Checks that the dataset was made from the inputs of a plan.
@@ -45,6 +48,8 @@ class RegisteredDataset:
       UsageError: it was made from other inputs.
     """
     if self.results is None:
+      if self.fingerprint is None:
+        raise self._other_inputs('has no readable metadata: its inputs are unknown')
       if self.fingerprint != plan.fingerprint:
         raise self._other_inputs('was made from other inputs')
       return
@@ -79,8 +84,19 @@ class RegisteredDataset:
 
   def has_complete_metadata(self) -> bool:
     """Returns whether the metadata can be read and the files have the stored sizes."""
+    if self.results is None:
+      expected = None  # of version 1.0.0; of a later one, shard_results.json is lost
+    else:
+      expected = {
+        split: [r.sha256 for r in self.results if r.split == split]
+        for split in {r.split for r in self.results if r.num_records}
+      }
     try:
-      return not verification.check_files(self.folder)
+      return (
+        self.fingerprint is not None
+        and self.shard_sha256 == expected
+        and not verification.check_files(self.folder)
+      )
     except UsageError:
       return False
 
@@ -98,15 +114,17 @@ def read(folder: pathlib.Path) -> RegisteredDataset | None:
   stored = dataset_metadata.stored_metadata(folder)
   fingerprint = stored.get('fingerprint')
   # In version 1.0.0 the counts were not in a dictionary of their own.
-  num_failed = stored.get('counts', stored).get('scans_failed', 0)
+  counts = stored.get('counts', stored)
+  num_failed = counts.get('scans_failed', 0) if isinstance(counts, dict) else 0
+  shard_sha256 = stored.get('shard_sha256')
   try:
     fields: Sequence[Any] = atomic_files.read_json(
       folder / dataset_metadata.SHARD_RESULTS
     )
-    results = tuple(map(ShardResult.from_json, fields))
+    results = tuple(map(ShardResult.from_json, fields)) or None
   except (OSError, ValueError, KeyError, TypeError):
-    return RegisteredDataset(folder, fingerprint, None, num_failed)
-  return RegisteredDataset(folder, fingerprint, results, num_failed)
+    results = None
+  return RegisteredDataset(folder, fingerprint, results, num_failed, shard_sha256)
 
 
 def _has_same_tasks(shard: plan_lib.Shard, result: ShardResult) -> bool:

@@ -180,12 +180,24 @@ def _read_dataset(folder: pathlib.Path) -> _StoredDataset:
   try:
     info = tfds.builder_from_directory(str(folder)).info
     metadata = atomic_files.read_json(folder / 'metadata.json')
+    shards = _stored_shards(folder, info, metadata)
   except Exception as error:  # TFDS and protobuf raise errors of many types
     missing = not (folder / 'dataset_info.json').is_file()
     problem = 'contains no dataset' if missing else f'its metadata are damaged: {error}'
     raise UsageError(
       f'{folder}: {problem}; extract it again with luna16-extract --overwrite'
     ) from error
+  return _StoredDataset(
+    folder=folder,
+    image_bytes=_image_bytes(info.features['image'].shape),
+    split_bytes={name: split.num_bytes for name, split in info.splits.items()},
+    shards=shards,
+  )
+
+
+def _stored_shards(
+  folder: pathlib.Path, info: tfds.core.DatasetInfo, metadata: Mapping[str, Any]
+) -> list[_StoredShard]:
   shards = []
   for split, split_info in info.splits.items():
     for index, num_records in enumerate(split_info.shard_lengths):
@@ -201,12 +213,7 @@ def _read_dataset(folder: pathlib.Path) -> _StoredDataset:
           keys_sha256=_of_shard(metadata, 'shard_keys_sha256', split, index),
         )
       )
-  return _StoredDataset(
-    folder=folder,
-    image_bytes=_image_bytes(info.features['image'].shape),
-    split_bytes={name: split.num_bytes for name, split in info.splits.items()},
-    shards=shards,
-  )
+  return shards
 
 
 def _of_shard(metadata: Mapping[str, Any], name: str, split: str, index: int) -> Any:

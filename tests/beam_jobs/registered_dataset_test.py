@@ -95,6 +95,41 @@ def test_damaged_metadata_are_repaired(
   assert oracles.files_of(dataset) == before
 
 
+@pytest.mark.parametrize('content', ['[]', 'null', '{}', '{"shard_sha256": 3}'])
+def test_metadata_without_their_fields_are_repaired(
+  content, extract, small, out, dataset, written
+):
+  before = oracles.files_of(dataset)
+  (dataset / 'metadata.json').write_text(content)
+  assert extract(small.folder, out, ALL) == 0
+  assert written == []
+  assert oracles.files_of(dataset) == before
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{}', 'null'])
+def test_lost_results_of_the_shards_are_restored(
+  content, extract, small, out, dataset, written
+):
+  before = oracles.files_of(dataset)
+  (dataset / 'shard_results.json').write_text(content)
+  flip_byte(shard_of(dataset, 'test'))
+  assert extract(small.folder, out, ALL) == 0
+  assert len(written) == 4
+  assert oracles.files_of(dataset) == before
+
+
+@pytest.mark.parametrize('content', ['', '{}', 'null'])
+def test_a_damaged_dataset_info(content, extract, small, out, dataset, failure):
+  before = oracles.files_of(dataset)
+  path = dataset / 'dataset_info.json'
+  path.write_text(content)
+  assert extract(small.folder, out, ALL) == 2
+  assert f'{path}: damaged; delete it and run the same command again' in failure()
+  path.unlink()
+  assert extract(small.folder, out, ALL) == 0
+  assert oracles.files_of(dataset) == before
+
+
 def test_overwrite_writes_every_shard_again(extract, small, out, dataset, written):
   before = oracles.files_of(dataset)
   flip_voxels(small.paths['1.2.826.0.9'].with_suffix('.raw'))
