@@ -49,12 +49,14 @@ def hold(path: pathlib.Path, dataset: pathlib.Path) -> Iterator[None]:
 
 
 def _open_locked(path: pathlib.Path, dataset: pathlib.Path) -> IO[str]:
-  for _ in range(_MAX_ATTEMPTS):
+  for attempt in range(_MAX_ATTEMPTS):
     with contextlib.ExitStack() as stack:
       try:
         atomic_files.make_folders(path.parent)
         file = stack.enter_context(path.open('a'))
       except FileNotFoundError:  # the previous job has just deleted an empty folder
+        if attempt == _MAX_ATTEMPTS - 1:  # no: the folder cannot be made
+          raise
         continue
       try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
