@@ -14,6 +14,8 @@ import struct
 from typing import BinaryIO
 import zlib
 
+import numpy as np
+
 from luna_tfds import image_files
 from luna_tfds.errors import ScanError
 
@@ -36,6 +38,10 @@ _BYTES_PER_VOXEL = {
 }
 
 
+# The two positions that a header may hold may differ by this part of a voxel.
+_POSITION_TOLERANCE = 0.1
+
+
 @dataclasses.dataclass(frozen=True)
 class _Fields:
   """The checked fields of a header.
@@ -45,6 +51,9 @@ class _Fields:
     datatype: code of the type of the voxels.
     bitpix: bits per voxel.
     spacing: size of a voxel along x, y, z.
+    qfac: direction of the third axis of `quaternion`: -1, else 1.
+    slope: factor of the voxels; 0 or NaN for none.
+    intercept: is added to the voxels.
     voxel_offset: where the voxels start in the file.
     qform_code: greater than 0 if `quaternion` holds the position of the scan.
     sform_code: greater than 0 if `affine` holds it.
@@ -56,6 +65,9 @@ class _Fields:
   datatype: int
   bitpix: int
   spacing: tuple[float, ...]
+  qfac: float
+  slope: float
+  intercept: float
   voxel_offset: float
   qform_code: int
   sform_code: int
@@ -159,6 +171,7 @@ def _file_bytes(path: pathlib.Path, header: bytes) -> int:
     raise ScanError(
       f'{path}: spacing must be positive on every axis; received {fields.spacing}'
     )
+  _check_scale(path, fields)
   _check_position(path, fields)
   offset = fields.voxel_offset
   if not (offset.is_integer() and offset >= _MIN_VOXEL_OFFSET):
@@ -195,6 +208,9 @@ def _parse(path: pathlib.Path, header: bytes) -> _Fields:
     datatype=datatype,
     bitpix=bitpix,
     spacing=unpack('3f', 80),
+    qfac=-1.0 if unpack('f', 76)[0] < 0 else 1.0,
+    slope=unpack('f', 112)[0],
+    intercept=unpack('f', 116)[0],
     voxel_offset=unpack('f', 108)[0],
     qform_code=qform_code,
     sform_code=sform_code,
@@ -215,6 +231,68 @@ def _check_position(path: pathlib.Path, fields: _Fields) -> None:
   if not all(math.isfinite(number) for number in numbers):
     raise ScanError(
       f'{path}: invalid header: its position holds numbers that are not finite'
+    )
+  if fields.sform_code > 0:
+    _check_same_position(path, fields)
+
+
+def _check_same_position(path: pathlib.Path, fields: _Fields) -> None:
+  """Raises ScanError if the sform contradicts the qform, or the size of the voxels.
+
+  ITK takes one of the two without saying which, and the size of the voxels always from
+  `spacing`. A tilted gantry is in the sform alone, which ITK then ignores.
+  """
+  sform = np.array(fields.affine).reshape(3, 4)
+  spacing = np.array(fields.spacing)
+  size = np.array(fields.dim[1:4])
+  tolerance = _POSITION_TOLERANCE * spacing.min()
+  lengths = np.linalg.norm(sform[:, :3], axis=0)
+  if (np.abs(lengths - spacing) * size > tolerance).any():
+    raise ScanError(
+      f'{path}: its voxels have the size {spacing} by pixdim, but {lengths} by the sform; '
+      'save the scan again with one affine matrix'
+    )
+  if fields.qform_code > 0:
+    shifts = np.abs(sform - _qform(fields)) @ np.append(size, 1)
+    if shifts.max() > tolerance:
+      raise ScanError(
+        f'{path}: its qform and its sform put the scan at different places, up to '
+        f'{shifts.max():.3g} apart, e.g. because of a tilted gantry; save the scan again '
+        'with one affine matrix, on an axis-aligned grid'
+      )
+
+
+def _qform(fields: _Fields) -> np.ndarray:
+  """Returns the [3, 4] affine matrix of the quaternion, by nifti1.h, method 2."""
+  b, c, d = fields.quaternion[:3]
+  length = math.sqrt(b * b + c * c + d * d)
+  if length > 1:
+    b, c, d = b / length, c / length, d / length
+  a = math.sqrt(max(0.0, 1 - b * b - c * c - d * d))
+  rotation = np.array(
+    [
+      [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+      [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+      [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+    ]
+  )
+  scale = np.array(fields.spacing) * (1, 1, fields.qfac)
+  return np.column_stack([rotation * scale, fields.quaternion[3:]])
+
+
+def _check_scale(path: pathlib.Path, fields: _Fields) -> None:
+  """Raises ScanError if it is not clear how voxels are scaled.
+
+  By the standard a slope of 0 means that there is no intercept; ITK adds it.
+  """
+  if math.isnan(fields.slope):  # NiBabel's way to write that there is no scale
+    return
+  if not (math.isfinite(fields.slope) and math.isfinite(fields.intercept)) or (
+    fields.slope == 0 and fields.intercept
+  ):
+    raise ScanError(
+      f'{path}: invalid header: scl_slope is {fields.slope:g} and scl_inter '
+      f'{fields.intercept:g}; save the scan with finite numbers, the slope not 0'
     )
 
 

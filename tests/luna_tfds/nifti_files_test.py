@@ -163,3 +163,52 @@ def test_a_huge_compressed_scan(fake, tmp_path):
   set_field(path, 42, '<3h', 4096, 4096, 999)
   with pytest.raises(ScanError, match=r'33\.5 GB of voxels'):
     scan_lib.open_scan(path)
+
+
+def set_affine(path, change):
+  """Changes the sform, a [3, 4] matrix."""
+  affine = np.array(struct.unpack_from('<12f', read_content(path), 280)).reshape(3, 4)
+  change(affine)
+  set_field(path, 280, '<12f', *affine.ravel())
+
+
+def shear(affine):
+  affine[1, 2] += 0.3
+
+
+def move(affine):
+  affine[0, 3] += 50
+
+
+def flip(affine):
+  affine[:, 0] *= -1
+
+
+@pytest.mark.parametrize('change', [shear, move, flip])
+def test_a_qform_and_an_sform_that_contradict_each_other(change, path):
+  set_affine(path, change)
+  with pytest.raises(ScanError, match=r'qform and its sform|by pixdim'):
+    scan_lib.open_scan(path)
+
+
+def test_an_sform_of_other_voxel_sizes(path):
+  set_affine(path, lambda affine: np.multiply(affine[:, :3], 2, out=affine[:, :3]))
+  set_field(path, 252, '<2h', 0, 1)
+  with pytest.raises(ScanError, match=r'by pixdim, but .* by the sform'):
+    scan_lib.open_scan(path)
+
+
+@pytest.mark.parametrize('codes', [(1, 0), (0, 1), (1, 1), (2, 1), (1, 4)])
+def test_a_qform_and_an_sform_that_agree(codes, fake, path):
+  set_field(path, 252, '<2h', *codes)
+  scan = scan_lib.open_scan(path)
+  np.testing.assert_allclose(scan.grid.spacing_xyz_mm, fake.spacing_xyz_mm, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('slope', 'intercept'), [(0, 100), (float('inf'), 0), (1, float('nan'))]
+)
+def test_scales_that_itk_reads_in_another_way(slope, intercept, path):
+  set_field(path, 112, '<2f', slope, intercept)
+  with pytest.raises(ScanError, match='scl_slope'):
+    scan_lib.open_scan(path)
