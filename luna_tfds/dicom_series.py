@@ -22,6 +22,15 @@ _POSITION = ('0020|0032', 'ImagePositionPatient', 3)
 _ORIENTATION = ('0020|0037', 'ImageOrientationPatient', 6)
 _PIXEL_SPACING = ('0028|0030', 'PixelSpacing', 2)
 
+# Tags of the type and the scale of the voxels. ITK converts all slices to the type that it
+# derives from those of the first slice, and values outside its range wrap around.
+_VOXEL_TYPE = {
+  '0028|0100': 'BitsAllocated',
+  '0028|0103': 'PixelRepresentation',
+  '0028|1052': 'RescaleIntercept',
+  '0028|1053': 'RescaleSlope',
+}
+
 # The distances between the slices may differ by this part of their median, and a slice
 # may be this part of the distance away from its place in an even series. A missing slice
 # doubles one of the distances.
@@ -102,6 +111,7 @@ def check_slices(folder: pathlib.Path, reader: Any) -> None:
   ):
     if np.abs(values - values[0]).max() > _ROUNDING:
       raise ScanError(f'{folder}: the slices of the series have different {name}')
+  _check_voxel_type(folder, reader)
   normal = np.cross(orientations[0, :3], orientations[0, 3:])
   offsets_mm = positions_mm - positions_mm[0]
   along_mm = offsets_mm @ normal
@@ -117,6 +127,20 @@ def check_slices(folder: pathlib.Path, reader: Any) -> None:
       f'{folder}: slices are missing or unevenly spaced: the distances between them are '
       f'{steps_mm.min():.4g} to {steps_mm.max():.4g} mm'
     )
+
+
+def _check_voxel_type(folder: pathlib.Path, reader: Any) -> None:
+  """Raises ScanError if slices differ in the type or the scale of their voxels."""
+  for tag, name in _VOXEL_TYPE.items():
+    values = {
+      reader.GetMetaData(i, tag).strip() if reader.HasMetaDataKey(i, tag) else ''
+      for i in range(len(reader.GetFileNames()))
+    }
+    if len(values) > 1:
+      raise ScanError(
+        f'{folder}: the slices of the series have different values of {name}: '
+        f'{", ".join(sorted(values)[:3])}; save them with one type and scale'
+      )
 
 
 def _check_tilt(

@@ -198,3 +198,15 @@ def test_a_file_name_that_is_not_utf8(fake, tmp_path):
   slice_files(folder)[0].rename(folder / os.fsdecode(b'\xe4.dcm'))
   with pytest.raises(ScanError, match='a file name that is not valid UTF-8'):
     scan_lib.open_scan(folder)
+
+
+@pytest.mark.parametrize('tag', ['0028|1052', '0028|1053'])
+def test_slices_with_different_scales(tag, fake, tmp_path):
+  def change(k, tags):
+    tags['0028|1052'], tags['0028|1053'] = '0', '1'
+    if k:
+      tags[tag] = '2'
+
+  folder = fake_data.write_dicom(tmp_path / 'a', fake, change=change)
+  with pytest.raises(ScanError, match='different values of Rescale'):
+    scan_lib.open_scan(folder)
