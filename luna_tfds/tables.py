@@ -8,6 +8,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import lzma
 import pathlib
 from typing import Any
 import zipfile
@@ -21,10 +22,12 @@ from luna_tfds.errors import UsageError
 # Raised when a damaged, encrypted or binary file is read.
 _READ_ERRORS = (
   OSError,
+  EOFError,
   UnicodeDecodeError,
   csv.Error,
   zipfile.BadZipFile,
   zlib.error,
+  lzma.LZMAError,
   RuntimeError,
 )
 
@@ -264,8 +267,8 @@ def _row_problem(
 
 
 def _parse_number(text: str) -> float:
-  """Returns a number; raises ValueError for 1_000, which Python accepts."""
-  if '_' in text:
+  """Returns a number; raises ValueError for 1_000 and digits of other scripts."""
+  if '_' in text or not text.isascii():
     raise ValueError
   return float(text)
 

@@ -269,3 +269,32 @@ def test_real_lists(real_data):
   assert len(nodules.groups()) == 601
   assert len(excluded) == 35192
   assert int((excluded.diameters_mm < 0).sum()) == 30513
+
+
+@pytest.mark.parametrize(
+  'method',
+  [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA],
+)
+def test_any_damage_of_a_zip_file_is_a_usage_error(method, tmp_path):
+  path = tmp_path / 'candidates.csv.zip'
+  rows = ''.join(f'1.2.{i},{i},2,3,1\n' for i in range(50))
+  with zipfile.ZipFile(path, 'w', method) as archive:
+    archive.writestr('candidates.csv', 'seriesuid,coordX,coordY,coordZ,class\n' + rows)
+  content = path.read_bytes()
+  num_errors = 0
+  for position in range(len(content)):
+    damaged = bytearray(content)
+    damaged[position] ^= 0xFF
+    path.write_bytes(damaged)
+    try:
+      tables.read_candidates(path)
+    except UsageError:
+      num_errors += 1
+  assert num_errors > len(content) / 3
+
+
+@pytest.mark.parametrize('number', ['\uff11', '\u0661'])
+def test_digits_of_other_scripts(number, tmp_path):
+  path = write(tmp_path, f'seriesuid,coordX,coordY,coordZ,class\n1.2,{number},2,3,1\n')
+  with pytest.raises(UsageError, match='coordX must be a number'):
+    tables.read_candidates(path)
