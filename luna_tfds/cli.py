@@ -53,6 +53,9 @@ _ABSL_MULTI_HELP = ';\n    repeat this option to specify a list of values'
 # Least similarity (0 to 1) of a flag that is suggested for one that does not exist.
 _FLAG_SIMILARITY = 0.7
 
+# gs://bucket
+_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+://')
+
 # How absl describes the second name of a flag.
 _ALIAS_HELP = re.compile(r'Alias for --(?P<name>\w+)\.')
 
@@ -190,12 +193,23 @@ def required_value(holder: flags.FlagHolder[_T | None]) -> _T:
 
 
 def required_path(holder: flags.FlagHolder[str | None]) -> pathlib.Path:
-  """As `required_value`, for a path; `~` is expanded."""
-  return pathlib.Path(required_value(holder)).expanduser()
+  """As `required_value`, for a local path; `~` is expanded."""
+  required_value(holder)
+  path = optional_path(holder)
+  assert path is not None
+  return path
 
 
 def optional_path(holder: flags.FlagHolder[str | None]) -> pathlib.Path | None:
-  """Returns the path of a flag with `~` expanded; None if it is not given or empty."""
+  """Returns the local path of a flag with `~` expanded; None if not given or empty.
+
+  Raises:
+    UsageError: it is a URL, which `pathlib` would turn into a local folder.
+  """
+  if url := _URL.match(holder.value or ''):
+    raise UsageError(
+      f'--{holder.name}: {url[0]} URLs are not supported; give a local or mounted folder'
+    )
   return pathlib.Path(holder.value).expanduser() if holder.value else None
 
 

@@ -364,3 +364,13 @@ def test_warnings_are_hidden_unless_the_user_asks(asked, monkeypatch):
         run(main)
     else:
       assert run(main) == 0
+
+
+@pytest.mark.parametrize('url', ['gs://bucket/x', 'S3://bucket', 'file:///tmp'])
+def test_a_url_is_no_path(url):
+  values = cli.new_flags()
+  holder = flags.DEFINE_string('out_dir', url, 'A folder.', flag_values=values)
+  values(['command'])
+  for read in (cli.required_path, cli.optional_path):
+    with pytest.raises(UsageError, match=r'^--out_dir: \w+:// URLs are not supported'):
+      read(holder)
