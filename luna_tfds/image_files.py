@@ -12,6 +12,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import re
 import stat
 import zlib
 
@@ -31,6 +32,8 @@ BLOCK_BYTES = 2**18
 # ITK does not read longer lines.
 _MAX_LINE_BYTES = 500
 _MAX_HEADER_BYTES = 2**16
+
+_CONTROL_BYTE = re.compile(rb'[\x00-\x08\x0a-\x1f]')  # all but the tab
 
 # The value of zlib's `wbits` that accepts a zlib or a gzip header, as ITK does.
 _ANY_HEADER = 47
@@ -256,7 +259,7 @@ def _parse_fields(path: pathlib.Path, content: bytes) -> tuple[dict[str, str], i
       not (equals and key)
       or ':' in key
       or len(line) > _MAX_LINE_BYTES
-      or any(byte < 32 and byte != 9 for byte in line)
+      or _CONTROL_BYTE.search(line)
     ):
       raise ScanError(
         f'{path}: invalid header: expected lines "Key = value", found '

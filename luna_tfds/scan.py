@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
@@ -183,11 +184,12 @@ def _read_header(path: pathlib.Path) -> _Header:
 
 def _check_same_grid(meta: image_files.MetaHeader, grid: geometry.Grid) -> None:
   """Raises ScanError if ITK reads a header differently from what it says."""
-  if meta.grid.shape_zyx != grid.shape_zyx or not np.allclose(
-    meta.grid.spacing_xyz_mm + meta.grid.origin_xyz_mm,
-    grid.spacing_xyz_mm + grid.origin_xyz_mm,
-    rtol=1e-9,
-    atol=1e-9,
+  if meta.grid.shape_zyx != grid.shape_zyx or not all(
+    math.isclose(stated, read, rel_tol=1e-9, abs_tol=1e-9)
+    for stated, read in zip(
+      meta.grid.spacing_xyz_mm + meta.grid.origin_xyz_mm,
+      grid.spacing_xyz_mm + grid.origin_xyz_mm,
+    )
   ):
     raise ScanError(f'{meta.path}: ITK reads another grid than its header says: {grid}')
 
