@@ -8,6 +8,12 @@ Importing this package registers `luna16_patches` with TFDS:
     ds = tfds.load('luna16_patches', split='train')
 """
 
+# ruff: noqa: E402 (the other modules take a second to load)
+
+from luna_tfds import interruption
+
+interruption.exit_on_interrupt_while_loading()
+
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError

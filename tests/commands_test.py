@@ -7,6 +7,8 @@ import ast
 import importlib.metadata
 import json
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -154,3 +156,22 @@ def test_importing_luna_tfds_is_light(fresh_python):
 
 def test_configuration_does_not_load_tensorflow(fresh_python):
   assert fresh_python(IMPORT_CONFIG) == []
+
+
+@pytest.mark.parametrize(
+  'argv', [['luna16-phantom'], ['-m', 'luna_tfds.phantom'], ['-m', 'pytest'], ['x.py']]
+)
+def test_ctrl_c_while_a_command_is_loaded(argv):
+  """It ends a command without a traceback, and changes nothing in other programs."""
+  code = (
+    f'import os, signal, sys; sys.orig_argv = [sys.executable, *{argv}]\n'
+    'sys.modules["luna_tfds.errors"] = None  # loading ends here\n'
+    'try:\n  import luna_tfds\nexcept ImportError:\n'
+    '  os.kill(os.getpid(), signal.SIGINT)\n  import time; time.sleep(5)'
+  )
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  if argv[-1] in ('pytest', 'x.py'):
+    assert 'KeyboardInterrupt' in done.stderr
+  else:
+    assert done.stderr == f'{argv[-1]}: error: interrupted\n'
+    assert done.returncode == 130
