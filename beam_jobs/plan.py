@@ -260,7 +260,7 @@ def input_files(task: Task) -> list[pathlib.Path]:
   path = pathlib.Path(task.path)
   files = [path]
   # An invalid header is reported when the worker opens the scan.
-  with contextlib.suppress(ScanError, OSError):
+  with contextlib.suppress(ScanError):
     files.append(image_files.data_file_of(path))
   return files
 
@@ -276,7 +276,7 @@ def modified_header(
     config: config of the dataset.
   """
   for shard in plan.shards:
-    for task, fingerprint in zip(shard.tasks, shard.task_fingerprints, strict=True):
+    for task, fingerprint in zip(shard.tasks, shard.task_fingerprints):
       if isinstance(task, ScanTask):
         fields = _fingerprint_fields(task, luna_dir)
         if _fingerprint([*_common_fields(shard.split, config), fields]) != fingerprint:

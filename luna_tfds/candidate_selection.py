@@ -37,10 +37,7 @@ def select_candidates(
     in_subset = subsets == subset
     negatives = np.flatnonzero(in_subset & (labels == 0))
     num_kept = negatives_per_positive * int(np.count_nonzero(in_subset & selected))
-    if num_kept >= len(negatives):
-      selected[negatives] = True
-      continue
     keys = (record_key(seriesuids[i], candidate_ids[i]) for i in negatives)
     hashes = hash_keys(keys, seed, 'negatives')
-    selected[negatives[np.argsort(hashes, kind='stable')[:num_kept]]] = True
+    selected[negatives[np.argsort(hashes)[:num_kept]]] = True
   return selected

@@ -96,7 +96,7 @@ class Orientation:
     Returns:
       (start, size) of the same voxels in the stored array, (z, y, x) as stored.
     """
-    start, size = [0, 0, 0], [0, 0, 0]
+    start, size = list(start_zyx), list(size_zyx)
     for world_axis, stored_axis in enumerate(self.axes):
       first, extent = start_zyx[world_axis], size_zyx[world_axis]
       if self.flipped[world_axis]:
@@ -119,6 +119,7 @@ class Box:
 
   def intersection(self, shape_zyx: Sequence[int]) -> Box:
     """Returns the part inside a scan of shape `shape_zyx`; a side of it may be 0."""
+    # Most boxes are inside; the general case takes six times as long.
     if all(
       s >= 0 and s + k <= n for s, k, n in zip(self.start_zyx, self.size_zyx, shape_zyx)
     ):
@@ -168,7 +169,7 @@ def orient(grid: Grid) -> tuple[Grid, Orientation]:
   # The nonzero entry of row i of `signs` is in the column of the stored axis (order x,
   # y, z) that is parallel to world axis i.
   stored_xyz = np.abs(signs).argmax(axis=1)
-  flipped_xyz = signs[np.arange(3), stored_xyz] < 0
+  flipped_xyz = signs[np.arange(3), stored_xyz] == -1
   shape_stored_xyz = np.array(grid.shape_zyx[::-1])
   last_voxel_xyz_mm = voxel_to_world(np.array(grid.shape_zyx) - 1, grid)
   oriented = Grid(
@@ -201,9 +202,7 @@ def world_to_voxel(points_xyz_mm: np.ndarray, grid: Grid) -> np.ndarray:
   """
   points = _points(points_xyz_mm, 'points_xyz_mm')
   direction = np.reshape(grid.direction, (3, 3))
-  offsets = points - np.asarray(grid.origin_xyz_mm)
-  if not np.array_equal(direction, np.eye(3)):
-    offsets = offsets @ np.linalg.inv(direction).T
+  offsets = (points - np.asarray(grid.origin_xyz_mm)) @ np.linalg.inv(direction).T
   indices_xyz: np.ndarray = offsets / np.asarray(grid.spacing_xyz_mm)
   return indices_xyz[..., ::-1]
 
@@ -243,7 +242,7 @@ def nearest_voxel(indices: np.ndarray) -> np.ndarray:
 
 
 def _points(values: np.ndarray, name: str) -> np.ndarray:
-  values = np.asarray(values, np.float64)
+  values = np.asarray(values)
   if values.ndim < 1 or values.shape[-1] != 3:
     raise ValueError(f'the last axis of {name} must be 3. Received: {values.shape}')
   return values

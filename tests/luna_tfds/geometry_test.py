@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import hypothesis
 from hypothesis import strategies as st
@@ -102,11 +103,18 @@ def test_points_keep_their_leading_axes():
   assert geometry.world_to_voxel(np.zeros((2, 7, 3)), grid).shape == (2, 7, 3)
 
 
-@pytest.mark.parametrize('function', [geometry.world_to_voxel, geometry.voxel_to_world])
+@pytest.mark.parametrize(
+  ('function', 'argument'),
+  [
+    (geometry.world_to_voxel, 'points_xyz_mm'),
+    (geometry.voxel_to_world, 'indices_zyx'),
+  ],
+)
 @pytest.mark.parametrize('shape', [(2,), (3, 2), ()])
-def test_points_need_three_coordinates(function, shape):
+def test_points_need_three_coordinates(function, argument, shape):
   grid = geometry.Grid((4, 5, 6), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-  with pytest.raises(ValueError, match='must be 3'):
+  problem = f'the last axis of {argument} must be 3. Received: {shape}'
+  with pytest.raises(ValueError, match=f'^{re.escape(problem)}$'):
     function(np.zeros(shape), grid)
 
 
@@ -177,8 +185,9 @@ def test_region_as_stored(direction, shape, data):
   )
 
 
-def test_direction_may_be_noisy_in_the_last_digits():
-  noisy = (1.0, 1e-7, 0.0, -1e-7, 1.0, 0.0, 0.0, 0.0, 1.0)
+@pytest.mark.parametrize('noise', [1e-7, 1e-4])
+def test_direction_may_be_noisy_in_the_last_digits(noise):
+  noisy = (1.0, noise, 0.0, -noise, 1.0, 0.0, 0.0, 0.0, 1.0)
   grid = geometry.Grid((4, 5, 6), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), noisy)
   assert geometry.orient(grid)[1].flipped == (False, False, False)
 
@@ -196,6 +205,18 @@ def test_direction_may_be_noisy_in_the_last_digits():
 def test_oblique_or_singular_directions_raise(direction):
   grid = geometry.Grid((4, 5, 6), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), direction)
   with pytest.raises(ValueError, match='oblique'):
+    geometry.orient(grid)
+
+
+def test_the_error_shows_the_oblique_direction_with_four_decimals():
+  direction = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.123456, 0.0, 1.0)
+  grid = geometry.Grid((4, 5, 6), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), direction)
+  problem = (
+    'the direction [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.1235, 0.0, 1.0]] is oblique: '
+    'the axes of the scan are not parallel to x, y and z; resample the scan to an '
+    'axis-aligned grid'
+  )
+  with pytest.raises(ValueError, match=f'^{re.escape(problem)}$'):
     geometry.orient(grid)
 
 
@@ -241,6 +262,11 @@ def test_nearest_voxel_rounds_halves_up(index, voxel):
   found = geometry.nearest_voxel([index, 0.0, 0.0])
   assert found.dtype == np.int64
   assert found.tolist() == [voxel, 0, 0]
+
+
+def test_nearest_voxel_of_single_precision():
+  # Rounded to nine decimals in single precision, 4.5 would be 4.4999995.
+  assert geometry.nearest_voxel(np.array([4.5, 6.5], np.float32)).tolist() == [5, 7]
 
 
 def test_num_voxels_and_array_order():

@@ -120,6 +120,14 @@ def test_nodule_id_is_the_row_of_the_file():
   assert matches.nodule_id.tolist() == [2, 1]
 
 
+def test_types_of_the_arrays():
+  # The fingerprint of a shard is computed from their bytes.
+  matches = match([(0, 0, 0)], [('scan', 0.0, 0.0, 0.0, 4.0)])
+  assert matches.nodule_id.dtype == np.int64
+  assert matches.diameter_mm.dtype == np.float32
+  assert matches.excluded.dtype == bool
+
+
 def test_indexing_selects_matches():
   nodules = [('scan', 0.0, 0.0, 0.0, 4.0)]
   matches = match([(9, 0, 0), (0, 0, 0), (3, 0, 0)], nodules, [('scan', 3, 0, 0, 1)])

@@ -1,3 +1,6 @@
+import dataclasses
+import json
+
 import hypothesis
 from hypothesis import strategies as st
 import numpy as np
@@ -102,7 +105,17 @@ def test_millimetre_patch_by_hand():
   spec = millimetres((1, 1, 4), 0.35)
   found, _ = extract(ramp, np.array([4.0, 10.0, 11.0]), spec)
   # Samples at x = 11 -+ 0.25 and -+ 0.75 voxels.
+  assert found.dtype == np.int16
   assert found.ravel().tolist() == [102, 108, 112, 118]
+
+
+def test_millimetre_patches_are_interpolated_in_single_precision():
+  # 0.01 * 150 is 1.5 in single precision, which rounds to 2, and less than 1.5 in double
+  # precision. Another precision would change the bytes of existing datasets.
+  scan = np.zeros(SHAPE, np.int16)
+  scan[:, :, 12] = 150
+  found, _ = extract(scan, np.array([4.0, 10.0, 11.01]), millimetres((1, 1, 1), 1.0))
+  assert found.item() == 2
 
 
 @pytest.mark.parametrize('rounding_error', [-1e-13, 0, 1e-13])
@@ -133,6 +146,7 @@ def test_a_patch_that_misses_the_scan_is_air(voxels):
   for center in ([-90.0, 10.0, 11.0], [4.0, 1e6, 11.0], [4.0, 10.0, -1e9]):
     for spec in (pixels((3, 4, 5)), millimetres((3, 4, 5), 1.0)):
       found, is_padded = extract(voxels, np.array(center), spec)
+      assert found.dtype == np.int16
       assert (found == -1000).all()
       assert is_padded
 
@@ -175,6 +189,12 @@ def test_spacing_of_the_image():
   assert patches.PatchSpec().image_spacing_xyz_mm(GRID) == (0.7, 0.8, 1.5)
   spec = patches.PatchSpec((1, 50, 50), 2.5)
   assert spec.image_spacing_xyz_mm(GRID) == (2.5, 2.5, 2.5)
+
+
+def test_a_spec_is_restored_from_json():
+  spec = patches.PatchSpec((5, 8, 12), 1.5, 'cube')
+  fields = json.loads(json.dumps(dataclasses.asdict(spec)))
+  assert patches.PatchSpec.from_json(fields) == spec
 
 
 @pytest.mark.parametrize(

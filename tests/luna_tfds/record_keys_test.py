@@ -44,6 +44,11 @@ def test_seed_and_purpose_change_the_hash():
   assert len(set(hashes)) == 3
 
 
+def test_sha256_of_a_set_of_keys():
+  expected = hashlib.sha256('1.2/10\n1.2/9\né/0'.encode()).hexdigest()
+  assert record_keys.keys_sha256(['1.2/9', 'é/0', '1.2/10']) == expected
+
+
 def test_hash_is_the_same_in_a_fresh_interpreter(fresh_python):
   keys = [f'1.2.3/{i}' for i in range(50)]
   expected = [oracles.keyed_hash(key, 'negatives', 7) for key in keys]
