@@ -255,7 +255,9 @@ def test_shape_must_hold_voxels():
     (7.0, 7),
     # The last bits of a division do not decide: 0.35 / 0.1 is 3.4999999999999996.
     (0.35 / 0.1, 4),
-    (2.49999, 2),
+    # Nine decimals do.
+    (2.4999999996, 3),
+    (2.4999999994, 2),
   ],
 )
 def test_nearest_voxel_rounds_halves_up(index, voxel):
