@@ -60,7 +60,7 @@ class Grid:
   @property
   def num_voxels(self) -> int:
     """Number of voxels of the scan."""
-    return int(np.prod(self.shape_zyx, dtype=np.int64))
+    return math.prod(self.shape_zyx)
 
 
 @dataclasses.dataclass(frozen=True)
