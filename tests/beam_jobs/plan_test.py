@@ -265,7 +265,8 @@ def test_article(tmp_path):
     images = [image for task in shard.tasks for image in task.images]
     assert [(i.path, i.label, i.candidate_id) for i in images] == rows[shard.split]
     assert input_files(shard) == [path for path, _, _ in rows[shard.split]]
-  assert plan.num_scans == 0
+    assert all(task.labels.dtype == np.int8 for task in shard.tasks)
+  assert (plan.num_scans, plan.scans_on_disk, plan.candidates_without_scan) == (0, 0, 0)
   assert plan.num_records == 8
   assert plan.num_bytes > 8 * 50 * 50 * 2
   keys = [[f'/{row}' for _, _, row in rows[s]] for s in ('train', 'validation')]
