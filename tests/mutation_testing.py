@@ -84,6 +84,8 @@ def print_table(statuses: dict[str, str], surviving: set[str]) -> None:
 
 
 def main() -> int:
+  if not shutil.which('mutmut'):
+    sys.exit("mutmut is not installed: pip install -e '.[mutation]' -c constraints.txt")
   # mutmut keeps the results of an earlier run although the tests have changed.
   shutil.rmtree(ROOT / 'mutants', ignore_errors=True)
   if subprocess.run(['mutmut', 'run'], cwd=ROOT, check=False).returncode:
