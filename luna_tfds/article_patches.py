@@ -11,6 +11,7 @@ import numpy as np
 from luna_tfds.errors import UsageError
 from luna_tfds.hounsfield import AIR_HU
 from luna_tfds.hounsfield import WINDOW_HU
+from luna_tfds.text_format import shown_text
 
 LISTS = {
   'train': 'traindatalabels.txt',
@@ -105,11 +106,12 @@ def _read_list(folder: pathlib.Path, path: pathlib.Path) -> tuple[ArticleImage, 
     if label not in ('0', '1') or not digits:
       raise UsageError(
         f'{path}, line {number}: expected "folder/image_<row>.jpg <0 or 1>", found '
-        f'{line.strip()!r}'
+        f'"{shown_text(line.strip())}"'
       )
     if pathlib.PurePath(name).is_absolute() or '..' in pathlib.PurePath(name).parts:
       raise UsageError(
-        f'{path}, line {number}: {name} is outside the folder of the list, which is refused'
+        f'{path}, line {number}: {shown_text(name)} is outside the folder of the '
+        'list, which is refused'
       )
     file = folder / name
     if not file.is_file():

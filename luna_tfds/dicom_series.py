@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from luna_tfds import dicom_elements
 from luna_tfds.errors import ScanError
+from luna_tfds.text_format import shown_text
 
 # The tags that position a slice, and how many numbers they hold.
 _POSITION = ('0020|0032', 'ImagePositionPatient', 3)
@@ -70,6 +72,7 @@ def open_series(folder: pathlib.Path) -> Any:
     # ITK can take minutes to open damaged files with compressed pixels.
     if path.name != 'DICOMDIR' and _read_start(path)[1]:
       _check_transfer_syntax(path)
+      dicom_elements.check_lengths(path)
   # `check_slices` replaces the warnings that ITK writes to stderr.
   sitk.ProcessObject.SetGlobalWarningDisplay(False)
   series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
@@ -212,7 +215,7 @@ def _check_transfer_syntax(path: pathlib.Path) -> None:
   syntax = _transfer_syntax(_read_start(path)[0])
   if syntax not in _TRANSFER_SYNTAXES:
     raise ScanError(
-      f'{path}: its transfer syntax is {syntax or "not stated"}; only uncompressed '
+      f'{path}: its transfer syntax is {shown_text(syntax) or "not stated"}; only uncompressed '
       'pixels are supported; decompress the series, e.g. with gdcmconv --raw'
     )
 
@@ -263,7 +266,7 @@ def _numbers(
       row = []
     if len(row) != count or not np.isfinite(row).all():
       raise ScanError(
-        f'{path}: {name} must be {count} numbers, found "{text.strip()}"; the position '
+        f'{path}: {name} must be {count} numbers, found "{shown_text(text.strip())}"; the position '
         'of the slice is unknown'
       )
     rows.append(row)

@@ -19,6 +19,7 @@ import zlib
 from luna_tfds import geometry
 from luna_tfds.errors import ScanError
 from luna_tfds.text_format import bytes_text
+from luna_tfds.text_format import shown_text
 
 SUFFIXES = ('.mhd', '.mha', '.nii', '.nii.gz')
 
@@ -168,7 +169,7 @@ def check_data_file(header: MetaHeader, num_bytes: int) -> None:
   Raises:
     ScanError: the data file is missing or of another length.
   """
-  path, name = header.path, _printable(header.data_file.name)
+  path, name = header.path, shown_text(header.data_file.name)
   try:
     check_regular_file(header.data_file)
   except ScanError as error:
@@ -210,7 +211,7 @@ def check_compressed_data(header: MetaHeader, num_bytes: int) -> None:
   Raises:
     ScanError: the data file is damaged, truncated, or of another scan.
   """
-  path, name = header.path, _printable(header.data_file.name)
+  path, name = header.path, shown_text(header.data_file.name)
   decompressor = zlib.decompressobj(_ANY_HEADER)
   size = 0
   try:
@@ -263,10 +264,10 @@ def _parse_fields(path: pathlib.Path, content: bytes) -> tuple[dict[str, str], i
     ):
       raise ScanError(
         f'{path}: invalid header: expected lines "Key = value", found '
-        f'"{_printable(os.fsdecode(line))}"'
+        f'"{shown_text(os.fsdecode(line))}"'
       )
     if key in fields:
-      raise ScanError(f'{path}: {_printable(key)} is in its header twice')
+      raise ScanError(f'{path}: {shown_text(key)} is in its header twice')
     fields[key] = value
   if not fields.get('ElementDataFile'):
     raise ScanError(f'{path}: its header has no ElementDataFile')
@@ -282,7 +283,7 @@ def _data_file(path: pathlib.Path, fields: dict[str, str], rest: bytes) -> pathl
     rest: what follows after the line ElementDataFile.
   """
   name = fields['ElementDataFile']
-  shown = _printable(name)
+  shown = shown_text(name)
   if suffix_of(path) != '.mhd':
     if name not in ('LOCAL', 'Local', 'local'):
       raise ScanError(
@@ -371,7 +372,7 @@ def _numbers(
   if len(values) != count or not all(math.isfinite(value) for value in values):
     noun = 'number' if count == 1 else 'numbers'
     raise ScanError(
-      f'{path}: {key} must be {count} {noun}, found "{_printable(text)}"; correct the '
+      f'{path}: {key} must be {count} {noun}, found "{shown_text(text)}"; correct the '
       'header'
     )
   return values
@@ -384,7 +385,7 @@ def _integers(
   values = _numbers(path, fields, key, count)
   if not all(value.is_integer() for value in values):
     raise ScanError(
-      f'{path}: {key} must be whole numbers, found "{_printable(fields[key])}"; correct '
+      f'{path}: {key} must be whole numbers, found "{shown_text(fields[key])}"; correct '
       'the header'
     )
   return tuple(int(value) for value in values)
@@ -395,13 +396,7 @@ def _flag(path: pathlib.Path, fields: dict[str, str], key: str, default: bool) -
   text = fields.get(key, str(default))
   if text[:1] not in ('T', 't', '1', 'F', 'f', '0'):
     raise ScanError(
-      f'{path}: {key} must be True or False, found "{_printable(text)}"; correct the '
+      f'{path}: {key} must be True or False, found "{shown_text(text)}"; correct the '
       'header'
     )
   return text[0] in 'Tt1'
-
-
-def _printable(text: str) -> str:
-  """Returns text of a file for a message: shortened, and valid in any encoding."""
-  shown = text if len(text) <= 80 else f'{text[:80]}...'
-  return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)

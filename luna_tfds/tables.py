@@ -18,6 +18,12 @@ import numpy as np
 
 from luna_tfds import atomic_files
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import bytes_text
+from luna_tfds.text_format import shown_text
+
+# A zipped table is longer than its file, so its size must be bounded; LUNA16's longest
+# list of candidates has 80 MB.
+MAX_ZIPPED_TABLE_BYTES = 2**28
 
 # Raised when a damaged, encrypted or binary file is read.
 _READ_ERRORS = (
@@ -233,7 +239,8 @@ def _find_columns(
     if name not in header:
       hint = '; columns must be separated by commas' if ';' in header[0] else ''
       raise UsageError(
-        f'{path}: the column {name} is missing; found {", ".join(header)[:200]}{hint}'
+        f'{path}: the column {name} is missing; found '
+        f'{shown_text(", ".join(header))}{hint}'
       )
     if header.count(name) > 1:
       raise UsageError(
@@ -261,8 +268,8 @@ def _row_problem(
     return 'seriesuid is empty; correct the row'
   wrong = next(i for i in positions[1:] if not _is_number(line[i]))
   return (
-    f'{header[wrong].strip()} must be a number, found {line[wrong][:80]!r}; correct the '
-    'row'
+    f'{shown_text(header[wrong].strip())} must be a number, found '
+    f'{line[wrong][:80]!r}; correct the row'
   )
 
 
@@ -293,5 +300,11 @@ def _open_text(path: pathlib.Path) -> Iterator[io.TextIOBase]:
     named = [m for m in members if pathlib.PurePath(m).name == wanted] or members
     if len(named) != 1:
       raise UsageError(f'{path}: must contain one CSV file, found {len(named)}')
+    num_bytes = archive.getinfo(named[0]).file_size
+    if num_bytes > MAX_ZIPPED_TABLE_BYTES:
+      raise UsageError(
+        f'{path}: {bytes_text(num_bytes)} after decompression; a zipped table may have '
+        f'{bytes_text(MAX_ZIPPED_TABLE_BYTES)}; unzip it'
+      )
     with archive.open(named[0]) as file:
       yield io.TextIOWrapper(file, encoding='utf-8-sig', newline='')

@@ -1,4 +1,7 @@
-"""Formats counts and sizes for messages."""
+"""Formats counts, sizes and texts for messages."""
+
+_MAX_SHOWN_CHARS = 80
+_MAX_ERROR_CHARS = 240
 
 
 def count_text(count: int, noun: str, plural: str | None = None) -> str:
@@ -20,3 +23,15 @@ def bytes_text(num_bytes: int) -> str:
       return f'{value:.3g} {unit}'
     value /= 1000
   return f'{value:.3g} TB'
+
+
+def shown_text(text: str, max_chars: int = _MAX_SHOWN_CHARS) -> str:
+  """Returns text of a file for a message: shortened, of one line, in any encoding."""
+  shown = text if len(text) <= max_chars else f'{text[:max_chars]}...'
+  return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
+
+
+def error_text(error: Exception) -> str:
+  """Returns the first line of the message of a library's error, shortened."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return shown_text(lines[0], _MAX_ERROR_CHARS)

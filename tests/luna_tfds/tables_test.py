@@ -271,6 +271,21 @@ def test_real_lists(real_data):
   assert int((excluded.diameters_mm < 0).sum()) == 30513
 
 
+def test_a_header_with_a_line_end_in_quotes_is_shown_on_one_line(tmp_path):
+  path = tmp_path / 'candidates.csv'
+  path.write_text('"seriesuid\n1.2.3,4,5,6,1\n' * 20)
+  with pytest.raises(UsageError, match='the column seriesuid is missing') as caught:
+    tables.read_candidates(path)
+  assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_zip_of_a_long_table_is_rejected_before_it_is_read(tmp_path, monkeypatch):
+  monkeypatch.setattr(tables, 'MAX_ZIPPED_TABLE_BYTES', 1000)
+  path = fake_data.write_candidates(tmp_path / 'c.csv.zip', ROWS * 50, zipped=True)
+  with pytest.raises(UsageError, match=r'after decompression.*unzip it'):
+    tables.read_candidates(path)
+
+
 @pytest.mark.parametrize(
   'method',
   [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA],

@@ -25,3 +25,14 @@ def test_count_text(count, expected):
 )
 def test_bytes_text(num_bytes, expected):
   assert text_format.bytes_text(num_bytes) == expected
+
+
+def test_texts_of_files_are_shown_on_one_short_line():
+  assert text_format.shown_text('a\nb\t\udcff') == r'a\nb\t\udcff'
+  assert text_format.shown_text('x' * 90_000) == 'x' * 80 + '...'
+
+
+def test_errors_of_libraries_are_shown_on_one_short_line():
+  error = ValueError('No layer.\n\nFull object config: {...}')
+  assert text_format.error_text(error) == 'No layer.'
+  assert text_format.error_text(KeyError()) == 'KeyError'

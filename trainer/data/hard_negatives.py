@@ -9,6 +9,7 @@ import numpy as np
 
 from luna_tfds import record_keys
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import error_text
 
 # A non-nodule is hard at or above this quantile of the probabilities of all non-nodules
 # in the file, and above this probability.
@@ -49,7 +50,9 @@ def read_hard_negatives(path: str) -> tuple[str, ...]:
         try:
           key, label, probability = _parse_row(row)
         except (TypeError, ValueError) as error:
-          raise UsageError(f'{path}, line {rows.line_num}: {error}') from error
+          raise UsageError(
+            f'{path}, line {rows.line_num}: {error_text(error)}'
+          ) from error
         if label == 0:
           keys.append(key)
           probabilities.append(probability)

@@ -18,6 +18,7 @@ from luna_tfds import tables
 from luna_tfds.errors import UsageError
 from luna_tfds.tables import PointTable
 from luna_tfds.text_format import count_text
+from luna_tfds.text_format import shown_text
 from model.metrics import froc
 from model.metrics import froc_matching
 from model.metrics.resampling import Resampling
@@ -145,12 +146,12 @@ def read_seriesuids(path: pathlib.Path) -> tuple[str, ...]:
     if ',' in seriesuid:
       raise UsageError(
         f'{path}, line {number}: one seriesuid on each line is expected, found '
-        f'{seriesuid!r}'
+        f'"{shown_text(seriesuid)}"'
       )
     if seriesuid in first_line:
       raise UsageError(
-        f'{path}, line {number}: the seriesuid {seriesuid} is in line '
-        f'{first_line[seriesuid]} already; remove one'
+        f'{path}, line {number}: the seriesuid {shown_text(seriesuid)} is in '
+        f'line {first_line[seriesuid]} already; remove one'
       )
     first_line[seriesuid] = number
   if not first_line:

@@ -48,3 +48,11 @@ def test_a_wrong_file_of_predictions_is_refused(tmp_path, text, problem):
     path.write_text(text)
   with pytest.raises(UsageError, match=rf'predictions\.csv.*{problem}'):
     read_hard_negatives(str(path))
+
+
+def test_a_long_value_is_shortened_in_the_message(tmp_path):
+  path = tmp_path / 'predictions.csv'
+  path.write_text('seriesuid,candidate_id,label,probability\na,0,0,' + 'x' * 5000)
+  with pytest.raises(UsageError, match=r'line 2: .*xxx') as caught:
+    read_hard_negatives(str(path))
+  assert len(str(caught.value)) < 500

@@ -201,3 +201,12 @@ def test_golden_case_of_the_official_script():
     assert np.round(found[name], 9).tolist() == value, name
   assert np.round(np.mean(np.round(found['sensitivity'], 9)), 9) == cpm
   assert found['cpm'] == pytest.approx(cpm, abs=1e-9)
+
+
+@pytest.mark.parametrize('text', ['a,{}', '{0}\n{0}'])
+def test_a_long_seriesuid_is_shortened_in_the_message(text, tmp_path):
+  path = tmp_path / 'seriesuids.csv'
+  path.write_text(text.format('9' * 5000))
+  with pytest.raises(UsageError, match='999') as caught:
+    froc_submission.read_seriesuids(path)
+  assert len(str(caught.value)) < 400
