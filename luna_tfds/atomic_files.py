@@ -67,8 +67,16 @@ def write_json(path: pathlib.Path, fields: Any) -> None:
 
 
 def read_json(path: pathlib.Path) -> Any:
-  """Reads a JSON file."""
-  return json.loads(path.read_text(encoding='utf-8'))
+  """Reads a JSON file.
+
+  Raises:
+    OSError: the file cannot be read.
+    ValueError: it is not JSON.
+  """
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except RecursionError as error:
+    raise ValueError('its values are nested too deeply') from error
 
 
 def replace_nan(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from luna_tfds import dataclass_json
 from luna_tfds import geometry
 from luna_tfds.hounsfield import AIR_HU
 
@@ -48,8 +49,12 @@ class PatchSpec:
 
   @classmethod
   def from_json(cls, fields: dict[str, Any]) -> PatchSpec:
-    """Restores a spec from `dataclasses.asdict` that was stored as JSON."""
-    return cls(**{**fields, 'shape_zyx': tuple(fields['shape_zyx'])})
+    """Restores a spec from `dataclasses.asdict` that was stored as JSON.
+
+    Raises:
+      KeyError, TypeError, ValueError: the fields are not those of a spec.
+    """
+    return dataclass_json.make(cls, {**fields, 'shape_zyx': tuple(fields['shape_zyx'])})
 
   @property
   def image_shape(self) -> tuple[int, ...]:

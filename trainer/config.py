@@ -13,7 +13,9 @@ import pathlib
 from typing import Any
 
 from luna_tfds import atomic_files
+from luna_tfds import dataclass_json
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import error_text
 from model.metrics.threshold_rule import ThresholdRule
 from model.networks import model_names
 
@@ -289,10 +291,18 @@ class TrainConfig:
     """
     recipe, inputs = dict(fields['recipe']), dict(fields['input'])
     recipe['augment'] = RENAMED_AUGMENTATIONS.get(recipe['augment'], recipe['augment'])
-    inputs['augment'] = AugmentConfig(
-      **{_RENAMED_AUGMENT_FIELDS.get(k, k): v for k, v in inputs['augment'].items()}
+    augment = dict(inputs['augment']).items()
+    inputs['augment'] = dataclass_json.make(
+      AugmentConfig, {_RENAMED_AUGMENT_FIELDS.get(k, k): v for k, v in augment}
     )
-    return cls(**{**fields, 'recipe': Recipe(**recipe), 'input': InputConfig(**inputs)})
+    return dataclass_json.make(
+      cls,
+      {
+        **fields,
+        'recipe': dataclass_json.make(Recipe, recipe),
+        'input': dataclass_json.make(InputConfig, inputs),
+      },
+    )
 
 
 def load(path: pathlib.Path) -> TrainConfig:
@@ -305,5 +315,6 @@ def load(path: pathlib.Path) -> TrainConfig:
     return TrainConfig.from_json(atomic_files.read_json(path)['config'])
   except (KeyError, TypeError, ValueError) as error:
     raise UsageError(
-      f'{path}: was written by another version of this project ({error}); train again'
+      f'{path}: was written by another version of this project ({error_text(error)}); train '
+      'again'
     ) from error

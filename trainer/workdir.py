@@ -23,6 +23,7 @@ from typing import Any
 from luna_tfds import atomic_files
 from luna_tfds import patches
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import error_text
 from trainer import config as config_lib
 
 # May differ between the runs of one workdir: the first makes a run longer, the others
@@ -143,28 +144,53 @@ class Workdir:
 
   @property
   def dataset_fingerprint(self) -> str:
-    """Fingerprint of the dataset that the run was trained on."""
-    return str(atomic_files.read_json(self.config)['dataset_fingerprint'])
+    """Fingerprint of the dataset that the run was trained on.
+
+    Raises:
+      UsageError: config.json is damaged.
+    """
+    fingerprint = self._read_config().get('dataset_fingerprint')
+    if not isinstance(fingerprint, str):
+      raise UsageError(f'{self.config}: has no dataset_fingerprint; train again')
+    return fingerprint
+
+  def _read_config(self) -> dict[str, Any]:
+    """Returns the fields of config.json."""
+    try:
+      fields = atomic_files.read_json(self.config)
+    except ValueError as error:
+      raise UsageError(f'{self.config}: {error_text(error)}; train again') from error
+    if not isinstance(fields, dict):
+      raise UsageError(f'{self.config}: must hold a JSON object; train again')
+    return fields
 
   def patch_spec(self) -> patches.PatchSpec:
     """Returns how the patches that the run was trained on were cut.
 
     Raises:
-      UsageError: this project did not cut them.
+      UsageError: this project did not cut them, or config.json is damaged.
     """
-    fields = atomic_files.read_json(self.config).get('patch')
+    fields = self._read_config().get('patch')
     if not fields:
       raise UsageError(
         f'{self.path} was trained on published patches, and how those were cut from '
         'scans is not known; train on a dataset that luna16-extract cut from scans'
       )
-    return patches.PatchSpec.from_json(fields)
+    try:
+      return patches.PatchSpec.from_json(fields)
+    except (KeyError, TypeError, ValueError) as error:
+      raise UsageError(
+        f'{self.config}: patch: {error_text(error)}; train again'
+      ) from error
 
   def read_history(self) -> list[dict[str, float]]:
     """Returns the rows of history.csv; empty before the first epoch.
 
     Metrics that an epoch does not have, as those of validation in a run without, are
     left out of its row.
+
+    Raises:
+      UsageError: the file is damaged.
     """
     return [
       {name: float(text) for name, text in row.items() if text != _NOT_AVAILABLE}
@@ -174,14 +200,30 @@ class Workdir:
   def _history_rows(self) -> list[dict[str, str]]:
     if not self.history.is_file():
       return []
-    with self.history.open(newline='') as file:
-      return list(csv.DictReader(file))
+    rows = []
+    try:
+      with self.history.open(newline='', encoding='utf-8') as file:
+        for row in csv.DictReader(file):
+          int(row['epoch'])
+          for text in row.values():
+            if text != _NOT_AVAILABLE:
+              float(text)
+          rows.append(row)
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+      raise UsageError(
+        f'{self.history}, row {len(rows)} (from 0) is not a row of numbers; restore the '
+        'file, or delete it to continue without the metrics of earlier epochs'
+      ) from error
+    return rows
 
   def truncate_history(self, epochs: int) -> None:
     """Removes the rows of epochs that are not in the last checkpoint.
 
     Args:
       epochs: that the checkpoint holds.
+
+    Raises:
+      UsageError: the file is damaged.
     """
     rows = [row for row in self._history_rows() if int(row['epoch']) < epochs]
     if not rows:

@@ -210,3 +210,9 @@ def test_rename_flushes_both_folders(tmp_path, monkeypatch):
   atomic_files.rename(tmp_path / 'a' / 'file', tmp_path / 'b' / 'file')
   assert (tmp_path / 'b' / 'file').read_text() == 'content'
   assert sorted(flushed) == [str(tmp_path / 'a'), str(tmp_path / 'b')]
+
+
+def test_deeply_nested_json_is_rejected(path):
+  path.write_text('[' * 100_000)
+  with pytest.raises(ValueError, match='nested too deeply'):
+    atomic_files.read_json(path)

@@ -200,3 +200,24 @@ def test_config_of_an_unknown_version_is_refused(tmp_path, text):
     UsageError, match=r'config\.json: was written by another version .*; train again'
   ):
     config_lib.load(path)
+
+
+@pytest.mark.parametrize(
+  ('part', 'name', 'value'),
+  [
+    ('recipe', 'epochs', 'x'),
+    ('recipe', 'learning_rate', None),
+    ('input', 'batch_size', 2.5),
+    ('input', 'augment', [1]),
+    ('input', 'augment', {'noise_hu': 10**400}),
+  ],
+)
+def test_a_value_of_another_type_is_rejected(part, name, value, tmp_path):
+  fields = config_lib.TrainConfig(
+    'd', '/data', 'nodule_net', config_lib.Recipe(), config_lib.InputConfig()
+  ).to_json()
+  fields[part][name] = value
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps({'config': fields}))
+  with pytest.raises(UsageError, match=r'config\.json: was written by another version'):
+    config_lib.load(path)

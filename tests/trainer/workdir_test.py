@@ -130,3 +130,47 @@ def test_only_a_finished_run_can_be_opened(workdir, tmp_path):
 def test_names_of_nested_fields_are_joined():
   fields = {'a': 1, 'b': {'c': 2, 'd': {'e': [3]}}}
   assert workdir_lib.flatten(fields) == {'a': 1, 'b.c': 2, 'b.d.e': [3]}
+
+
+@pytest.mark.parametrize(
+  ('patch', 'problem'),
+  [
+    ({'shape_zyx': [1, 50]}, 'positive size on 3 axes'),
+    ({'shape_zyx': 5}, 'not iterable'),
+    ({'shape_zyx': [1, 'a', 2]}, 'shape_zyx must be'),
+    ({'other': 1}, 'shape_zyx'),
+    ([1], 'mapping'),
+  ],
+)
+def test_a_damaged_patch_is_rejected(patch, problem, workdir):
+  fields = json.loads(workdir.config.read_text())
+  workdir.config.write_text(json.dumps({**fields, 'patch': patch}))
+  with pytest.raises(UsageError, match=rf'config\.json: patch: .*{problem}'):
+    workdir.patch_spec()
+
+
+@pytest.mark.parametrize(
+  'text', ['[1]', '{}', '{"dataset_fingerprint": 5}', 'x', '[' * 99_999]
+)
+def test_a_config_without_fingerprint_is_rejected(text, workdir):
+  workdir.config.write_text(text)
+  with pytest.raises(UsageError, match=r'config\.json: .*train again'):
+    _ = workdir.dataset_fingerprint
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'loss\n0.5\n',
+    'epoch,loss\n0,0.5\nx,0.25\n',
+    'epoch,loss\n0,0.5\n1\n',
+    'epoch,loss\n0,0.5\n1,2,3\n',
+    'epoch,loss\n0,0.5\n1,x\n',
+    'epoch,loss\n0,\xff\n',
+  ],
+)
+def test_a_damaged_history_is_rejected(text, workdir):
+  workdir.history.write_bytes(text.encode('latin-1'))
+  for read in (workdir.read_history, lambda: workdir.truncate_history(1)):
+    with pytest.raises(UsageError, match=r'history\.csv, row \d .*restore'):
+      read()

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import error_text
 from model.networks import layers  # noqa: F401, so that saved models find their layers
 from trainer.data import augment
 
@@ -58,9 +59,9 @@ def load_model(path: pathlib.Path) -> InferenceModel:
   """
   try:
     return InferenceModel(keras.models.load_model(path, compile=False))
-  except (OSError, ValueError) as error:
+  except Exception as error:  # of a damaged file Keras raises errors of many types
     raise UsageError(
-      f'{path}: cannot be loaded as a model: {error}; train it again'
+      f'{path}: cannot be loaded as a model: {error_text(error)}; train it again'
     ) from error
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
 import numpy as np
 
 from luna_tfds import atomic_files
+from luna_tfds import dataclass_json
 from luna_tfds import record_keys
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import error_text
 from model.metrics import thresholds
 from model.metrics.threshold_rule import ThresholdRule
 from trainer.scoring.scored_records import ScoredRecords
@@ -51,11 +54,14 @@ class OperatingPoint:
     """
     try:
       fields: Mapping[str, Any] = atomic_files.read_json(path)
-      point = cls(**fields)
+      point = dataclass_json.make(cls, fields)
       ThresholdRule.parse(point.rule)
-    except (TypeError, ValueError) as error:
+      if not math.isfinite(point.threshold):
+        raise ValueError(f'threshold must be finite. Received: {point.threshold}')
+    except (AttributeError, TypeError, ValueError) as error:
       raise UsageError(
-        f'{path}: was written by another version of this project ({error}); train again'
+        f'{path}: was written by another version of this project ({error_text(error)}); '
+        'train again'
       ) from error
     return point
 

@@ -8,7 +8,9 @@ import pathlib
 import keras
 import numpy as np
 
+from luna_tfds.errors import UsageError
 from luna_tfds.hounsfield import WINDOW_HU
+from luna_tfds.text_format import error_text
 from model.networks import registry
 from trainer import config as config_lib
 from trainer.training import precision
@@ -68,12 +70,22 @@ def restore_checkpoint(network: keras.Model, path: pathlib.Path) -> None:
 
   The loaded model itself is not used: Keras does not save which weights are excluded
   from weight decay, and a run with more epochs has a longer schedule.
+
+  Raises:
+    UsageError: the checkpoint is damaged, or of another network.
   """
-  saved = keras.models.load_model(path)
-  network.set_weights(saved.get_weights())
-  network.optimizer.build(network.trainable_variables)
-  for variable, value in zip(network.optimizer.variables, saved.optimizer.variables):
-    variable.assign(value)
+  try:
+    saved = keras.models.load_model(path)
+    network.set_weights(saved.get_weights())
+    network.optimizer.build(network.trainable_variables)
+    stored = saved.optimizer.variables
+    for variable, value in zip(network.optimizer.variables, stored, strict=True):
+      variable.assign(value)
+  except Exception as error:  # of a damaged file Keras raises errors of many types
+    raise UsageError(
+      f'{path}: cannot be loaded as a checkpoint: {error_text(error)}; delete it to '
+      'train from the start'
+    ) from error
 
 
 def learning_rate(

@@ -143,3 +143,20 @@ def test_a_half_without_both_classes_gives_the_other_half_a_threshold_of_one_hal
   # The scan chooses the threshold of the other half, which is empty.
   assert sorted(thresholds) == [0.5, pytest.approx(0.65)]
   assert predicted.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+  'change', [{'threshold': 'x'}, {'threshold': None}, {'rule': 5}, {'tta': []}]
+)
+def test_a_value_of_another_type_is_rejected(change, tmp_path):
+  path = tmp_path / 'operating_point.json'
+  path.write_text(json.dumps({**dataclasses.asdict(make_point()), **change}))
+  with pytest.raises(UsageError, match=f'{next(iter(change))} must be'):
+    OperatingPoint.read(path)
+
+
+def test_a_threshold_that_is_no_number_is_rejected(tmp_path):
+  path = tmp_path / 'operating_point.json'
+  path.write_text(json.dumps({**dataclasses.asdict(make_point()), 'threshold': np.nan}))
+  with pytest.raises(UsageError, match='threshold must be finite'):
+    OperatingPoint.read(path)

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+from luna_tfds.errors import UsageError
 from trainer import config as config_lib
 from trainer.training import network as network_lib
 
@@ -196,3 +197,19 @@ def test_metrics_have_the_names_of_the_history():
   # All logits are equal.
   assert metrics['accuracy'] == 0.5
   assert metrics['roc_auc'] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize('content', [b'', b'PK no archive', b'PK\x03\x04' + bytes(50)])
+def test_a_damaged_checkpoint_is_rejected(content, tmp_path):
+  path = tmp_path / 'last.keras'
+  path.write_bytes(content)
+  with pytest.raises(UsageError, match=r'last\.keras: .*delete it to train'):
+    network_lib.restore_checkpoint(build(), path)
+
+
+def test_a_checkpoint_without_optimizer_is_rejected(tmp_path):
+  path = tmp_path / 'last.keras'
+  network = build()
+  keras.Model(network.input, network.output).save(path)
+  with pytest.raises(UsageError, match='cannot be loaded as a checkpoint'):
+    network_lib.restore_checkpoint(build(), path)
