@@ -1,0 +1,158 @@
+"""Gives random changes of valid files to the readers of users' files.
+
+    python tests/fuzz/run.py --inputs=200000
+    python tests/fuzz/run.py --inputs=200000 --reader=mhd --reader=nifti
+    python tests/fuzz/run.py --rerun=/tmp/fuzz-failures/mhd-0123456789ab.input
+
+Each input must be read, or rejected with an error that the commands turn into one line.
+Any other exception, a crash of the process, more than 30 seconds, memory that does not
+follow from the size of the files, and a file that is opened outside the folder of the
+input are findings. Inputs with findings are saved. Exit code 1 if there are any.
+"""
+
+import argparse
+import importlib.util
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+_ROOT = pathlib.Path(__file__).parents[2]
+sys.path[1:1] = [str(_ROOT / 'tests' / 'support'), str(_ROOT)]
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
+
+import input_files  # noqa: E402
+import readers  # noqa: E402
+
+# A reader that crashes again and again is broken.
+_MAX_CRASHES = 20
+
+
+def _parse_arguments():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--inputs', type=int, default=200_000, help='For each reader.')
+  parser.add_argument(
+    '--reader', action='append', choices=readers.NAMES, help='Default: all.'
+  )
+  has_atheris = importlib.util.find_spec('atheris') is not None
+  parser.add_argument(
+    '--engine',
+    choices=('atheris', 'hypothesis'),
+    default='atheris' if has_atheris else 'hypothesis',
+    help='atheris is guided by the coverage, Hypothesis finds small inputs.',
+  )
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument(
+    '--failures',
+    type=pathlib.Path,
+    default=pathlib.Path(tempfile.gettempdir()) / 'fuzz-failures',
+    help='Folder for inputs with findings.',
+  )
+  parser.add_argument('--rerun', type=pathlib.Path, help='A saved input to read again.')
+  parser.add_argument('--worker', help=argparse.SUPPRESS)  # folder of a child process
+  return parser.parse_args()
+
+
+def main():
+  """Runs the readers one after the other; returns the exit code."""
+  arguments = _parse_arguments()
+  arguments.failures.mkdir(parents=True, exist_ok=True)
+  if arguments.rerun:
+    return _rerun(arguments.rerun)
+  if arguments.worker:
+    return _work(arguments)
+  num_findings = 0
+  for name in arguments.reader or readers.NAMES:
+    num_findings += _watch(name, arguments)
+  return int(num_findings > 0)
+
+
+def _watch(name, arguments):
+  """Runs a reader in a process, and again after a crash; returns the findings."""
+  num_inputs = num_crashes = 0
+  start = time.monotonic()
+  (arguments.failures / f'{name}.known').unlink(missing_ok=True)
+  num_findings = 0
+  while num_inputs < arguments.inputs and num_crashes < _MAX_CRASHES:
+    with tempfile.TemporaryDirectory(prefix=f'fuzz-{name}-') as temporary:
+      folder = pathlib.Path(temporary)
+      with (folder / 'log').open('w') as log:
+        child = subprocess.Popen(
+          [
+            *(sys.executable, __file__, f'--worker={folder}', f'--reader={name}'),
+            f'--engine={arguments.engine}',
+            f'--inputs={arguments.inputs - num_inputs}',
+            f'--seed={arguments.seed + num_crashes}',
+            f'--failures={arguments.failures}',
+          ],
+          stdout=subprocess.PIPE,
+          stderr=log,
+          text=True,
+        )
+        for line in child.stdout:
+          num_findings += line.startswith('FOUND ')
+          print(line, end='', flush=True)
+        code = child.wait()
+      progress = folder / 'progress'
+      num_inputs += int((progress.exists() and progress.read_text()) or 0)
+      if code == 1:  # an error of the test itself
+        sys.exit(f'{name}: {(folder / "log").read_text(errors="replace")[-3000:]}')
+      if code:
+        num_crashes += 1
+        num_findings += 1
+        _report_crash(name, code, folder, arguments.failures)
+      elif arguments.engine == 'atheris':
+        break
+  secs = time.monotonic() - start
+  print(
+    f'{name}: {num_inputs} inputs by {arguments.engine} in {secs:.0f} s, '
+    f'{num_findings} findings',
+    flush=True,
+  )
+  return num_findings
+
+
+def _report_crash(name, code, folder, failures):
+  """Saves the input on which the process ended."""
+  import engines
+
+  log = (folder / 'log').read_text(errors='replace')[-3000:]
+  cause = f'exit code {code}'
+  if code < 0:
+    cause = 'took too long' if -code == signal.SIGALRM else signal.Signals(-code).name
+  files = input_files.read(folder / 'input')
+  engines.save(name, files, f'the process ended: {cause}\n{log}', failures)
+
+
+def _work(arguments):
+  import engines
+
+  (name,) = arguments.reader
+  session = engines.Session(
+    readers.find(name), pathlib.Path(arguments.worker), arguments.failures
+  )
+  engines.ENGINES[arguments.engine](session, arguments.inputs, arguments.seed)
+  return 0
+
+
+def _rerun(path):
+  """Reads a saved input again, and shows the traceback."""
+  reader = readers.find(path.name.rpartition('-')[0])
+  folder = path.with_suffix('')
+  input_files.write(input_files.unpack(path.read_bytes()), folder / 'input')
+  print(f'the files are in {folder / "input"}')
+  try:
+    reader.read(folder / 'input')
+  except readers.USER_ERRORS as error:
+    print(f'rejected: {error}')
+  else:
+    print('accepted')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

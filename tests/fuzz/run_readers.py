@@ -1,0 +1,157 @@
+"""Readers of the files of a training run: settings, history, models, predictions."""
+
+import functools
+import json
+import math
+import shutil
+
+import input_files
+import keras
+import mutations
+import numpy as np
+from readers import Reader
+from readers import mutate_one
+
+from luna_tfds import patches
+from trainer import config as config_lib
+from trainer import workdir as workdir_lib
+from trainer.data import hard_negatives
+from trainer.scoring import inference
+from trainer.scoring.operating_point import OperatingPoint
+from trainer.training import network as network_lib
+
+_CONFIG = config_lib.TrainConfig(
+  dataset='luna16_patches/axial_50px',
+  data_dir='/data',
+  model='nodule_net',
+  recipe=config_lib.Recipe(),
+  input=config_lib.InputConfig(),
+)
+_POINT = OperatingPoint('max_f1', 0.5, 'validation', False, 0.5, 0.1)
+_HISTORY = b'epoch,loss,val_pr_auc\n0,0.5,0.25\n1,0.25,NA\n'
+_PREDICTIONS = (
+  b'seriesuid,candidate_id,label,probability\na,0,0,0.9\na,1,1,0.8\nb,2,0,0\n'
+)
+_MODULES = ('trainer.config', 'trainer.workdir', 'trainer.scoring.operating_point')
+
+
+def _config_seeds(folder):
+  workdir_lib.Workdir(folder).prepare(_CONFIG, 'abc', patches.PatchSpec())
+  (folder / 'model.keras').touch()
+  (folder / 'operating_point.json').write_text('{}')
+  return [input_files.read(folder)]
+
+
+def _mutate_config(files, rng):
+  changed = mutations.mutate_json(files['config.json'], rng)
+  return {**files, 'config.json': changed}
+
+
+def _read_config(folder):
+  workdir, config = workdir_lib.open_workdir(folder)
+  assert config_lib.TrainConfig.from_json(config.to_json()) == config
+  assert isinstance(workdir.dataset_fingerprint, str)
+  assert len(workdir.patch_spec().image_shape) in (3, 4)
+  workdir_lib.flatten(config.to_json())
+
+
+def _read_operating_point(folder):
+  point = OperatingPoint.read(folder / 'operating_point.json')
+  assert math.isfinite(point.threshold)
+
+
+def _read_history(folder):
+  workdir = workdir_lib.Workdir(folder)
+  workdir.read_history()
+  workdir.truncate_history(1)
+
+
+@functools.cache
+def _network():
+  """A compiled network of few weights, which has taken one step."""
+
+  from model.networks import layers
+
+  image = keras.Input((4, 4, 1))
+  hidden = keras.layers.Flatten()(layers.HUWindow(-1000, 400)(image))
+  logit = keras.layers.Dense(1, name='logit')(hidden)
+  name = inference.PROBABILITY_LAYER
+  probability = keras.layers.Activation('sigmoid', dtype='float32', name=name)(logit)
+  network = keras.Model(image, probability)
+  network.compile(keras.optimizers.Adam(), 'binary_crossentropy')
+  network.fit(np.zeros((2, 4, 4, 1)), np.zeros((2, 1)), verbose=0)
+  return network
+
+
+def _keras_seeds(folder):
+  folder.mkdir()
+  _network().save(folder / 'model.keras')
+  return [input_files.read(folder)]
+
+
+def _mutate_member(name, content, rng):
+  if name.endswith('.json'):
+    return mutations.mutate_json(content, rng)
+  return mutations.mutate_bytes(content, rng)
+
+
+def _mutate_keras(data, rng):
+  return mutations.mutate_zip(data, rng, _mutate_member)
+
+
+def _load_model(folder):
+
+  model = inference.load_model(folder / 'model.keras')
+  if model.image_shape == (4, 4, 1):
+    model.probabilities(np.zeros((1, 4, 4, 1)))
+  keras.backend.clear_session()
+
+
+def _restore_checkpoint(folder):
+  network_lib.restore_checkpoint(_network(), folder / 'model.keras')
+
+
+def _seeds_of(name, content):
+  def make_seeds(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    return [{name: content}]
+
+  return make_seeds
+
+
+_LOADERS = ('trainer.scoring.inference', 'trainer.training.network')
+_ALL = (
+  Reader('config', _config_seeds, _mutate_config, _read_config, _MODULES),
+  Reader(
+    'operating_point',
+    _seeds_of('operating_point.json', json.dumps(vars(_POINT)).encode()),
+    mutate_one(_json=mutations.mutate_json),
+    _read_operating_point,
+    _MODULES,
+  ),
+  Reader(
+    'history',
+    _seeds_of('history.csv', _HISTORY),
+    mutate_one(_csv=mutations.mutate_csv),
+    _read_history,
+    _MODULES,
+  ),
+  Reader(
+    'predictions',
+    _seeds_of('predictions.csv', _PREDICTIONS),
+    mutate_one(_csv=mutations.mutate_csv),
+    lambda folder: hard_negatives.read_hard_negatives(str(folder / 'predictions.csv')),
+    ('trainer.data.hard_negatives',),
+  ),
+  Reader(
+    'keras', _keras_seeds, mutate_one(_keras=_mutate_keras), _load_model, _LOADERS
+  ),
+  Reader(
+    'checkpoint',
+    _keras_seeds,
+    mutate_one(_keras=_mutate_keras),
+    _restore_checkpoint,
+    _LOADERS,
+  ),
+)
+READERS = {reader.name: reader for reader in _ALL}
