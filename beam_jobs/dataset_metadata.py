@@ -93,19 +93,23 @@ def write_metadata(
   atomic_files.write_json(folder / SHARD_RESULTS, [r.to_json() for r in results])
 
 
-def write_default_config(folder: pathlib.Path) -> None:
+def write_default_config(folder: pathlib.Path, temporary_dir: pathlib.Path) -> None:
   """Stores which config `tfds.load('luna16_patches')` reads, as TFDS does.
 
   A process that does not import this project has no other way to know.
 
   Args:
     folder: the folder of all configs of the dataset.
+    temporary_dir: a folder of the job on the same file system. Jobs of several configs
+      share `folder`, so none can delete there what a killed job was writing.
   """
   path = folder / '.config' / 'metadata.json'
-  path.parent.mkdir(exist_ok=True)
+  atomic_files.make_folders(path.parent)
+  temporary = temporary_dir / 'default_config.json'
   atomic_files.write_json(
-    path, {'default_config_name': next(iter(luna16_patches.CONFIGS))}
+    temporary, {'default_config_name': next(iter(luna16_patches.CONFIGS))}
   )
+  atomic_files.rename(temporary, path)
 
 
 def write_failed_scans(

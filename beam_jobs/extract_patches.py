@@ -11,7 +11,6 @@ By default the job runs on all cores of this machine.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import pathlib
 import sys
 from typing import Any
 
@@ -21,7 +20,6 @@ from luna_tfds import cli
 from luna_tfds import cli_flags
 from luna_tfds import download as download_lib
 from luna_tfds import luna16_patches
-from luna_tfds.errors import UsageError
 
 FLAGS = cli.new_flags()
 
@@ -109,14 +107,17 @@ def main(beam_arguments: list[str]) -> None:
   from beam_jobs import runners
 
   runner, options = runners.parse(beam_arguments, list(FLAGS))
-  builder = _make_builder(config, data_dir)
+  # Of a folder without a dataset: TFDS would read the metadata of an existing dataset,
+  # and fail if they are damaged; the job repairs them.
+  builder = luna16_patches.Builder(config=config, data_dir=str(data_dir / 'no_dataset'))
+  final = data_dir / builder.data_path.relative_to(builder.data_dir_root)
   if _DRY_RUN.value:
     from beam_jobs import dry_run
 
     dry_run.run(
       luna_dir,
       config,
-      pathlib.Path(builder.data_path),
+      final,
       overwrite=_OVERWRITE.value,
       max_failed_scans=_MAX_FAILED.value,
     )
@@ -131,28 +132,13 @@ def main(beam_arguments: list[str]) -> None:
     num_workers=_NUM_WORKERS.value,
     max_failed_scans=_MAX_FAILED.value,
     overwrite=_OVERWRITE.value,
+    final=final.absolute(),
   )
 
 
 def run(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit code."""
   return cli.run('luna16-extract', __doc__, main, FLAGS, argv, pass_unknown=True)
-
-
-def _make_builder(
-  config: luna16_patches.Luna16PatchesConfig, data_dir: pathlib.Path
-) -> luna16_patches.Builder:
-  """Returns the builder; TFDS reads the dataset_info.json of a dataset that exists."""
-  try:
-    return luna16_patches.Builder(config=config, data_dir=str(data_dir))
-  except Exception as error:  # TFDS and protobuf raise errors of many types
-    version = str(luna16_patches.Builder.VERSION)
-    path = data_dir / 'luna16_patches' / config.name / version / 'dataset_info.json'
-    if not path.exists():
-      raise
-    raise UsageError(
-      f'{path}: damaged; delete it and run the same command again, which restores it'
-    ) from error
 
 
 def _config_from_flags() -> luna16_patches.Luna16PatchesConfig:

@@ -41,6 +41,7 @@ def prepare(
   num_workers: int = 0,
   max_failed_scans: int = 0,
   overwrite: bool = False,
+  final: pathlib.Path | None = None,
 ) -> None:
   """Extracts a dataset.
 
@@ -53,6 +54,7 @@ def prepare(
     max_failed_scans: maximum number of scans that may be unreadable.
     overwrite: whether an existing dataset is written again, and replaced when the new
       one is complete.
+    final: folder of the dataset; None for that of `builder`.
 
   Raises:
     UsageError: an input is missing or invalid, or a dataset made from other inputs
@@ -61,7 +63,7 @@ def prepare(
   """
   # Workers on other hosts may have another working folder.
   luna_dir = luna_dir.absolute()
-  folder = job_folder.JobFolder(pathlib.Path(builder.data_path).absolute())
+  folder = job_folder.JobFolder(final or pathlib.Path(builder.data_path).absolute())
   job_checks.check_local(luna_dir, folder.final)
   plan = plan_lib.make_plan(luna_dir, builder.builder_config)
   job_checks.check_not_empty(plan)
@@ -73,7 +75,7 @@ def prepare(
       registered.check_inputs(plan)
       intact = registered.intact_shards()
       if _is_complete(registered, intact):
-        dataset_metadata.write_default_config(folder.final.parent.parent)
+        _write_default_config(folder)
         folder.remove_state()
         _print(f'already complete: {folder.final}')
         return
@@ -83,7 +85,7 @@ def prepare(
     )
     results = verified_results(plan, folder, max_failed_scans)
     job_checks.check_unchanged(plan, luna_dir, builder.builder_config)
-    dataset_metadata.write_default_config(folder.final.parent.parent)
+    _write_default_config(folder)
     if intact == results and registered and registered.has_complete_metadata():
       folder.remove_state()
       _print(f'nothing changed: {folder.final}')
@@ -209,6 +211,10 @@ def _clean(
     reused = [result for result in intact if not result.failed_scans]
     folder.reuse_shards(reused, plan, registered.folder)
     _print_incomplete(registered, intact, len(plan.shards) - len(reused))
+
+
+def _write_default_config(folder: job_folder.JobFolder) -> None:
+  dataset_metadata.write_default_config(folder.final.parent.parent, folder.state_dir)
 
 
 def _read_results(

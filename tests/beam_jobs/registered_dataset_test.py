@@ -82,6 +82,8 @@ def test_a_damaged_shard_is_repaired(
     ('metadata.json', shorten),
     ('metadata.json', delete),
     ('dataset_info.json', delete),
+    ('dataset_info.json', shorten),
+    ('features.json', shorten),
     ('features.json', delete),
   ],
 )
