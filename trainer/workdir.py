@@ -11,7 +11,7 @@ tensorboard/              logs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import csv
 import dataclasses
 import importlib.metadata
@@ -37,7 +37,7 @@ _MAY_DIFFER = (
   'deployed_prior',
 )
 
-# What Keras's CSVLogger writes for a metric that an epoch does not have.
+# Stands for a metric that an epoch does not have; Keras's CSVLogger wrote it too.
 _NOT_AVAILABLE = 'NA'
 
 _VERSIONED_PACKAGES = (
@@ -111,7 +111,7 @@ class Workdir:
       UsageError: the folder holds another run, or cannot be written.
     """
     try:
-      self.last.parent.mkdir(parents=True, exist_ok=True)
+      atomic_files.make_folders(self.last.parent)
     except OSError as error:
       raise UsageError(f'{self.path}: cannot be written: {error.strerror}') from error
     if self.config.is_file():
@@ -226,11 +226,29 @@ class Workdir:
       UsageError: the file is damaged.
     """
     rows = [row for row in self._history_rows() if int(row['epoch']) < epochs]
-    if not rows:
+    if rows:
+      self._write_history(rows)
+    else:
       self.history.unlink(missing_ok=True)
-      return
+
+  def append_history(self, epoch: int, metrics: Mapping[str, float]) -> None:
+    """Adds the row of an epoch.
+
+    The whole file is replaced: a row that was only appended could be lost in a power
+    failure, although the checkpoint of its epoch is kept.
+
+    Args:
+      epoch: from 0.
+      metrics: of the epoch.
+    """
+    names = sorted(metrics)
+    row = {'epoch': epoch, **{name: metrics[name] for name in names}}
+    self._write_history([*self._history_rows(), row])
+
+  def _write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = dict.fromkeys(name for row in rows for name in row)
     with atomic_files.atomic_text(self.history) as file:
-      writer = csv.DictWriter(file, rows[0].keys())
+      writer = csv.DictWriter(file, list(columns), restval=_NOT_AVAILABLE)
       writer.writeheader()
       writer.writerows(rows)
 

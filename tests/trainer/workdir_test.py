@@ -110,9 +110,22 @@ def test_metrics_that_an_epoch_does_not_have_are_left_out(workdir):
     {'epoch': 0.0, 'loss': 0.5},
     {'epoch': 1.0, 'loss': 0.25},
   ]
-  # Keras appends rows of all columns.
+  # Their columns, which version 1.0.0 wrote, are kept.
   workdir.truncate_history(1)
   assert workdir.history.read_text().split() == ['epoch,loss,val_loss', '0,0.5,NA']
+  workdir.append_history(1, {'loss': 0.25})
+  assert workdir.history.read_text().split()[1:] == ['0,0.5,NA', '1,0.25,NA']
+
+
+def test_a_row_is_added_for_each_epoch(workdir):
+  workdir.append_history(0, {'val_loss': 0.1 + 0.2, 'loss': 0.5})
+  workdir.append_history(1, {'val_loss': 1 / 3, 'loss': 0.25})
+  assert workdir.history.read_text().split()[0] == 'epoch,loss,val_loss'
+  # All digits are kept.
+  assert workdir.read_history() == [
+    {'epoch': 0.0, 'loss': 0.5, 'val_loss': 0.1 + 0.2},
+    {'epoch': 1.0, 'loss': 0.25, 'val_loss': 1 / 3},
+  ]
 
 
 def test_only_a_finished_run_can_be_opened(workdir, tmp_path):

@@ -97,6 +97,23 @@ class StopOnNaN(keras.callbacks.Callback):
     )
 
 
+class AppendHistory(keras.callbacks.Callback):
+  """Adds the metrics of every epoch to the history."""
+
+  def __init__(self, append: Callable[[int, Mapping[str, float]], None]):
+    """Makes the callback.
+
+    Args:
+      append: stores the metrics of an epoch, numbered from 0.
+    """
+    super().__init__()
+    self._append = append
+
+  def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
+    """Adds the metrics."""
+    self._append(epoch, logs or {})
+
+
 class SaveLast(keras.callbacks.Callback):
   """Saves model and optimizer after every epoch."""
 

@@ -150,7 +150,6 @@ def _fit_range(
     fit_range.epoch,
     fit_range.step,
   )
-  history = keras.callbacks.CSVLogger(str(run.workdir.history), append=True)
   try:
     network.fit(
       distribution.shard_by_data(batches),
@@ -158,7 +157,7 @@ def _fit_range(
       epochs=fit_range.last_epoch,
       initial_epoch=fit_range.epoch,
       validation_data=_validation_batches(run.validation, replicas),
-      callbacks=_callbacks(run, fit_range, history, average),
+      callbacks=_callbacks(run, fit_range, average),
       shuffle=False,  # the stream is shuffled; Keras warns that it cannot do so again
       verbose='auto' if sys.stdout.isatty() else 2,
     )
@@ -169,8 +168,6 @@ def _fit_range(
     else:
       logging.info('interrupted in validation: the last checkpoint is the newest')
     raise
-  finally:
-    history.on_train_end()  # closes the file; Keras does so only if `fit` succeeds
 
 
 def _validation_batches(
@@ -213,7 +210,6 @@ def _keys_of_batch(
 def _callbacks(
   run: TrainingRun,
   fit_range: FitRange,
-  history: keras.callbacks.CSVLogger,
   average: callbacks.AverageWeights | None,
 ) -> list[keras.callbacks.Callback]:
   """In this order: SaveLast comes before the averaged weights are put in."""
@@ -226,7 +222,8 @@ def _callbacks(
   chain: list[keras.callbacks.Callback] = [
     callbacks.SeedDropout(config.input.seed, fit_range.step),
     callbacks.StopOnNaN(keys_of_batch, fit_range.step),
-    history,
+    # Before SaveLast: a run continues after the last checkpoint, and needs all its rows.
+    callbacks.AppendHistory(workdir.append_history),
     keras.callbacks.TensorBoard(str(workdir.tensorboard), write_graph=False),
     callbacks.SaveLast(workdir.last),
   ]
