@@ -105,7 +105,7 @@ def write_default_config(folder: pathlib.Path, temporary_dir: pathlib.Path) -> N
   """
   path = folder / '.config' / 'metadata.json'
   atomic_files.make_folders(path.parent)
-  temporary = temporary_dir / 'default_config.json'
+  temporary = temporary_dir / 'default_config'
   atomic_files.write_json(
     temporary, {'default_config_name': next(iter(luna16_patches.CONFIGS))}
   )

@@ -242,7 +242,7 @@ def _test_split(dataset: OpenedDataset, number: int) -> str:
 
 def _train_in_process(plan: FoldPlan, arguments: Sequence[str], threads: int) -> None:
   """Trains a fold in a process of its own."""
-  plan.path.mkdir(parents=True, exist_ok=True)
+  atomic_files.make_folders(plan.path)
   log = plan.path / 'train.log'
   print(f'fold {plan.number}: training; see {log}', file=sys.stderr)
   command = [

@@ -17,6 +17,7 @@ matplotlib.use('Agg')
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from luna_tfds import atomic_files
 from trainer.pictures import colors
 
 # Places in the colour cycle of a theme: the model, the article, curves for comparison.
@@ -75,7 +76,8 @@ def save(figure: Figure, path: pathlib.Path) -> str:
   """Writes a PNG and returns it as a data URI."""
   png = _png(figure)
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(png)
+  with atomic_files.atomic_write(path) as temporary:
+    temporary.write_bytes(png)
   return png_uri(png)
 
 
