@@ -11,6 +11,7 @@ import shutil
 
 import crash_states
 import fake_data
+import file_operations
 import pytest
 
 from luna_tfds import atomic_files
@@ -35,7 +36,7 @@ class Command:
     return self._extract(self.download.folder, data_dir, config, *flags)
 
   def tree(self):
-    return crash_states.read_tree(self.disk)
+    return file_operations.read_tree(self.disk)
 
   def data_file(self, seriesuid):
     return self.download.paths[seriesuid].with_suffix('.raw')
@@ -95,7 +96,7 @@ class Crashes:
 
 def record_crashes(command, flags=()):
   before = registered(command.tree())
-  with crash_states.record(command.disk) as recording:
+  with file_operations.record(command.disk) as recording:
     assert command.run(*flags) == 0
   every = list(crash_states.all_states(recording))
   # A rerun deletes temporary files without reading them.
@@ -104,7 +105,9 @@ def record_crashes(command, flags=()):
     f'{len(recording.operations)} file operations, {len(every)} crashes, '
     f'{len(states)} different states'
   )
-  return Crashes(before, command.tree(), states, recording.unflushed_folders())
+  return Crashes(
+    before, command.tree(), states, crash_states.unflushed_folders(recording)
+  )
 
 
 def check(command, flags=(), every=1):

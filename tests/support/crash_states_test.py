@@ -5,6 +5,7 @@ import pathlib
 import shutil
 
 import crash_states
+import file_operations
 import pytest
 
 from luna_tfds import atomic_files
@@ -20,7 +21,7 @@ def disk(tmp_path):
 
 
 def recorded(program, disk):
-  with crash_states.record(disk) as recording:
+  with file_operations.record(disk) as recording:
     program(disk)
   return recording
 
@@ -72,7 +73,7 @@ def test_a_rename_of_unflushed_contents_is_found(disk):
 def test_an_atomic_write_has_two_outcomes(disk):
   recording = recorded(lambda d: atomic_files.write_text(d / 'file', 'new!'), disk)
   assert contents_of('file', recording) == {b'old contents', b'new!'}
-  assert recording.unflushed_folders() == []
+  assert crash_states.unflushed_folders(recording) == []
   # After its end only the new one is possible.
   last = [
     state.tree['file']
@@ -111,7 +112,7 @@ def test_a_flushed_file_disappears_with_its_unflushed_folder(disk):
     atomic_files.write_text(d / 'folder' / 'result', 'new!')
 
   recording = recorded(make, disk)
-  assert recording.unflushed_folders()
+  assert crash_states.unflushed_folders(recording)
   last = [s.tree for s in crash_states.all_states(recording) if s.count > 5]
   assert {'folder/result' in tree for tree in last} == {True, False}
 
@@ -121,7 +122,7 @@ def test_flushed_folders_are_not_reported(disk):
     atomic_files.make_folders(d / 'a' / 'b')
     atomic_files.write_text(d / 'a' / 'b' / 'result', 'new!')
 
-  assert recorded(make, disk).unflushed_folders() == []
+  assert crash_states.unflushed_folders(recorded(make, disk)) == []
 
 
 def test_a_deleted_folder_can_come_back(disk):
@@ -171,7 +172,7 @@ def test_an_operation_that_is_not_recorded_is_an_error(disk):
 
 
 def test_ignored_files(disk):
-  with crash_states.record(disk, ignored='logs') as recording:
+  with file_operations.record(disk, ignored='logs') as recording:
     (disk / 'logs').mkdir()
     (disk / 'logs' / 'a').touch()
     pathlib.Path(disk.parent / 'outside').touch()
@@ -186,7 +187,7 @@ def test_a_state_is_written(disk):
   recording = recorded(make, disk)
   for state in crash_states.distinct(crash_states.all_states(recording)):
     state.write_to(disk)
-    assert crash_states.read_tree(disk) == state.tree
+    assert file_operations.read_tree(disk) == state.tree
 
 
 def test_states_that_differ_in_ignored_contents_are_one(disk):
