@@ -53,6 +53,9 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
   trained_prior = run.balance.prior
   deployed_prior = config.deployed_prior or run.source.prior
   model = build_inference_model(network, trained_prior, deployed_prior)
+  # Until the new threshold is stored, the run counts as not finished: the old one was
+  # chosen for another model.
+  run.workdir.operating_point.unlink(missing_ok=True)
   callbacks.save_model(model, run.workdir.model)
   point = operating_point.OperatingPoint(
     rule=config.threshold,

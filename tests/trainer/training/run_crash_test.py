@@ -16,6 +16,7 @@ import pytest
 
 from luna_tfds import atomic_files
 from model.networks import registry
+from trainer import config as config_lib
 from trainer import workdir as workdir_lib
 from trainer.training import tensorboard_images
 
@@ -56,6 +57,16 @@ class Crashes:
   awaiting_best: set
   unflushed: list
 
+  def mixed(self):
+    """Returns the states with a threshold that was chosen for another model."""
+    first, *_, last = (model_and_point(state.tree) for state in self.states)
+    return [
+      state.text
+      for state in self.states
+      if None not in model_and_point(state.tree)
+      and model_and_point(state.tree) not in (first, last)
+    ]
+
   def damaged(self):
     """Returns the states in which a file with its final name is not complete."""
     return [
@@ -68,13 +79,18 @@ class Crashes:
     ]
 
 
+def model_and_point(tree):
+  return tree.get('run/model.keras'), tree.get('run/operating_point.json')
+
+
 def result_of(folder):
   """Returns the trained weights, the history and the settings, without dates."""
   workdir = workdir_lib.Workdir(folder)
   found = {
-    path.name: path.read_bytes()
-    for path in (workdir.config, workdir.history, workdir.operating_point)
+    path.name: path.read_bytes() for path in (workdir.history, workdir.operating_point)
   }
+  # Without the version of the code, which changes when a file of the checkout is edited.
+  found[workdir.config.name] = config_lib.load(workdir.config)
   for path in (workdir.last, workdir.best, workdir.model):
     with zipfile.ZipFile(path) as archive:
       # Weights and optimizer. The other files have dates and numbered names of layers.
@@ -184,6 +200,12 @@ def test_a_run_is_continued_between_its_two_checkpoints(disk, train):
   crashes = record_crashes(disk, train)
   states = [s for s in crashes.states if s.count in crashes.awaiting_best]
   assert not_continued(disk, train, crashes, without_temporaries(states)[-1:]) == []
+
+
+@pytest.mark.slow
+def test_a_model_never_has_the_threshold_of_another(disk, train):
+  assert train('--epochs=1') == 0
+  assert record_crashes(disk, lambda: train('--threshold=0.3')).mixed() == []
 
 
 @pytest.mark.slow
