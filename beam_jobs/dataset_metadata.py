@@ -1,7 +1,7 @@
 """The files beside the shards that make them a TFDS dataset.
 
 dataset_info.json, features.json and metadata.json, from which the dataset is read;
-failed_scans.csv; and shard_results.json, with which a later job finds out what changed.
+record_index.json, with which training draws records; failed_scans.csv; and shard_results.json, with which a later job finds out what changed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from beam_jobs import plan as plan_lib
 from beam_jobs.shard_result import ShardResult
 from luna_tfds import atomic_files
 from luna_tfds import luna16_patches
+from luna_tfds import record_index
 from luna_tfds import record_keys
 from luna_tfds import records
 
@@ -46,6 +47,7 @@ def write_metadata(
   )
   config = builder.builder_config
   split_infos = []
+  indexes: dict[str, list[record_index.ShardIndex]] = {}
   metadata: dict[str, Any] = {
     'fingerprint': plan.fingerprint,
     # The article's patches were not extracted by this project.
@@ -70,6 +72,7 @@ def write_metadata(
       continue  # all its scans failed; TFDS cannot read a split without records
     metadata['shard_subsets'][split] = [r.subset for r in of_split]
     metadata['shard_label_counts'][split] = [r.stats.label_counts for r in of_split]
+    indexes[split] = [r.record_index for r in of_split]
     metadata['shard_sha256'][split] = [r.sha256 for r in of_split]
     # From the plan, so that they do not depend on what the workers wrote.
     metadata['shard_keys_sha256'][split] = [
@@ -90,6 +93,7 @@ def write_metadata(
   info.set_splits(tfds.core.SplitDict(split_infos))
   info.metadata.update(metadata)
   info.write_to_directory(folder)
+  record_index.write_record_index(folder, indexes)
   atomic_files.write_json(folder / SHARD_RESULTS, [r.to_json() for r in results])
 
 

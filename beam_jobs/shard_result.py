@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from beam_jobs import input_state
+from luna_tfds import record_index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ class ShardResult:
     num_bytes: size of the file.
     stats: counts.
     sha256: SHA-256 of the file, in hexadecimal digits.
+    record_index: where its records start, and which are nodules.
     inputs: the input of each task before it was read.
   """
 
@@ -61,7 +63,8 @@ class ShardResult:
   num_records: int
   num_bytes: int
   stats: ShardStats
-  sha256: str = ''
+  sha256: str
+  record_index: record_index.ShardIndex
   inputs: tuple[input_state.TaskInputs, ...] = ()
 
   @property
@@ -78,9 +81,15 @@ class ShardResult:
     """Restores a result from the output of `to_json`.
 
     Raises:
-      KeyError, TypeError: it is not the output of `to_json` of this version.
+      KeyError, TypeError, ValueError: it is not the output of `to_json` of this version.
     """
     stats = dict(fields['stats'])
     stats['failed'] = [FailedScan(**failed) for failed in stats['failed']]
-    inputs = tuple(map(input_state.TaskInputs.from_json, fields['inputs']))
-    return cls(**{**fields, 'stats': ShardStats(**stats), 'inputs': inputs})
+    return cls(
+      **{
+        **fields,
+        'stats': ShardStats(**stats),
+        'record_index': record_index.ShardIndex.from_json(fields['record_index']),
+        'inputs': tuple(map(input_state.TaskInputs.from_json, fields['inputs'])),
+      }
+    )

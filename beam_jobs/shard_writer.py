@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -19,11 +20,22 @@ from luna_tfds import article_patches
 from luna_tfds import atomic_files
 from luna_tfds import extractor
 from luna_tfds import patches
+from luna_tfds import record_index
 from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds import scan as scan_lib
 from luna_tfds import tfrecord
 from luna_tfds.errors import ScanError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _EncodedRecord:
+  """A serialised record, with the features that order and index it."""
+
+  key: str
+  label: int
+  excluded: bool
+  serialized: bytes
 
 
 def write_shard(
@@ -51,37 +63,45 @@ def write_shard(
   folder.check_free_space(shard.num_records * records.record_bytes(spec.image_shape))
   stats = ShardStats()
   encoder = records.RecordEncoder(spec.image_shape)
-  keyed: list[tuple[str, bytes]] = []
+  encoded: list[_EncodedRecord] = []
   inputs = []
   for task, fingerprint in zip(shard.tasks, shard.task_fingerprints, strict=True):
     inputs.append(input_state.read_state(task, fingerprint))
-    num_before = len(keyed)
-    label_counts = list(stats.label_counts)
+    num_before = len(encoded)
     try:
       for record in _extract(task, spec, stats):
-        keyed.append((record.key, encoder.encode(record)))
-        stats.label_counts[record.label] += 1
+        serialized = encoder.encode(record)
+        encoded.append(
+          _EncodedRecord(record.key, record.label, record.excluded, serialized)
+        )
       _check_unchanged(task, inputs[-1])
     except ScanError as error:
-      del keyed[num_before:]
-      stats.label_counts = label_counts
+      del encoded[num_before:]
       assert isinstance(task, ScanTask)  # an ArticleTask does not raise ScanError
       stats.failed.append(FailedScan(task.seriesuid, len(task.labels), str(error)))
     folder.record_progress(shard.fingerprint, task.num_scans)
+  for item in encoded:
+    stats.label_counts[item.label] += 1
   order = np.argsort(
-    record_keys.hash_keys((key for key, _ in keyed), seed, 'shuffle'), kind='stable'
+    record_keys.hash_keys((e.key for e in encoded), seed, 'shuffle'), kind='stable'
   )
+  encoded = [encoded[i] for i in order]
   with atomic_files.atomic_write(folder.partial_path(shard.fingerprint)) as path:
-    written = tfrecord.write_tfrecords(path, (keyed[i][1] for i in order))
+    written = tfrecord.write_tfrecords(path, (e.serialized for e in encoded))
   result = ShardResult(
     split=shard.split,
     index=shard.index,
     subset=shard.subset,
     fingerprint=shard.fingerprint,
-    num_records=len(keyed),
+    num_records=len(encoded),
     num_bytes=written.num_bytes,
     stats=stats,
     sha256=written.sha256,
+    record_index=record_index.ShardIndex.from_records(
+      labels=[e.label for e in encoded],
+      excluded=[e.excluded for e in encoded],
+      num_bytes=[len(e.serialized) for e in encoded],
+    ),
     inputs=tuple(inputs),
   )
   folder.finish_shard(result)

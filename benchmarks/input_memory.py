@@ -88,7 +88,7 @@ def _peak_mb(source, options: argparse.Namespace) -> float:
     optimizer='adam', loss=keras.losses.BinaryCrossentropy(from_logits=True)
   )
   plan = balance.plan_balance(source, config)
-  batches = input_pipeline.train_batches(source, config, plan, steps_per_epoch=30)
+  batches = input_pipeline.train_batches(config, plan, steps_per_epoch=30)
   for image, label in batches.take(options.steps):
     network.train_on_batch(image, label)
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -177,7 +177,7 @@ def _own_ways(source) -> dict:
       memory_budget_mb=budget,
     )
     plan = balance.plan_balance(source, config)
-    return input_pipeline.train_batches(source, config, plan)
+    return input_pipeline.train_batches(config, plan)
 
   def blocks():
     files = tf.data.Dataset.from_tensor_slices(paths).repeat()

@@ -69,7 +69,7 @@ def _measure(source, options: argparse.Namespace) -> dict:
       memory_budget_mb=budget,
     )
     plan = balance.plan_balance(source, config)
-    batches = iter(input_pipeline.train_batches(source, config, plan))
+    batches = iter(input_pipeline.train_batches(config, plan))
     step, wait = _steps(network, batches, options.steps)
     del batches
     same = itertools.repeat(

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from luna_tfds import atomic_files
+from luna_tfds import record_index
 from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds import tfrecord
@@ -60,7 +61,7 @@ def check_files(folder: pathlib.Path) -> list[str]:
     UsageError: the folder contains no dataset, or its metadata are damaged.
   """
   dataset = _read_dataset(folder)
-  return [*_file_name_problems(dataset), *_size_problems(dataset)]
+  return _file_problems(dataset)
 
 
 def verify(
@@ -70,8 +71,8 @@ def verify(
 
   It checks that exactly the shards of the metadata are there; the SHA-256 of each; both
   checksums of each record; the features and the image size of each record; the numbers
-  of records, of classes and the subset of each shard; that no key occurs twice; and that
-  the keys of each shard are those of the plan.
+  of records, of classes and the subset of each shard; that no key occurs twice; that the
+  keys of each shard are those of the plan; and that the record index is correct.
 
   Args:
     folder: the folder of a version of the dataset.
@@ -85,7 +86,7 @@ def verify(
     JobError: the dataset is damaged or contradicts its metadata.
   """
   dataset = _read_dataset(folder)
-  problems = [*_file_name_problems(dataset), *_size_problems(dataset)]
+  problems = _file_problems(dataset)
   state = _KeyState()
   for number, shard in enumerate(dataset.shards):
     problems += _shard_problems(dataset, shard, state)
@@ -125,6 +126,7 @@ class _StoredShard:
     subset: subset of all its records.
     sha256: of the file.
     keys_sha256: of the keys of its records.
+    index: the index of its records.
   """
 
   split: str
@@ -134,6 +136,7 @@ class _StoredShard:
   subset: int | None
   sha256: str | None
   keys_sha256: str | None
+  index: record_index.ShardIndex | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +201,7 @@ def _read_dataset(folder: pathlib.Path) -> _StoredDataset:
 def _stored_shards(
   folder: pathlib.Path, info: tfds.core.DatasetInfo, metadata: Mapping[str, Any]
 ) -> list[_StoredShard]:
+  indexes = {'index': record_index.read_record_index(folder)}
   shards = []
   for split, split_info in info.splits.items():
     for index, num_records in enumerate(split_info.shard_lengths):
@@ -211,6 +215,7 @@ def _stored_shards(
           subset=_of_shard(metadata, 'shard_subsets', split, index),
           sha256=_of_shard(metadata, 'shard_sha256', split, index),
           keys_sha256=_of_shard(metadata, 'shard_keys_sha256', split, index),
+          index=_of_shard(indexes, 'index', split, index),
         )
       )
   return shards
@@ -220,6 +225,14 @@ def _of_shard(metadata: Mapping[str, Any], name: str, split: str, index: int) ->
   """Returns the entry of a shard in a list of the metadata, None if there is none."""
   values = metadata.get(name, {}).get(split, ())
   return values[index] if index < len(values) else None
+
+
+def _file_problems(dataset: _StoredDataset) -> list[str]:
+  problems = [*_file_name_problems(dataset), *_size_problems(dataset)]
+  # Datasets of version 1.0.0 have neither checksums nor an index.
+  if any(shard.sha256 and not shard.index for shard in dataset.shards):
+    problems.append('record_index.json is missing, or a shard is missing in it')
+  return problems
 
 
 def _file_name_problems(dataset: _StoredDataset) -> list[str]:
@@ -279,6 +292,8 @@ def _shard_problems(
     )
   if shard.keys_sha256 not in (None, record_keys.keys_sha256(contents.keys)):
     problems.append(f'{name}: the keys of its records are not those of the plan')
+  if shard.index not in (None, contents.index()):
+    problems.append(f'{name}: record_index.json does not describe its records')
   if repeated := state.add(shard.split, contents.keys):
     verb = 'is' if repeated == 1 else 'are'
     problems.append(
@@ -293,15 +308,28 @@ class _ShardContents:
 
   Attributes:
     keys: key of each record.
-    label_counts: number of records of each class.
+    labels: class of each record.
+    excluded: the feature `excluded` of each record.
+    num_bytes: size of each serialised record.
     subsets: the subsets of its records.
   """
 
   keys: list[str] = dataclasses.field(default_factory=list)
-  label_counts: list[int] = dataclasses.field(
-    default_factory=lambda: [0] * len(records.LABELS)
-  )
+  labels: list[int] = dataclasses.field(default_factory=list)
+  excluded: list[bool] = dataclasses.field(default_factory=list)
+  num_bytes: list[int] = dataclasses.field(default_factory=list)
   subsets: set[int] = dataclasses.field(default_factory=set)
+
+  @property
+  def label_counts(self) -> list[int]:
+    """Number of records of each class."""
+    return [self.labels.count(label) for label in range(len(records.LABELS))]
+
+  def index(self) -> record_index.ShardIndex:
+    """The index of the records."""
+    return record_index.ShardIndex.from_records(
+      self.labels, self.excluded, self.num_bytes
+    )
 
 
 def _read_shard(path: pathlib.Path, image_bytes: int) -> _ShardContents:
@@ -320,6 +348,7 @@ def _read_shard(path: pathlib.Path, image_bytes: int) -> _ShardContents:
       (seriesuid,) = feature['seriesuid'].bytes_list.value
       (candidate_id,) = feature['candidate_id'].int64_list.value
       (subset,) = feature['subset'].int64_list.value
+      (excluded,) = feature['excluded'].int64_list.value
       key = record_keys.record_key(seriesuid.decode(), candidate_id)
       is_valid = len(image) == image_bytes and 0 <= label < len(records.LABELS)
     except Exception as error:  # protobuf's DecodeError is no ValueError
@@ -330,7 +359,9 @@ def _read_shard(path: pathlib.Path, image_bytes: int) -> _ShardContents:
         f'expected {image_bytes}'
       )
     contents.keys.append(key)
-    contents.label_counts[label] += 1
+    contents.labels.append(label)
+    contents.excluded.append(bool(excluded))
+    contents.num_bytes.append(len(serialized))
     contents.subsets.add(subset)
   return contents
 

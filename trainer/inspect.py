@@ -110,7 +110,7 @@ def main(unused: list[str]) -> None:
   print(summary.describe(source))
   print(balance)
   if _SECS.value:
-    rate = summary.measure_rate(source, config, balance, _SECS.value)
+    rate = summary.measure_rate(config, balance, _SECS.value)
     print(f'input: {rate:,.0f} records/s, balanced and augmented')
   if output_dir:
     from trainer.pictures import colors
@@ -118,7 +118,7 @@ def main(unused: list[str]) -> None:
     from trainer.pictures import plots
 
     count = min(_NUM_EXAMPLES, config.batch_size)
-    examples = summary.draw_examples(source, config, balance, count)
+    examples = summary.draw_examples(config, balance, count)
     path = output_dir / 'examples.png'
     with figures.theme(colors.LIGHT):
       figure = plots.before_and_after(

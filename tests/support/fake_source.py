@@ -19,6 +19,7 @@ STREAM_FIELDS = {
   'memory': {'balance': 'rejection'},
   'files': {'balance': 'rejection', 'memory_budget_mb': 1},
   'streams': {'balance': 'streams'},
+  'streams from files': {'balance': 'streams', 'memory_budget_mb': 1},
   'none': {'balance': 'none'},
   'none from files': {'balance': 'none', 'memory_budget_mb': 1},
 }
@@ -87,7 +88,7 @@ def input_config(**fields):
 def train_batches(source, config, **arguments):
   """Training batches, balanced as planned for this split and config."""
   balance = balance_lib.plan_balance(source, config)
-  return input_pipeline.train_batches(source, config, balance, **arguments)
+  return input_pipeline.train_batches(config, balance, **arguments)
 
 
 def draw(source, config, batches, **arguments):

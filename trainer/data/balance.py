@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import fractions
-import itertools
-import math
+
+import numpy as np
 
 from trainer import config as config_lib
+from trainer.data import sampling_classes
+from trainer.data import split_index
 from trainer.data.sampling_classes import ClassCounts
 from trainer.data.sampling_classes import KeepProbabilities
 from trainer.data.sampling_classes import SamplingClasses
@@ -16,9 +18,6 @@ from trainer.data.split_source import SplitSource
 # Where rejection would read more records than this for each one it keeps, separate
 # streams are faster.
 _MAX_READS_PER_KEPT_RECORD = 20.0
-# Batches after which the numbers of nodules in the batches of the streams repeat, where
-# the share of nodules is no simple fraction.
-_CYCLE_BATCHES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,24 +26,28 @@ class Balance:
 
   Attributes:
     mode: 'rejection', 'streams' or 'none'.
-    classes: the sampling classes.
-    counts: records of each.
+    source: the split, with its index.
+    record_classes: [n] int8, sampling class of each record in stored order.
+    counts: records of each class.
     keep: with which probability rejection keeps a record of each class.
     reads_per_kept_record: records that rejection reads for each one it keeps.
-    prior: share of nodules in the resulting stream.
+    share: share of nodules in the resulting stream.
     kept_per_pass: records that rejection keeps of one pass, on average.
-    nodules_per_batch: of the mode 'streams': nodules in each batch of a cycle of
-      batches.
   """
 
   mode: str
-  classes: SamplingClasses
+  source: SplitSource
+  record_classes: np.ndarray = dataclasses.field(compare=False, repr=False)
   counts: ClassCounts
   keep: KeepProbabilities
   reads_per_kept_record: float
-  prior: float
+  share: fractions.Fraction
   kept_per_pass: float
-  nodules_per_batch: tuple[int, ...]
+
+  @property
+  def prior(self) -> float:
+    """Share of nodules in the resulting stream."""
+    return float(self.share)
 
   def __str__(self) -> str:
     if self.mode == 'none':
@@ -69,8 +72,9 @@ def plan_balance(source: SplitSource, config: config_lib.InputConfig) -> Balance
     ValueError: a class that is needed has no record.
     UsageError: `config.hard_negatives` cannot be used.
   """
-  classes = SamplingClasses.from_config(config)
-  counts = classes.count(source)
+  source = split_index.with_index(source)
+  record_classes = SamplingClasses.from_config(config).of_records(source)
+  counts = sampling_classes.count_classes(record_classes)
   _check_counts(counts, source, config)
   keep, kept = _keep_probabilities(counts, config)
   reads_per_kept_record = source.num_records / kept
@@ -78,21 +82,19 @@ def plan_balance(source: SplitSource, config: config_lib.InputConfig) -> Balance
   if mode == 'auto':
     too_many = reads_per_kept_record > _MAX_READS_PER_KEPT_RECORD
     mode = 'streams' if too_many else 'rejection'
-  nodules_per_batch, streams_prior = _nodules_per_batch(config)
-  prior = {
-    'rejection': config.positive_fraction,
-    'streams': streams_prior,
-    'none': counts.nodule / (counts.negatives + counts.nodule),
-  }[mode]
+  if mode == 'none':
+    share = fractions.Fraction(counts.nodule, counts.negatives + counts.nodule)
+  else:
+    share = fractions.Fraction(config.positive_fraction).limit_denominator(10**6)
   return Balance(
     mode=mode,
-    classes=classes,
+    source=source,
+    record_classes=record_classes,
     counts=counts,
     keep=keep,
     reads_per_kept_record=reads_per_kept_record,
-    prior=prior,
+    share=share,
     kept_per_pass=kept,
-    nodules_per_batch=nodules_per_batch,
   )
 
 
@@ -131,25 +133,3 @@ def _keep_probabilities(
     hard_negative=min(keep_negative * factor, 1.0),
   )
   return keep, keep_negative * weight + keep_nodule * counts.nodule
-
-
-def _nodules_per_batch(
-  config: config_lib.InputConfig,
-) -> tuple[tuple[int, ...], float]:
-  """Divides the nodules of the streams among batches.
-
-  A batch of 3 with half nodules holds 1, then 2: over a cycle of batches the share is
-  exact, also where the batch size does not divide.
-
-  Returns:
-    Nodules in each batch of a cycle, and the share of nodules in the cycle.
-  """
-  wanted = fractions.Fraction(config.positive_fraction).limit_denominator(100)
-  if abs(wanted - config.positive_fraction) > 1e-9 or not 0 < wanted < 1:
-    # Not a simple fraction: to the nearest record of a cycle, at least one of each.
-    total = config.batch_size * max(_CYCLE_BATCHES, math.ceil(2 / config.batch_size))
-    nodules = min(max(round(config.positive_fraction * total), 1), total - 1)
-    wanted = fractions.Fraction(nodules, total)
-  share = wanted * config.batch_size
-  ends = [math.floor(share * k) for k in range(share.denominator + 1)]
-  return tuple(b - a for a, b in itertools.pairwise(ends)), float(wanted)

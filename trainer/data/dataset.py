@@ -14,8 +14,10 @@ import tensorflow_datasets as tfds
 import luna_tfds
 from luna_tfds import atomic_files
 from luna_tfds import patches
+from luna_tfds import record_index
 from luna_tfds import records
 from luna_tfds.errors import UsageError
+from luna_tfds.record_index import ShardIndex
 from trainer.data.split_source import ShardSlice
 from trainer.data.split_source import SplitSource
 
@@ -65,10 +67,12 @@ class OpenedDataset:
   Attributes:
     builder: the TFDS builder that reads it.
     metadata: of the extraction.
+    indexes: the index of each shard, by split; empty if the dataset has none.
   """
 
   builder: tfds.core.DatasetBuilder
   metadata: DatasetMetadata
+  indexes: Mapping[str, Sequence[ShardIndex]] = dataclasses.field(default_factory=dict)
 
   @property
   def name(self) -> str:
@@ -115,7 +119,7 @@ class OpenedDataset:
         f'the dataset {self.name} has no split {split!r}; it has '
         f'{", ".join(self.split_names)}'
       ) from error
-    slices = tuple(_shard_slice(item) for item in info.file_instructions)
+    slices = tuple(self._shard_slice(item) for item in info.file_instructions)
     label_counts = self._label_counts(slices)
     if not sum(label_counts):
       raise UsageError(f'the split {split!r} of {self.name} is empty')
@@ -128,15 +132,32 @@ class OpenedDataset:
       fingerprint=self.metadata.fingerprint,
     )
 
+  def _shard_slice(
+    self, instruction: tfds.core.utils.shard_utils.FileInstruction
+  ) -> ShardSlice:
+    """Converts TFDS's instruction on what to read of a file."""
+    path = pathlib.Path(instruction.filename)
+    skip, take = int(instruction.skip), int(instruction.take)
+    if take == -1:
+      take = int(instruction.examples_in_shard) - skip
+    split, number = records.parse_shard_name(path.name)
+    of_split = self.indexes.get(split, ())
+    index = of_split[number] if number < len(of_split) else None
+    return ShardSlice(str(path), skip, take, index)
+
   def _label_counts(self, slices: Sequence[ShardSlice]) -> tuple[int, int]:
-    """From the metadata where a shard is whole; else by reading its labels."""
+    """From the metadata or the index; else by reading the labels."""
     counts = np.zeros(2, np.int64)
     for item in slices:
-      split, index = records.parse_shard_name(pathlib.Path(item.path).name)
+      split, number = records.parse_shard_name(pathlib.Path(item.path).name)
       of_shards = self.metadata.shard_label_counts.get(split, ())
-      known = of_shards[index] if index < len(of_shards) else None
+      known = of_shards[number] if number < len(of_shards) else None
       if known and item.skip == 0 and sum(known) == item.take:
         counts += np.asarray(known)
+      elif item.index:
+        nodules = np.asarray(item.index.nodules, np.int64) - item.skip
+        num_nodules = int(((nodules >= 0) & (nodules < item.take)).sum())
+        counts += (item.take - num_nodules, num_nodules)
       else:
         counts += _read_label_counts(item)
     return int(counts[0]), int(counts[1])
@@ -153,16 +174,19 @@ def open_dataset(data_dir: str, dataset: str) -> OpenedDataset:
     UsageError: the dataset was never extracted, or its metadata are damaged.
   """
   builder = _open_builder(data_dir, dataset)
-  path = pathlib.Path(builder.data_path) / _METADATA_FILE
-  if not path.is_file():
-    return OpenedDataset(builder, DatasetMetadata())
+  folder = pathlib.Path(builder.data_path)
+  path = folder / _METADATA_FILE
   try:
+    if not path.is_file():
+      return OpenedDataset(builder, DatasetMetadata())
     metadata = DatasetMetadata.from_json(atomic_files.read_json(path))
+    path = folder / record_index.RECORD_INDEX
+    indexes = record_index.read_record_index(folder)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise UsageError(
       f'{path}: cannot be read: {error}; extract the dataset again with luna16-extract'
     ) from error
-  return OpenedDataset(builder, metadata)
+  return OpenedDataset(builder, metadata, indexes)
 
 
 def find_folder(data_dir: str, dataset: str) -> pathlib.Path:
@@ -210,16 +234,6 @@ def _full_name(dataset: str) -> str:
   """Returns `luna16_patches/<config>` for a config or a full name."""
   is_full = dataset.startswith(records.DATASET_NAME)
   return dataset if is_full else f'{records.DATASET_NAME}/{dataset}'
-
-
-def _shard_slice(
-  instruction: tfds.core.utils.shard_utils.FileInstruction,
-) -> ShardSlice:
-  """Converts TFDS's instruction on what to read of a file."""
-  skip, take = int(instruction.skip), int(instruction.take)
-  if take == -1:
-    take = int(instruction.examples_in_shard) - skip
-  return ShardSlice(str(instruction.filename), skip, take)
 
 
 def _read_label_counts(item: ShardSlice) -> np.ndarray:

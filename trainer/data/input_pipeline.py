@@ -32,16 +32,13 @@ def default_steps_per_epoch(balance: Balance, batch_size: int) -> int:
   return math.ceil(balance.kept_per_pass / batch_size)
 
 
-def is_held_in_memory(
-  source: SplitSource, config: config_lib.InputConfig, balance: Balance
-) -> bool:
+def is_held_in_memory(source: SplitSource, config: config_lib.InputConfig) -> bool:
   """Whether training holds all records of a split in memory."""
   budget = MemoryBudget.for_source(source, config.memory_budget_mb)
-  return balance.mode != 'streams' and budget.holds_split(source)
+  return budget.holds_split(source)
 
 
 def train_batches(
-  source: SplitSource,
   config: config_lib.InputConfig,
   balance: Balance,
   steps_per_epoch: int | None = None,
@@ -50,17 +47,17 @@ def train_batches(
 ) -> tf.data.Dataset:
   """Makes an endless stream of training batches.
 
-  Every epoch has an order of its own: files, records, rejections and augmentation
-  follow from (config, steps_per_epoch, epoch) and nothing else, not even TensorFlow's
-  global seed. So a stream that starts at `start_epoch`, `start_step` continues with
+  An epoch continues with the records where the one before ended; see `sampling_order`
+  for what is guaranteed. Its records, their order and their augmentation follow from
+  (config, steps_per_epoch, epoch) and nothing else, not even TensorFlow's global seed. So
+  a stream that starts at `start_epoch`, `start_step` continues with
   exactly the batches, bit by bit, of one that started at the beginning, in every mode.
   Batches left out by `start_step` are read, but neither decoded nor augmented; epochs
   left out cost nothing.
 
   Args:
-    source: the split.
     config: how batches are made.
-    balance: of the split, for this config, from `balance.plan_balance`.
+    balance: of a split, for this config, from `balance.plan_balance`.
     steps_per_epoch: batches of an epoch; one balanced pass over the split if None.
     start_epoch: epochs left out.
     start_step: batches of that epoch left out.
@@ -69,25 +66,27 @@ def train_batches(
     Dataset of (image, label): image [batch_size, *image_shape] HU, int16 or (if the
     augmentation interpolates) float32; label [batch_size] float32.
   """
+  source = balance.source
   steps = steps_per_epoch or default_steps_per_epoch(balance, config.batch_size)
-  if balance.mode == 'streams':
-    stream = record_streams.from_streams(source, config, balance, steps)
-  elif is_held_in_memory(source, config, balance):
-    stream = record_streams.from_memory(source, config, balance)
+  if is_held_in_memory(source, config):
+    make_stream = record_streams.from_memory
+  elif balance.mode == 'streams':
+    make_stream = record_streams.from_class_streams
   else:
-    stream = record_streams.from_files(source, config, balance, steps)
+    make_stream = record_streams.from_files
+  stream = make_stream(config, balance, steps)
 
   def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
     skip = tf.where(epoch == start_epoch, tf.cast(start_step, tf.int64), 0)
-    numbers = stream_seeds.number_passes(epoch).take(steps)
-    undecoded = stream.undecoded_batches(epoch).take(steps)
+    numbers = stream_seeds.number_batches(epoch).take(steps)
+    undecoded = stream.undecoded_batches(epoch)
     # Skipped before they are decoded: skipping is cheap.
     return tf.data.Dataset.zip(numbers, undecoded).skip(skip)
 
   def finish(number: tf.Tensor, undecoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     image, label = stream.decode(undecoded)
     image = tf.ensure_shape(image, [config.batch_size, *source.image_shape])
-    seed = stream_seeds.op_seed(config.seed, 'augment', number)
+    seed = stream_seeds.op_seed(config.seed, number)
     image = augment_lib.augment(image, config.augment, seed)
     return image, tf.ensure_shape(tf.cast(label, tf.float32), [config.batch_size])
 

@@ -2,13 +2,72 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import tensorflow as tf
 
 from trainer.data import memory_budget
-from trainer.data import stream_seeds
+from trainer.data import split_index
+from trainer.data.split_index import SplitIndex
 from trainer.data.split_source import SplitSource
 
 _READ_BUFFER_BYTES = 2**20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Runs:
+  """Runs of consecutive records, and which of these are drawn.
+
+  Tensors or arrays of one entry for each of k runs, but for `is_drawn`.
+
+  Attributes:
+    slice_of: [k] int64, the slice of the split.
+    offset: [k] int64, byte offset in the file at which reading starts.
+    skip: [k] int64, records to skip from there.
+    first: [k] int64, entry of `is_drawn` for the first record of the run.
+    stop: [k] int64, entry after that of its last record.
+    is_drawn: [records of all runs] bool.
+  """
+
+  slice_of: np.ndarray
+  offset: np.ndarray
+  skip: np.ndarray
+  first: np.ndarray
+  stop: np.ndarray
+  is_drawn: np.ndarray
+
+
+def find_runs(
+  records: np.ndarray, chunk_of: np.ndarray, index: SplitIndex, source: SplitSource
+) -> Runs:
+  """Divides records that are to be read into runs.
+
+  Args:
+    records: [k] int, numbers of records; those of one chunk are ascending neighbours.
+    chunk_of: [n] int32, the chunk of each record of the split.
+    index: of the split.
+    source: the split, with the index of each shard.
+  """
+  # A chunk may come twice: at the start of a pass and at its end.
+  is_first = (np.diff(chunk_of[records]) != 0) | (np.diff(records) < 0)
+  starts = np.flatnonzero(np.concatenate([[True], is_first]))
+  ends = np.append(starts[1:], len(records)) - 1
+  first_records, last_records = records[starts], records[ends]
+  lengths = last_records.astype(np.int64) - first_records + 1
+  stop = np.cumsum(lengths)
+  first = stop - lengths
+  is_drawn = np.zeros(int(stop[-1]), bool)
+  run_of = np.repeat(np.arange(len(starts)), ends - starts + 1)
+  is_drawn[records - first_records[run_of] + first[run_of]] = True
+  slice_of = index.slice_of[first_records].astype(np.int64)
+  offset, skip = np.empty(len(starts), np.int64), np.empty(len(starts), np.int64)
+  for number in np.unique(slice_of):
+    of_slice = slice_of == number
+    offset[of_slice], skip[of_slice] = split_index.start_near(
+      source.slices[number], index.number_in_file[first_records[of_slice]]
+    )
+  return Runs(slice_of, offset, skip, first, stop, is_drawn)
 
 
 def stored_blocks(source: SplitSource, block_records: int) -> tf.data.Dataset:
@@ -21,51 +80,60 @@ def stored_blocks(source: SplitSource, block_records: int) -> tf.data.Dataset:
   Returns:
     Dataset of [n] string.
   """
-  files = tf.data.Dataset.from_tensor_slices(tf.range(len(source.slices)))
-  slices = _SliceTensors(source)
-  return files.flat_map(lambda index: slices.read(index).batch(block_records))
+  paths = [item.path for item in source.slices]
+  skips = np.array([item.skip for item in source.slices], np.int64)
+  takes = np.array([item.take for item in source.slices], np.int64)
+
+  def read(path: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
+    file = tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES)
+    return file.skip(skip).take(take).batch(block_records)
+
+  return tf.data.Dataset.from_tensor_slices((paths, skips, takes)).flat_map(read)
 
 
-def shuffled_blocks(
-  source: SplitSource,
-  block_records: int,
-  seed: int,
-  pass_number: tf.Tensor,
-  *,
-  random_offset: bool,
-) -> tf.data.Dataset:
-  """Reads the records of one pass: the files in random order, several side by side.
+def run_blocks(source: SplitSource, runs: Runs, block_records: int) -> tf.data.Dataset:
+  """Reads runs of records in a given order, several side by side.
 
   Args:
     source: the split.
-    block_records: records of a block; those of one block come from one file.
-    seed: of the run.
-    pass_number: int64 scalar.
-    random_offset: whether reading a file starts at a random record and wraps around, so
-      that a stream that is cut short does not always see the first records of files.
+    runs: the runs.
+    block_records: records of a block; those of one block come from one run.
 
   Returns:
     Dataset of [n] string.
   """
-  count = len(source.slices)
-  slices = _SliceTensors(source)
-  order = tf.random.experimental.stateless_shuffle(
-    tf.range(count), stream_seeds.op_seed(seed, 'order', pass_number)
-  )
-  offsets = tf.random.stateless_uniform(
-    [count], stream_seeds.op_seed(seed, 'offset', pass_number)
-  )
+  paths = tf.constant([item.path for item in source.slices])
 
-  def read(index: tf.Tensor) -> tf.data.Dataset:
-    file = slices.read(index)
-    if random_offset:
-      take = tf.cast(slices.takes[index], tf.float32)
-      offset = tf.cast(offsets[index] * take, tf.int64)
-      file = file.skip(offset).concatenate(file.take(offset))
-    return file.batch(block_records)
+  def read(
+    slice_: tf.Tensor,
+    offset: tf.Tensor,
+    skip: tf.Tensor,
+    first: tf.Tensor,
+    stop: tf.Tensor,
+  ) -> tf.data.Dataset:
+    # tf.data.TFRecordDataset cannot start in the middle of a file.
+    file = tf.data.experimental.from_variant(
+      tf.raw_ops.TFRecordDatasetV2(
+        filenames=paths[slice_][tf.newaxis],
+        compression_type='',
+        buffer_size=_READ_BUFFER_BYTES,
+        byte_offsets=offset[tf.newaxis],
+      ),
+      tf.TensorSpec([], tf.string),
+    )
+    blocks = file.skip(skip).take(stop - first).batch(block_records)
 
-  cycle = min(memory_budget.PARALLEL_FILES, count)
-  files = tf.data.Dataset.from_tensor_slices(order)
+    def select(number: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
+      begin = first + number * block_records
+      end = begin + tf.size(block, tf.int64)
+      return tf.boolean_mask(block, runs.is_drawn[begin:end])
+
+    return blocks.enumerate().map(select)
+
+  files = tf.data.Dataset.from_tensor_slices(
+    (runs.slice_of, runs.offset, runs.skip, runs.first, runs.stop)
+  )
+  cycle = memory_budget.PARALLEL_FILES
   return files.interleave(read, cycle_length=cycle, num_parallel_calls=cycle)
 
 
@@ -78,17 +146,3 @@ def with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
   options.autotune.enabled = False
   options.threading.max_intra_op_parallelism = 1
   return dataset.with_options(options)
-
-
-class _SliceTensors:
-  """The slices of a split as tensors, to be indexed in a tf.data graph."""
-
-  def __init__(self, source: SplitSource):
-    self._paths = tf.constant([item.path for item in source.slices])
-    self._skips = tf.constant([item.skip for item in source.slices], tf.int64)
-    self.takes = tf.constant([item.take for item in source.slices], tf.int64)
-
-  def read(self, index: tf.Tensor) -> tf.data.Dataset:
-    """Returns the serialised records of one slice."""
-    file = tf.data.TFRecordDataset(self._paths[index], buffer_size=_READ_BUFFER_BYTES)
-    return file.skip(self._skips[index]).take(self.takes[index])

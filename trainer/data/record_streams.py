@@ -1,43 +1,37 @@
 """Streams of undecoded training batches, balanced and shuffled.
 
-There are three ways to make them:
+Which records an epoch draws is decided by `sampling_order`; here they are read. There are
+three ways:
 
-- `from_memory`: the split fits the memory budget. It is read once, and a pass over it
-  is a permutation of indices.
-- `from_files`: files in random order, rejection, a shuffle buffer.
-- `from_streams`: nodules and non-nodules from streams of their own, where rejection
-  would read more than 20 records for each one it keeps.
+- `from_memory`: the split fits the memory budget. It is read once; batches are indices.
+- `from_files`: chunks of the files in random order, and a shuffle buffer.
+- `from_class_streams`: the same for nodules and for non-nodules, of which each batch gets
+  its share. Nodules that fit into memory are read once.
 
-What makes them fast: records stay serialised and are processed in blocks, only the labels of a
-block are parsed to reject records, and images are decoded a batch at a time, after the
-rejection.
+What makes them fast: which records are drawn is known before they are read, reading
+starts in the middle of a file, records are selected in blocks while they are serialised,
+and images are decoded a batch at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
 
 import numpy as np
 import tensorflow as tf
 
-from luna_tfds import cores
 from luna_tfds import records
 from trainer import config as config_lib
 from trainer.data import memory_budget
 from trainer.data import record_blocks
 from trainer.data import sampling_classes
-from trainer.data import stream_seeds
+from trainer.data import sampling_order
 from trainer.data.balance import Balance
 from trainer.data.memory_budget import MemoryBudget
-from trainer.data.sampling_classes import KeepProbabilities
+from trainer.data.sampling_order import SampledStream
+from trainer.data.split_index import SplitIndex
 from trainer.data.split_source import SplitSource
-
-# Epochs that draw less than this share of a class start reading at random records.
-_SHORT_EPOCH = 0.9
-# A shuffle buffer of a stream holds at most this share of what an epoch draws (filling
-# it takes reading), but at least so many records.
-_BUFFER_SHARE_OF_EPOCH, _MIN_BUFFER_RECORDS = 1 / 4, 4096
 
 # From the number of an epoch, int64 scalar, to its elements.
 _EpochFn = Callable[[tf.Tensor], tf.data.Dataset]
@@ -59,238 +53,211 @@ class TrainStream:
 
 
 def from_memory(
-  source: SplitSource, config: config_lib.InputConfig, balance: Balance
+  config: config_lib.InputConfig, balance: Balance, steps: int
 ) -> TrainStream:
-  """Holds all records: they are read once, and each pass is a permutation of them."""
-  count = source.num_records
-  images = np.empty((count, *source.image_shape), np.int16)
-  labels, classes = np.empty(count, np.int64), np.empty(count, np.int64)
-  class_fn = balance.classes.make_class_fn()
-  start = 0
-  blocks = record_blocks.stored_blocks(source, memory_budget.MAX_BLOCK_RECORDS)
-  for block in record_blocks.with_options(blocks):
-    stop = start + len(block)
-    images[start:stop], labels[start:stop] = _decode(block, source)
-    classes[start:stop] = class_fn(block)
-    start = stop
-  held, held_labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
-  keep = tf.gather(tf.constant(balance.keep.by_class), classes)
+  """Holds all records of the split, which are read once.
 
-  def one_pass(number: tf.Tensor) -> tf.data.Dataset:
-    seed = stream_seeds.op_seed(config.seed, 'reject', number)
-    draws = tf.random.stateless_uniform([count], seed)
-    kept = tf.boolean_mask(tf.range(count), draws < keep)
-    order = tf.random.experimental.stateless_shuffle(
-      kept, stream_seeds.op_seed(config.seed, 'order', number)
+  Args:
+    config: how batches are made.
+    balance: of the split, for this config.
+    steps: batches of an epoch.
+  """
+  source, size = balance.source, config.batch_size
+  images, labels = _read_all(source)
+  if balance.mode == 'streams':
+    nodules, non_nodules = sampling_order.class_streams(
+      balance, config.seed, size, steps
     )
-    return tf.data.Dataset.from_tensors(order)
+
+    def epoch_records(epoch: int) -> np.ndarray:
+      is_nodule = sampling_order.nodules_in_batches(
+        balance, config.seed, size, steps, epoch
+      )
+      drawn = np.empty(is_nodule.shape, np.int32)
+      drawn[is_nodule] = nodules.shuffled(epoch)
+      drawn[~is_nodule] = non_nodules.shuffled(epoch)
+      return drawn
+  else:
+    stream = sampling_order.single_stream(balance, config.seed, size, steps)
+
+    def epoch_records(epoch: int) -> np.ndarray:
+      return stream.shuffled(epoch).reshape(steps, size)
 
   def undecoded_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-    orders = stream_seeds.number_passes(epoch).flat_map(one_pass)
-    return orders.rebatch(config.batch_size, drop_remainder=True)
+    drawn = _call_numpy(epoch_records, (epoch,), tf.int32, [steps, size])
+    return tf.data.Dataset.from_tensor_slices(drawn)
 
   def decode(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.gather(held, indices), tf.gather(held_labels, indices)
+    return tf.gather(images, indices), tf.gather(labels, indices)
 
   return TrainStream(undecoded_batches, decode)
 
 
 def from_files(
-  source: SplitSource, config: config_lib.InputConfig, balance: Balance, steps: int
+  config: config_lib.InputConfig, balance: Balance, steps: int
 ) -> TrainStream:
-  """Reads files in random order, rejects a block at a time, shuffles what is kept.
-
-  Args:
-    source: the split.
-    config: how batches are made.
-    balance: of the split, for this config.
-    steps: batches of an epoch.
-  """
-  stream = _record_stream(
-    source,
-    config,
-    balance,
-    balance.keep,
-    random_offset=steps * config.batch_size < _SHORT_EPOCH * balance.kept_per_pass,
-    most_held=balance.kept_per_pass,
-  )
+  """Reads the records of each epoch from the files; for the arguments see above."""
+  stream = sampling_order.single_stream(balance, config.seed, config.batch_size, steps)
+  records_of = _stream_from_files(config, balance, stream, steps * config.batch_size)
   return TrainStream(
-    lambda epoch: stream(epoch).batch(config.batch_size, drop_remainder=True),
-    lambda serialized: _decode(serialized, source),
+    lambda epoch: records_of(epoch).batch(config.batch_size, drop_remainder=True),
+    lambda serialized: _decode(serialized, balance.source),
   )
 
 
-def from_streams(
-  source: SplitSource, config: config_lib.InputConfig, balance: Balance, steps: int
+def from_class_streams(
+  config: config_lib.InputConfig, balance: Balance, steps: int
 ) -> TrainStream:
-  """Draws each batch from a stream of nodules and a stream of all non-nodules.
+  """Draws nodules and non-nodules from streams of their own; see `from_memory`."""
+  source, size = balance.source, config.batch_size
+  nodules, non_nodules = sampling_order.class_streams(balance, config.seed, size, steps)
+  budget = MemoryBudget.for_source(source, config.memory_budget_mb)
+  drawn = float(steps * size * balance.share)
+  if budget.holds_nodules(balance.counts.nodule):
+    nodules_of = _held_stream(balance, nodules)
+  else:
+    nodules_of = _stream_from_files(config, balance, nodules, drawn, share=0.5)
+  non_nodules_of = _stream_from_files(
+    config, balance, non_nodules, steps * size - drawn, share=0.5
+  )
 
-  Args:
-    source: the split.
-    config: how batches are made.
-    balance: of the split, for this config.
-    steps: batches of an epoch.
-  """
-  nodules = _nodule_batches(source, config, balance, steps)
-  non_nodules = _non_nodule_batches(source, config, balance, steps)
-
-  def mix(number: tf.Tensor, some: tf.Tensor, rest: tf.Tensor) -> tf.Tensor:
-    # Mixed, so that a batch divided among several devices has both classes on each.
-    seed = stream_seeds.op_seed(config.seed, 'mix', number)
-    order = tf.random.experimental.stateless_shuffle(tf.range(config.batch_size), seed)
-    return tf.gather(tf.concat([some, rest], 0), order)
+  def order(epoch: int) -> np.ndarray:
+    is_nodule = sampling_order.nodules_in_batches(
+      balance, config.seed, size, steps, epoch
+    )
+    return is_nodule.ravel().astype(np.int64)
 
   def undecoded_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-    numbers = stream_seeds.number_passes(epoch)
-    return tf.data.Dataset.zip(numbers, nodules(epoch), non_nodules(epoch)).map(mix)
+    classes = _call_numpy(order, (epoch,), tf.int64, [steps * size])
+    mixed = tf.data.Dataset.choose_from_datasets(
+      [non_nodules_of(epoch), nodules_of(epoch)],
+      tf.data.Dataset.from_tensor_slices(classes),
+      stop_on_empty_dataset=False,
+    )
+    return mixed.batch(size, drop_remainder=True)
 
   return TrainStream(undecoded_batches, lambda serialized: _decode(serialized, source))
 
 
-def _nodule_batches(
-  source: SplitSource, config: config_lib.InputConfig, balance: Balance, steps: int
-) -> _EpochFn:
-  """Serialised nodules of an epoch, in batches of `balance.nodules_per_batch`."""
-  sizes, count = balance.nodules_per_batch, balance.counts.nodule
-  budget = MemoryBudget.for_source(source, config.memory_budget_mb)
-  if budget.holds_nodules(count):
-    return _held_nodule_batches(source, config, balance)
-  drawn = steps * config.batch_size * balance.prior
-  stream = _record_stream(
-    source,
-    config,
-    balance,
-    KeepProbabilities(non_nodule=0.0, nodule=1.0, hard_negative=0.0),
-    random_offset=drawn < _SHORT_EPOCH * count,
-    most_held=count,
-    share=0.5,
-  )
-  return lambda epoch: _split_cycles(
-    stream(epoch).batch(sum(sizes), drop_remainder=True), sizes
-  )
-
-
-def _non_nodule_batches(
-  source: SplitSource, config: config_lib.InputConfig, balance: Balance, steps: int
-) -> _EpochFn:
-  """Serialised non-nodules of an epoch, in batches that fill up those of nodules."""
-  counts, keep = balance.counts, balance.keep
-  # Hard non-nodules are kept whole, others less often.
-  weight = keep.non_nodule / keep.hard_negative
-  negatives = weight * counts.non_nodule + counts.hard_negative
-  drawn = steps * config.batch_size * (1 - balance.prior)
-  largest_buffer = max(drawn * _BUFFER_SHARE_OF_EPOCH, _MIN_BUFFER_RECORDS)
-  stream = _record_stream(
-    source,
-    config,
-    balance,
-    KeepProbabilities(non_nodule=weight, nodule=0.0, hard_negative=1.0),
-    random_offset=drawn < _SHORT_EPOCH * negatives,
-    most_held=min(negatives, largest_buffer),
-    share=0.5,
-  )
-  sizes = [config.batch_size - size for size in balance.nodules_per_batch]
-  return lambda epoch: _split_cycles(
-    stream(epoch).batch(sum(sizes), drop_remainder=True), sizes
-  )
-
-
-def _held_nodule_batches(
-  source: SplitSource, config: config_lib.InputConfig, balance: Balance
-) -> _EpochFn:
-  """As `_nodule_batches`, from nodules that are read once and held serialised."""
-  sizes = balance.nodules_per_batch
-  class_fn = balance.classes.make_class_fn()
-  blocks = record_blocks.stored_blocks(source, memory_budget.MAX_BLOCK_RECORDS).map(
-    lambda block: tf.boolean_mask(block, class_fn(block) == sampling_classes.NODULE),
-    num_parallel_calls=min(cores.num_usable_cores(), 2),
-  )
-  nodules = tf.concat(list(record_blocks.with_options(blocks)), 0)
-
-  def one_pass(number: tf.Tensor) -> tf.data.Dataset:
-    order = tf.random.experimental.stateless_shuffle(
-      tf.range(tf.shape(nodules)[0]),
-      stream_seeds.op_seed(config.seed, 'nodules', number),
-    )
-    return tf.data.Dataset.from_tensors(order)
-
-  def batches(epoch: tf.Tensor) -> tf.data.Dataset:
-    passes = stream_seeds.number_passes(epoch).flat_map(one_pass)
-    cycles = passes.rebatch(sum(sizes), drop_remainder=True)
-    return _split_cycles(cycles, sizes).map(lambda index: tf.gather(nodules, index))
-
-  return batches
-
-
-def _record_stream(
-  source: SplitSource,
+def _stream_from_files(
   config: config_lib.InputConfig,
   balance: Balance,
-  keep: KeepProbabilities,
-  *,
-  random_offset: bool,
-  most_held: float,
+  stream: SampledStream,
+  epoch_records: float,
   share: float = 1.0,
 ) -> _EpochFn:
-  """Serialised records of an epoch, pass after pass, rejected and shuffled.
+  """Serialised records of an epoch, read in chunks and shuffled, pass after pass.
 
   Args:
-    source: the split.
     config: how batches are made.
-    balance: of the split; says which class a record is of.
-    keep: with which probability a record of each class is kept.
-    random_offset: see `record_blocks.shuffled_blocks`; for an epoch that is shorter
-      than a pass.
-    most_held: records beyond which a shuffle buffer is of no use.
+    balance: of the split.
+    stream: which records are drawn.
+    epoch_records: records of an epoch.
     share: of the memory, where several streams divide it.
   """
-  class_fn = balance.classes.make_class_fn()
-  table = tf.constant(keep.by_class)
+  source = balance.source
+  index = SplitIndex.of_source(source)
+  record_bytes = records.record_bytes(source.image_shape)
+  chunk_of = sampling_order.chunk_numbers(index, record_bytes)
   budget = MemoryBudget.for_source(source, config.memory_budget_mb)
-  held = budget.shuffle_records(share, most_held, at_least=config.batch_size)
   block_records = budget.block_records(share)
-  keeps_everything = min(keep.by_class) == 1.0
+  held = budget.shuffle_records(
+    share,
+    at_most=min(epoch_records, stream.sampler.drawn_per_pass),
+    at_least=config.batch_size,
+  )
 
-  def one_pass(number: tf.Tensor) -> tf.data.Dataset:
+  def parts(epoch: int) -> np.ndarray:
+    rows = [dataclasses.astuple(part) for part in stream.parts(epoch)]
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+  def find_runs(number: int, start: int, stop: int) -> tuple[np.ndarray, ...]:
+    drawn = stream.sampler.shuffled_chunks(number, chunk_of)[start:stop]
+    runs = record_blocks.find_runs(drawn, chunk_of, index, source)
+    return tuple(getattr(runs, field.name) for field in dataclasses.fields(runs))
+
+  def read_part(part: tf.Tensor) -> tf.data.Dataset:
     # Sets the seed of this function's graph alone: else the order of the shuffle buffer
     # would depend on the program's global seed too.
     tf.random.set_seed(1)
-
-    def reject(index: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
-      seed = stream_seeds.op_seed(config.seed, 'reject', number) + [0, index]
-      kept = tf.gather(table, class_fn(block))
-      draws = tf.random.stateless_uniform(tf.shape(kept), seed)
-      return tf.boolean_mask(block, draws < kept)
-
-    blocks = record_blocks.shuffled_blocks(
-      source, block_records, config.seed, number, random_offset=random_offset
+    number, start, stop = tf.unstack(part, 3)
+    runs = _call_numpy(
+      find_runs, (number, start, stop), [tf.int64] * 5 + [tf.bool], [None]
     )
-    if not keeps_everything:
-      blocks = blocks.enumerate().map(
-        reject, num_parallel_calls=memory_budget.PARALLEL_FILES
-      )
-    # Shuffled after the rejection: the buffer holds what will be used.
-    seed = tf.random.stateless_uniform(
-      [],
-      stream_seeds.op_seed(config.seed, 'shuffle', number),
-      None,
-      None,
-      tf.int64,
+    blocks = record_blocks.run_blocks(source, record_blocks.Runs(*runs), block_records)
+    return blocks.unbatch().shuffle(
+      held, seed=number * 2**20 + config.seed % 2**20, reshuffle_each_iteration=False
     )
-    return blocks.unbatch().shuffle(held, seed=seed, reshuffle_each_iteration=False)
 
-  return lambda epoch: stream_seeds.number_passes(epoch).flat_map(one_pass)
+  def epoch_dataset(epoch: tf.Tensor) -> tf.data.Dataset:
+    rows = _call_numpy(parts, (epoch,), tf.int64, [None, 3])
+    return tf.data.Dataset.from_tensor_slices(rows).flat_map(read_part)
+
+  return epoch_dataset
 
 
-def _split_cycles(cycles: tf.data.Dataset, sizes: Sequence[int]) -> tf.data.Dataset:
-  """Splits each element [sum(sizes)] into batches of these sizes, which may be 0."""
-  stops = tf.constant(np.cumsum(sizes), tf.int64)
-  starts = stops - tf.constant(sizes, tf.int64)
-  return cycles.flat_map(
-    lambda cycle: tf.data.Dataset.range(len(sizes)).map(
-      lambda k: cycle[starts[k] : stops[k]]
-    )
+def _held_stream(balance: Balance, stream: SampledStream) -> _EpochFn:
+  """Serialised nodules of an epoch, which are read once and held."""
+  is_nodule = balance.record_classes == sampling_classes.NODULE
+  held = _read_serialized(balance.source, is_nodule)
+  # Position among the held records, by number of record.
+  position = np.cumsum(is_nodule) - 1
+
+  def positions(epoch: int) -> np.ndarray:
+    return np.take(position, stream.shuffled(epoch)).astype(np.int64)
+
+  def epoch_dataset(epoch: tf.Tensor) -> tf.data.Dataset:
+    drawn = _call_numpy(positions, (epoch,), tf.int64, [None])
+    return tf.data.Dataset.from_tensor_slices(drawn).map(lambda i: held[i])
+
+  return epoch_dataset
+
+
+def _read_serialized(source: SplitSource, is_wanted: np.ndarray) -> tf.Tensor:
+  """Reads some records of a split; `is_wanted` is [n] bool. Returns [k] string."""
+  blocks = record_blocks.stored_blocks(source, memory_budget.MAX_BLOCK_RECORDS)
+  start, wanted = 0, []
+  for block in record_blocks.with_options(blocks):
+    stop = start + len(block)
+    wanted.append(tf.boolean_mask(block, is_wanted[start:stop]))
+    start = stop
+  return tf.concat(wanted, 0)
+
+
+def _read_all(source: SplitSource) -> tuple[tf.Tensor, tf.Tensor]:
+  """Reads all records: images [n, *image_shape] int16 HU, labels [n] int64."""
+  count = source.num_records
+  images = np.empty((count, *source.image_shape), np.int16)
+  labels = np.empty(count, np.int64)
+  start = 0
+  blocks = record_blocks.stored_blocks(source, memory_budget.MAX_BLOCK_RECORDS)
+  for block in record_blocks.with_options(blocks):
+    stop = start + len(block)
+    images[start:stop], labels[start:stop] = _decode(block, source)
+    start = stop
+  return tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+
+
+def _call_numpy(
+  function: Callable[..., np.ndarray | tuple[np.ndarray, ...]],
+  arguments: tuple[tf.Tensor, ...],
+  dtypes: tf.DType | list[tf.DType],
+  shape: list[int | None],
+) -> tf.Tensor | list[tf.Tensor]:
+  """Calls a function of integers in a tf.data graph.
+
+  Args:
+    function: returns arrays of these dtypes.
+    arguments: integer scalars.
+    dtypes: of the results.
+    shape: of each result.
+  """
+  results = tf.numpy_function(
+    lambda *numbers: function(*map(int, numbers)), arguments, dtypes
   )
+  for result in results if isinstance(dtypes, list) else [results]:
+    result.set_shape(shape)
+  return results
 
 
 def _decode(serialized: tf.Tensor, source: SplitSource) -> tuple[tf.Tensor, tf.Tensor]:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import dataclasses
-from typing import TypeAlias
 
 import numpy as np
-import tensorflow as tf
 
 from luna_tfds import records
 from luna_tfds.errors import UsageError
 from trainer import config as config_lib
 from trainer.data import hard_negatives
+from trainer.data import record_blocks
+from trainer.data.split_index import SplitIndex
 from trainer.data.split_source import SplitSource
 
 NON_NODULE, NODULE, HARD_NEGATIVE, DROPPED = range(4)
 
 _RECORDS_PER_READ = 256
-
-# From serialised records [n] string to their classes [n] int64.
-ClassFn: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,64 +74,44 @@ class SamplingClasses:
     keys = hard_negatives.read_hard_negatives(path) if path else ()
     return cls(config.drop_excluded, keys, path)
 
-  @property
-  def are_labels(self) -> bool:
-    """Whether the classes are the labels: nothing is dropped, nothing is hard."""
-    return not self.drop_excluded and not self.hard_negative_keys
+  def of_records(self, source: SplitSource) -> np.ndarray:
+    """Returns the sampling class of each record of a split.
 
-  def make_class_fn(self) -> ClassFn:
-    """Returns a function from serialised records to sampling classes.
-
-    Returns:
-      A function from [n] string to [n] int64, for tf.data graphs and eager code.
-    """
-    names = ['label', *(['excluded'] if self.drop_excluded else [])]
-    table = None
-    if self.hard_negative_keys:
-      names += ['seriesuid', 'candidate_id']
-      keys = tf.constant(self.hard_negative_keys)
-      values = tf.fill(tf.shape(keys), tf.constant(HARD_NEGATIVE, tf.int64))
-      table = tf.lookup.StaticHashTable(
-        tf.lookup.KeyValueTensorInitializer(keys, values), NON_NODULE
-      )
-
-    def class_of(serialized: tf.Tensor) -> tf.Tensor:
-      parsed = records.parse_batch(serialized, (), names)
-      classes = parsed['label']
-      if table is not None:
-        keys = records.batch_keys(parsed)
-        classes = tf.where(classes == NODULE, classes, table.lookup(keys))
-      if self.drop_excluded:
-        dropped = tf.constant(DROPPED, tf.int64)
-        classes = tf.where(parsed['excluded'], dropped, classes)
-      return classes
-
-    return class_of
-
-  def count(self, source: SplitSource) -> ClassCounts:
-    """Counts the records of each class.
-
-    The labels are counted in the metadata. Which records are excluded or hard is found
-    by reading the records of the split once.
+    Which records are nodules or excluded is known from the index. Which ones are hard is
+    found by reading the split once.
 
     Args:
-      source: the split.
+      source: the split, with an index.
+
+    Returns:
+      [n] int8, in stored order.
 
     Raises:
       UsageError: none of the hard negatives is in the split.
     """
-    if self.are_labels:
-      return ClassCounts(*source.label_counts)
-    counts = np.zeros(4, np.int64)
-    class_fn = self.make_class_fn()
-    for item in source.slices:
-      dataset = tf.data.TFRecordDataset(item.path).skip(item.skip).take(item.take)
-      dataset = dataset.batch(_RECORDS_PER_READ).map(class_fn, num_parallel_calls=2)
-      for classes in dataset:
-        counts += np.bincount(classes.numpy(), minlength=4)
-    if self.hard_negative_keys and not counts[HARD_NEGATIVE]:
+    index = SplitIndex.of_source(source)
+    classes = np.where(index.is_nodule, NODULE, NON_NODULE).astype(np.int8)
+    if self.hard_negative_keys:
+      classes[self._are_hard(source) & ~index.is_nodule] = HARD_NEGATIVE
+    if self.drop_excluded:
+      classes[index.is_excluded] = DROPPED
+    if self.hard_negative_keys and not (classes == HARD_NEGATIVE).any():
       raise UsageError(
         f'{self.hard_negatives}: none of its hard non-nodules is in the split '
         f'{source.split!r}; score that split with luna16-evaluate first'
       )
-    return ClassCounts(*counts.tolist())
+    return classes
+
+  def _are_hard(self, source: SplitSource) -> np.ndarray:
+    """Returns whether each record is listed as a hard negative, [n] bool."""
+    hard = np.array(self.hard_negative_keys, np.bytes_)
+    found = []
+    for block in record_blocks.stored_blocks(source, _RECORDS_PER_READ):
+      parsed = records.parse_batch(block, (), ('seriesuid', 'candidate_id'))
+      found.append(np.isin(records.batch_keys(parsed).numpy().astype(np.bytes_), hard))
+    return np.concatenate(found)
+
+
+def count_classes(classes: np.ndarray) -> ClassCounts:
+  """Counts the records of each sampling class; `classes` is [n] int8."""
+  return ClassCounts(*np.bincount(classes, minlength=4).tolist())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from luna_tfds.record_index import ShardIndex
+
 
 @dataclasses.dataclass(frozen=True)
 class ShardSlice:
@@ -13,11 +15,13 @@ class ShardSlice:
     path: the file.
     skip: records left out at its start.
     take: records taken after them.
+    index: of the records of the shard; None if the dataset does not store it.
   """
 
   path: str
   skip: int
   take: int
+  index: ShardIndex | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)

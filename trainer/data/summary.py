@@ -58,14 +58,14 @@ def describe(source: SplitSource) -> str:
 
 
 def measure_rate(
-  source: SplitSource, config: config_lib.InputConfig, balance: Balance, secs: float
+  config: config_lib.InputConfig, balance: Balance, secs: float
 ) -> float:
   """Draws training batches for some seconds.
 
   Returns:
     Records per second, balanced and augmented.
   """
-  batches = iter(input_pipeline.train_batches(source, config, balance))
+  batches = iter(input_pipeline.train_batches(config, balance))
   next(batches)
   count, start = 0, time.perf_counter()
   while time.perf_counter() - start < secs:
@@ -75,21 +75,19 @@ def measure_rate(
 
 
 def draw_examples(
-  source: SplitSource, config: config_lib.InputConfig, balance: Balance, count: int
+  config: config_lib.InputConfig, balance: Balance, count: int
 ) -> Examples:
   """Draws the first records of the first training batch, with and without augmentation.
 
   Args:
-    source: the split.
     config: how batches are made.
-    balance: of the split, for this config.
+    balance: of a split, for this config.
     count: records at most.
   """
   plain = dataclasses.replace(config, augment=config_lib.AUGMENTATIONS['none'])
   # The same seed draws the same records.
   (stored, labels), (augmented, _) = (
-    next(iter(input_pipeline.train_batches(source, each, balance)))
-    for each in (plain, config)
+    next(iter(input_pipeline.train_batches(each, balance))) for each in (plain, config)
   )
   return Examples(
     stored.numpy()[:count], augmented.numpy()[:count], labels.numpy()[:count]

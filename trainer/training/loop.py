@@ -118,7 +118,7 @@ def fit(run: TrainingRun) -> int:
 
 
 def _log_balance(run: TrainingRun) -> None:
-  held = input_pipeline.is_held_in_memory(run.source, run.config.input, run.balance)
+  held = input_pipeline.is_held_in_memory(run.source, run.config.input)
   print(f'{run.balance}; {"held in memory" if held else "streamed"}', file=sys.stderr)
 
 
@@ -143,7 +143,6 @@ def _fit_range(
   """Fits one range; saves the state if it is interrupted."""
   average = callbacks.AverageWeights() if run.config.recipe.ema else None
   batches = input_pipeline.train_batches(
-    run.source,
     run.config.input,
     run.balance,
     fit_range.steps_per_epoch,
@@ -194,7 +193,7 @@ def _keys_of_batch(
     run.config.input, augment=config_lib.AUGMENTATIONS['none']
   )
   batches = input_pipeline.train_batches(
-    run.source, plain, run.balance, steps_per_epoch, epoch, step
+    plain, run.balance, steps_per_epoch, epoch, step
   )
   images, _ = next(iter(batches))
   wanted = {image.tobytes() for image in images.numpy()}

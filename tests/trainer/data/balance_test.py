@@ -60,32 +60,12 @@ def test_class_in_short_supply_is_kept_whole(
   assert balance.prior == fraction
 
 
-@pytest.mark.parametrize(
-  ('batch_size', 'fraction', 'nodules', 'prior'),
-  [
-    (12, 0.5, (6,), 0.5),
-    (3, 0.5, (1, 2), 0.5),
-    (1, 0.5, (0, 1), 0.5),
-    (10, 0.35, (3, 4), 0.35),
-  ],
-)
-def test_nodules_of_the_batches_of_a_cycle(
-  small_split, batch_size, fraction, nodules, prior
-):
-  config = fake_source.input_config(
-    balance='streams', batch_size=batch_size, positive_fraction=fraction
-  )
+@pytest.mark.parametrize('fraction', [0.5, 0.35, 0.123456])
+def test_share_of_nodules_is_the_configured_one(small_split, fraction):
+  config = fake_source.input_config(balance='streams', positive_fraction=fraction)
   balance = plan_balance(small_split.source, config)
-  assert balance.nodules_per_batch == nodules
-  assert balance.prior == pytest.approx(prior)
-
-
-def test_prior_of_streams_is_the_share_they_can_have(small_split):
-  config = fake_source.input_config(balance='streams', positive_fraction=0.123456)
-  balance = plan_balance(small_split.source, config)
-  # 24 of the records of 16 batches, an eighth: 3 of those of two batches.
-  assert balance.nodules_per_batch == (1, 2)
-  assert balance.prior == pytest.approx(0.125)
+  assert balance.prior == pytest.approx(fraction, abs=1e-9)
+  assert float(balance.share) == balance.prior
 
 
 def test_a_class_without_records_cannot_be_balanced(tmp_path):

@@ -53,21 +53,11 @@ def test_default_epoch_is_one_balanced_pass(small_split):
   assert input_pipeline.default_steps_per_epoch(balance, 50) == 3
 
 
-@pytest.mark.parametrize(
-  ('mode', 'megabytes', 'held'),
-  [('rejection', 1, True), ('none', 1, True), ('streams', 1, False)],
-)
-def test_a_small_split_is_held_in_memory_except_for_streams(
-  small_split, mode, megabytes, held
-):
-  config = fake_source.input_config(balance=mode, memory_budget_mb=megabytes)
-  for split, expected in (
-    (small_split, held),
-    (small_split.larger_than_any_budget(), False),
-  ):
-    balance = plan_balance(split.source, config)
-    result = input_pipeline.is_held_in_memory(split.source, config, balance)
-    assert result == expected
+def test_a_small_split_is_held_in_memory(small_split):
+  config = fake_source.input_config(memory_budget_mb=1)
+  assert input_pipeline.is_held_in_memory(small_split.source, config)
+  larger = small_split.larger_than_any_budget()
+  assert not input_pipeline.is_held_in_memory(larger.source, config)
 
 
 @pytest.mark.parametrize('batch_size', [7, 60, 256, 400])

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from luna_tfds import records
 from trainer.data import record_blocks
+from trainer.data import split_index
+from trainer.data.split_index import SplitIndex
 from trainer.data.split_source import ShardSlice
 
 
@@ -16,12 +18,14 @@ def numbers_of(blocks):
   ]
 
 
-def shuffled(source, *, number=0, random_offset=False, seed=3):
-  return numbers_of(
-    record_blocks.shuffled_blocks(
-      source, 32, seed, tf.constant(number, tf.int64), random_offset=random_offset
-    )
-  )
+def read_runs(source, wanted, chunk_records=64, block_records=32):
+  source = split_index.with_index(source)
+  index = SplitIndex.of_source(source)
+  chunk_of = np.arange(len(index.is_nodule), dtype=np.int32) // chunk_records
+  runs = record_blocks.find_runs(np.array(wanted), chunk_of, index, source)
+  tensors = (tf.constant(value) for value in dataclasses.astuple(runs))
+  runs = record_blocks.Runs(*tensors)
+  return numbers_of(record_blocks.run_blocks(source, runs, block_records))
 
 
 def test_stored_blocks_keep_the_order_and_end_with_their_file(small_split):
@@ -38,32 +42,39 @@ def test_only_the_records_of_a_slice_are_read(small_split):
   (first, second) = numbers_of(record_blocks.stored_blocks(source, 32))
   assert first.tolist() == [190, 191, 192, 193, 194]
   assert second.tolist() == [88, 89]
-  read = np.concatenate(shuffled(source, random_offset=True))
-  assert sorted(read) == [88, 89, 190, 191, 192, 193, 194]
 
 
-@pytest.mark.parametrize('random_offset', [False, True])
-def test_a_pass_reads_every_record_once(small_split, random_offset):
-  blocks = shuffled(small_split.source, random_offset=random_offset)
-  np.testing.assert_array_equal(np.sort(np.concatenate(blocks)), np.arange(360))
-  # The records of a block are of one file.
-  assert all(len({n // 90 for n in block}) == 1 for block in blocks)
+@pytest.mark.parametrize('block_records', [1, 7, 256])
+@pytest.mark.parametrize('chunk_records', [10, 90])
+def test_runs_hold_the_wanted_records_alone(small_split, block_records, chunk_records):
+  rng = np.random.default_rng(block_records)
+  chunks = np.arange(360).reshape(-1, chunk_records)
+  wanted = np.concatenate(
+    [
+      chunk[np.sort(rng.choice(chunk_records, 5, replace=False))]
+      for chunk in rng.permutation(chunks)
+    ]
+  )
+  blocks = read_runs(small_split.source, wanted, chunk_records, block_records)
+  np.testing.assert_array_equal(np.sort(np.concatenate(blocks)), np.sort(wanted))
+  # The records of a block are of one run.
+  assert all(len({n // chunk_records for n in block}) <= 1 for block in blocks)
+  again = read_runs(small_split.source, wanted, chunk_records, block_records)
+  np.testing.assert_array_equal(np.concatenate(again), np.concatenate(blocks))
 
 
-def test_a_pass_is_a_function_of_its_seed_and_number(small_split):
-  first = np.concatenate(shuffled(small_split.source))
-  np.testing.assert_array_equal(first, np.concatenate(shuffled(small_split.source)))
-  for fields in ({'number': 1}, {'seed': 4}):
-    other = np.concatenate(shuffled(small_split.source, **fields))
-    assert not np.array_equal(first, other)
+def test_a_chunk_may_come_at_the_start_and_at_the_end_of_a_pass(small_split):
+  wanted = [70, 71, 80, 5, 6, 64, 65]
+  (first, second, third) = read_runs(small_split.source, wanted)
+  assert first.tolist() == [70, 71, 80]
+  assert second.tolist() == [5, 6]
+  assert third.tolist() == [64, 65]
 
 
-def test_random_offset_starts_inside_the_files(small_split):
-  starts = [
-    shuffled(small_split.source, number=number, random_offset=True)[0][0] % 90
-    for number in range(12)
-  ]
-  assert len(set(starts)) > 6
-  assert {
-    shuffled(small_split.source, number=number)[0][0] % 90 for number in range(4)
-  } == {0}
+def test_runs_of_slices_start_inside_the_files(small_split):
+  paths = [item.path for item in small_split.source.slices]
+  slices = (ShardSlice(paths[2], 10, 80), ShardSlice(paths[0], 88, 2))
+  source = dataclasses.replace(small_split.source, slices=slices)
+  # Records 70 and 71 of the split are 80 and 81 of the file, 260 and 261 of all.
+  blocks = read_runs(source, [70, 71, 80, 81], chunk_records=80)
+  assert np.concatenate(blocks).tolist() == [260, 261, 88, 89]

@@ -94,7 +94,7 @@ def test_equal_and_unknown_spacings(tmp_path):
 def test_rate_is_measured(small_split, name):
   config = fake_source.input_config(**fake_source.STREAM_FIELDS[name])
   balance = plan_balance(small_split.source, config)
-  assert summary.measure_rate(small_split.source, config, balance, 0.05) > 0
+  assert summary.measure_rate(config, balance, 0.05) > 0
 
 
 def test_examples_are_the_same_records_before_and_after(small_split):
@@ -102,7 +102,7 @@ def test_examples_are_the_same_records_before_and_after(small_split):
     augment=config_lib.AugmentConfig(contrast_brightness=0.2)
   )
   balance = plan_balance(small_split.source, config)
-  examples = summary.draw_examples(small_split.source, config, balance, 5)
+  examples = summary.draw_examples(config, balance, 5)
   assert examples.stored.shape == examples.augmented.shape == (5, 4, 4, 1)
   numbers = examples.stored[:, 0, 0, 0]
   np.testing.assert_array_equal(examples.labels, small_split.labels[numbers])
@@ -112,5 +112,5 @@ def test_examples_are_the_same_records_before_and_after(small_split):
   assert 0 < difference.max() <= 0.2 * (1360 + 700)
   # Without augmentation the records are as they are stored.
   plain = dataclasses.replace(config, augment=config_lib.AUGMENTATIONS['none'])
-  same = summary.draw_examples(small_split.source, plain, balance, 5)
+  same = summary.draw_examples(plain, balance, 5)
   np.testing.assert_array_equal(same.augmented, examples.stored)
