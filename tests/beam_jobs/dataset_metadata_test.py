@@ -4,11 +4,20 @@ import pytest
 
 from beam_jobs import dataset_metadata
 from beam_jobs import shard_result
+from luna_tfds import record_index
 
 
 def result_of(split='train', **stats):
   return shard_result.ShardResult(
-    split, 0, 0, '0123456789abcdef', 5, 1000, shard_result.ShardStats(**stats)
+    split=split,
+    index=0,
+    subset=0,
+    fingerprint='0123456789abcdef',
+    num_records=5,
+    num_bytes=1000,
+    stats=shard_result.ShardStats(**stats),
+    sha256='f' * 64,
+    record_index=record_index.ShardIndex(5, (), (), (0,)),
   )
 
 

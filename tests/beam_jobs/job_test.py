@@ -56,6 +56,7 @@ def test_only_the_dataset_remains(data_dir):
     'features.json',
     'label.labels.txt',
     'metadata.json',
+    'record_index.json',
     'shard_results.json',
   ]
   assert len(shards) == 10

@@ -85,6 +85,8 @@ def test_a_damaged_shard_is_repaired(
     ('dataset_info.json', shorten),
     ('features.json', shorten),
     ('features.json', delete),
+    ('record_index.json', shorten),
+    ('record_index.json', delete),
   ],
 )
 def test_damaged_metadata_are_repaired(
@@ -277,7 +279,8 @@ def test_other_changes_beside_a_repaired_scan_need_overwrite(
 @pytest.fixture
 def old_dataset(dataset):
   """A dataset without the files and keys that were added later."""
-  (dataset / 'shard_results.json').unlink()
+  for name in ('shard_results.json', 'record_index.json'):
+    (dataset / name).unlink()
   path = dataset / 'metadata.json'
   fields = json.loads(path.read_text())
   del fields['shard_sha256'], fields['shard_keys_sha256']

@@ -32,9 +32,14 @@ def edit_metadata(folder, change):
   path.write_text(json.dumps(fields))
 
 
-def forget_checksums(fields):
+def leave_version_1_0_0(folder):
   """Leaves what version 1.0.0 stored."""
-  del fields['shard_sha256'], fields['shard_keys_sha256']
+
+  def change(fields):
+    del fields['shard_sha256'], fields['shard_keys_sha256']
+
+  edit_metadata(folder, change)
+  (folder / 'record_index.json').unlink()
 
 
 def problem_of(folder):
@@ -56,7 +61,7 @@ def test_a_whole_dataset_passes(data_dir, download):
 
 
 def test_a_dataset_of_version_1_0_0_passes(copy):
-  edit_metadata(copy, forget_checksums)
+  leave_version_1_0_0(copy)
   assert 'contains no SHA-256' in verification.verify(copy)[-1]
 
 
@@ -99,7 +104,7 @@ def test_other_records_with_valid_checksums_are_found(copy):
 @pytest.mark.parametrize('with_checksums', [True, False])
 def test_a_missing_and_an_additional_shard(with_checksums, copy):
   if not with_checksums:
-    edit_metadata(copy, forget_checksums)
+    leave_version_1_0_0(copy)
   path = shard_of(copy, 'train', 3)
   other = path.with_name(path.name.replace('00003-of', '00009-of'))
   path.rename(other)
@@ -109,7 +114,7 @@ def test_a_missing_and_an_additional_shard(with_checksums, copy):
 
 
 def test_records_of_another_shard(copy):
-  edit_metadata(copy, forget_checksums)
+  leave_version_1_0_0(copy)
   target = shard_of(copy, 'test')
   shutil.copy(shard_of(copy, 'validation'), target)
   line = problem_of(copy)
@@ -124,6 +129,24 @@ def test_a_lost_record(copy):
   line = problem_of(copy)
   assert re.search(rf'{path.name} contains {len(kept) - 1} records, dataset_info', line)
   assert 'the keys of its records are not those of the plan' in line
+
+
+def test_a_wrong_record_index(copy):
+  path = copy / 'record_index.json'
+  indexes = json.loads(path.read_text())
+  indexes['test'][0]['offsets'][-1] += 1
+  path.write_text(json.dumps(indexes))
+  name = shard_of(copy, 'test').name
+  expected = (
+    f'{copy} is damaged: {name}: record_index.json does not describe its records'
+  )
+  assert problem_of(copy).startswith(expected)
+
+
+def test_a_missing_record_index(copy):
+  (copy / 'record_index.json').unlink()
+  assert 'record_index.json is missing' in problem_of(copy)
+  assert verification.check_files(copy)
 
 
 def test_keys_of_another_plan(copy):

@@ -23,9 +23,6 @@ from trainer.data.balance import Balance
 from trainer.data.memory_budget import MemoryBudget
 from trainer.data.split_source import SplitSource
 
-# Records of a batch that is not trained on.
-EVALUATION_BATCH_SIZE = 256
-
 
 def default_steps_per_epoch(balance: Balance, batch_size: int) -> int:
   """Returns the batches of one balanced pass over a split: what counts as an epoch."""
@@ -103,7 +100,7 @@ def train_batches(
 
 def evaluation_batches(
   source: SplitSource,
-  batch_size: int = EVALUATION_BATCH_SIZE,
+  batch_size: int | None = None,
   names: tuple[str, ...] | None = None,
 ) -> tf.data.Dataset:
   """Makes batches of every record exactly once, in the order they are stored.
@@ -113,13 +110,15 @@ def evaluation_batches(
 
   Args:
     source: the split.
-    batch_size: records of a batch; the last one may be smaller.
+    batch_size: records of a batch, by default as many as the size of an image allows;
+      the last batch may be smaller.
     names: the features to parse; all by default.
 
   Returns:
     Dataset of dicts of the features, [n, ...] each; n is static if all batches are
     full.
   """
+  batch_size = batch_size or memory_budget.evaluation_batch_size(source.image_shape)
   full = source.num_records % batch_size == 0
 
   def decode(serialized: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+
+import numpy as np
 
 from luna_tfds import records
 from trainer.data.split_source import SplitSource
@@ -20,6 +23,21 @@ _BLOCKS_IN_FLIGHT = 6 * PARALLEL_FILES
 MAX_BLOCK_RECORDS = 256
 _MIN_BLOCK_RECORDS = 8
 _MAX_BATCHES_AHEAD = 8
+
+# Batches that are not trained on. The first layers of a network hold some fifty times as
+# much as its images, so that of large images few fit into memory.
+_MAX_EVALUATION_RECORDS = 256
+_MAX_EVALUATION_BYTES = 4 * 2**20
+
+
+def evaluation_batch_size(image_shape: tuple[int, ...]) -> int:
+  """Returns the records of a batch for evaluation, prediction and validation.
+
+  Args:
+    image_shape: of an image, which counts as float32.
+  """
+  image_bytes = math.prod(image_shape) * np.dtype(np.float32).itemsize
+  return max(min(_MAX_EVALUATION_BYTES // image_bytes, _MAX_EVALUATION_RECORDS), 1)
 
 
 @dataclasses.dataclass(frozen=True)

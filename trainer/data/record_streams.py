@@ -224,18 +224,25 @@ def _read_serialized(source: SplitSource, is_wanted: np.ndarray) -> tf.Tensor:
   return tf.concat(wanted, 0)
 
 
-def _read_all(source: SplitSource) -> tuple[tf.Tensor, tf.Tensor]:
-  """Reads all records: images [n, *image_shape] int16 HU, labels [n] int64."""
+def _read_all(source: SplitSource) -> tuple[tf.Variable, tf.Variable]:
+  """Reads all records: images [n, *image_shape] int16 HU, labels [n] int64.
+
+  Variables are filled in place: a tensor would be copied when it is complete.
+  """
   count = source.num_records
-  images = np.empty((count, *source.image_shape), np.int16)
-  labels = np.empty(count, np.int64)
+  # Made by functions, or else the first change copies the variable.
+  images = tf.Variable(
+    lambda: tf.zeros([count, *source.image_shape], tf.int16), trainable=False
+  )
+  labels = tf.Variable(lambda: tf.zeros([count], tf.int64), trainable=False)
   start = 0
   blocks = record_blocks.stored_blocks(source, memory_budget.MAX_BLOCK_RECORDS)
   for block in record_blocks.with_options(blocks):
-    stop = start + len(block)
-    images[start:stop], labels[start:stop] = _decode(block, source)
-    start = stop
-  return tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+    positions = tf.range(start, start + len(block))
+    for variable, values in zip((images, labels), _decode(block, source)):
+      variable.scatter_update(tf.IndexedSlices(values, positions))
+    start += len(block)
+  return images, labels
 
 
 def _call_numpy(

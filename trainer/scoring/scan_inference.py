@@ -9,7 +9,7 @@ import numpy as np
 from luna_tfds import extractor
 from luna_tfds import patches
 from luna_tfds.scan import Scan
-from trainer.data.input_pipeline import EVALUATION_BATCH_SIZE
+from trainer.data import memory_budget
 from trainer.scoring import inference
 
 
@@ -35,8 +35,9 @@ def predict_points(
   """
   extraction = iter(extractor.Extraction(scan, centers_xyz_mm, spec))
   probabilities = np.zeros(len(centers_xyz_mm))
-  for start in range(0, len(probabilities), EVALUATION_BATCH_SIZE):
-    stop = min(start + EVALUATION_BATCH_SIZE, len(probabilities))
+  batch_size = memory_budget.evaluation_batch_size(spec.image_shape)
+  for start in range(0, len(probabilities), batch_size):
+    stop = min(start + batch_size, len(probabilities))
     images = np.stack([next(extraction).image for _ in range(start, stop)])
     probabilities[start:stop] = inference.mean_probabilities(models, images, tta=tta)
   return probabilities

@@ -85,7 +85,7 @@ def score_split(
   source: SplitSource,
   *,
   tta: bool = False,
-  batch_size: int = input_pipeline.EVALUATION_BATCH_SIZE,
+  batch_size: int | None = None,
 ) -> ScoredRecords:
   """Scores every record of a split once, in stored order.
 
@@ -93,7 +93,7 @@ def score_split(
     models: their probabilities are averaged.
     source: the split.
     tta: whether to average over the eight flips and rotations by 90 degrees too.
-    batch_size: records of a batch.
+    batch_size: records of a batch; by default see `input_pipeline.evaluation_batches`.
   """
   columns: dict[str, list[np.ndarray]] = {name: [] for name in _FEATURES}
   probabilities = []

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import count_text
-from trainer.data.input_pipeline import EVALUATION_BATCH_SIZE
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
@@ -45,9 +44,7 @@ def shard_by_data(dataset: tf.data.Dataset) -> tf.data.Dataset:
   return dataset.with_options(options)
 
 
-def divisible_batch_size(
-  num_records: int, replicas: int, at_most: int = EVALUATION_BATCH_SIZE
-) -> int:
+def divisible_batch_size(num_records: int, replicas: int, at_most: int) -> int:
   """Returns a batch size that leaves no device without a record.
 
   Keras builds its step from the first batch, whose parts must be of equal size, and
@@ -56,7 +53,7 @@ def divisible_batch_size(
   Args:
     num_records: of the whole pass.
     replicas: devices that share each batch.
-    at_most: the largest batch.
+    at_most: the largest batch; at least `replicas`.
 
   Raises:
     UsageError: there are too few records for the devices.

@@ -14,6 +14,7 @@ from luna_tfds.errors import UsageError
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib
 from trainer.data import input_pipeline
+from trainer.data import memory_budget
 from trainer.data.balance import Balance
 from trainer.data.split_source import SplitSource
 from trainer.training import callbacks
@@ -174,7 +175,11 @@ def _validation_batches(
 ) -> tf.data.Dataset | None:
   if validation is None:
     return None
-  batch_size = distribution.divisible_batch_size(validation.num_records, replicas)
+  batch_size = distribution.divisible_batch_size(
+    validation.num_records,
+    replicas,
+    at_most=max(memory_budget.evaluation_batch_size(validation.image_shape), replicas),
+  )
   batches = input_pipeline.evaluation_batches(
     validation, batch_size, ('image', 'label')
   )

@@ -11,15 +11,18 @@ from matplotlib.figure import Figure
 import numpy as np
 import tensorflow as tf
 
+from luna_tfds import records
 from trainer import article_baseline
 from trainer.data import input_pipeline
+from trainer.data import memory_budget
 from trainer.data.split_source import SplitSource
 from trainer.pictures import network_pictures
 from trainer.pictures import plots
 from trainer.scoring import inference
 
-# Enough for a curve, few enough not to slow an epoch.
-_NUM_RECORDS = 512
+# Enough for a curve, few enough not to slow an epoch; fewer if images are large.
+_MAX_RECORDS = 512
+_MAX_BYTES = 2**26
 _NUM_EXAMPLES = 12
 _DPI = 90
 
@@ -43,7 +46,7 @@ class TensorBoardImages(keras.callbacks.Callback):
     filters = network_pictures.first_filters(self.model)
     figures = {'filters': network_pictures.draw_filters(filters)}
     if len(self._images):
-      logits = self.model(self._images, training=False)[:, 0]
+      logits = self._logits()
       probabilities = inference.sigmoid(np.asarray(logits, np.float64))
       figures['examples'] = self._mosaic(probabilities)
       if len(np.unique(self._labels)) == 2:
@@ -54,6 +57,15 @@ class TensorBoardImages(keras.callbacks.Callback):
       for name, figure in figures.items():
         tf.summary.image(name, _as_image(figure))
       self._writer.flush()
+
+  def _logits(self) -> np.ndarray:
+    """Returns the outputs of the network, [n]."""
+    size = memory_budget.evaluation_batch_size(self._images.shape[1:])
+    batches = [
+      self.model(self._images[start : start + size], training=False)[:, 0]
+      for start in range(0, len(self._images), size)
+    ]
+    return np.concatenate(batches)
 
   def _mosaic(self, probabilities: np.ndarray) -> Figure:
     """The same records in every epoch, so that they can be followed."""
@@ -70,9 +82,9 @@ def _first_records(validation: SplitSource | None) -> tuple[np.ndarray, np.ndarr
   """Returns the images and the labels of the first validation records."""
   if validation is None:
     return np.zeros(0), np.zeros(0, np.int64)
-  batches = input_pipeline.evaluation_batches(
-    validation, _NUM_RECORDS, ('image', 'label')
-  )
+  record_bytes = records.record_bytes(validation.image_shape)
+  count = min(_MAX_RECORDS, max(_MAX_BYTES // record_bytes, 1))
+  batches = input_pipeline.evaluation_batches(validation, count, ('image', 'label'))
   batch = next(iter(batches))
   return batch['image'].numpy(), batch['label'].numpy()
 

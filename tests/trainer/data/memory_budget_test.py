@@ -57,6 +57,19 @@ def test_shuffle_buffer(share, at_most, at_least, expected):
   assert budget.shuffle_records(share, at_most, at_least) == expected
 
 
+@pytest.mark.parametrize(
+  ('image_shape', 'expected'),
+  [
+    ((50, 50, 1), 256),
+    ((50, 50, 5), 83),  # 4 MiB of float32
+    ((48, 48, 48, 1), 9),
+    ((256, 256, 256, 1), 1),
+  ],
+)
+def test_evaluation_batches_are_smaller_for_larger_images(image_shape, expected):
+  assert memory_budget.evaluation_batch_size(image_shape) == expected
+
+
 @given(st.integers(1, 10**5), st.integers(300, 10**6), st.integers(1, 512))
 def test_each_size_is_at_least_one_record(megabytes, record_bytes, batch_size):
   budget = MemoryBudget(megabytes * 2**20, record_bytes)

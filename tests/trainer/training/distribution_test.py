@@ -21,7 +21,7 @@ from trainer.training import distribution
   ],
 )
 def test_batch_sizes_computed_by_hand(num_records, replicas, expected):
-  assert distribution.divisible_batch_size(num_records, replicas) == expected
+  assert distribution.divisible_batch_size(num_records, replicas, 256) == expected
 
 
 @pytest.mark.parametrize(('num_records', 'replicas'), [(1, 2), (3, 2), (6, 4)])
@@ -29,7 +29,7 @@ def test_too_few_records_for_the_devices_are_refused(num_records, replicas):
   with pytest.raises(
     UsageError, match=f'{num_records} validation records? cannot be divided among'
   ):
-    distribution.divisible_batch_size(num_records, replicas)
+    distribution.divisible_batch_size(num_records, replicas, 256)
 
 
 def batches_of(num_records, size):
