@@ -114,6 +114,7 @@ def main(beam_arguments: list[str]) -> None:
   if _DRY_RUN.value:
     from beam_jobs import dry_run
 
+    runners.pipeline(runners.resolve(runner, options), options)  # checks the runner
     dry_run.run(
       luna_dir,
       config,

@@ -150,3 +150,9 @@ def test_urls_are_rejected(url, extract, small, out, error_line):
     assert '--luna_dir: ' in error_line()
   assert not out.exists()
   assert not pathlib.Path(url.split('/')[0]).exists()
+
+
+def test_an_unknown_runner_is_rejected(extract, small, out, error_line):
+  flags = ['--dry_run', '--runner=NoSuchRunner']
+  assert extract(small.folder, out, *flags) == 2
+  assert '--runner=NoSuchRunner' in error_line()
