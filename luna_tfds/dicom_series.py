@@ -7,10 +7,12 @@ damaged file gives a wrong scan without an error.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import math
 import os
 import pathlib
 import struct
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -68,27 +70,50 @@ def open_series(folder: pathlib.Path) -> Any:
   import SimpleITK as sitk
 
   files = _files_in(folder)
-  for path in files:
+  with_header = [
+    path for path in files if path.name != 'DICOMDIR' and _read_start(path)[1]
+  ]
+  for path in with_header:
     # ITK can take minutes to open damaged files with compressed pixels.
-    if path.name != 'DICOMDIR' and _read_start(path)[1]:
-      _check_transfer_syntax(path)
-      dicom_elements.check_lengths(path)
+    _check_transfer_syntax(path)
+    dicom_elements.check_lengths(path)
   # `check_slices` replaces the warnings that ITK writes to stderr.
   sitk.ProcessObject.SetGlobalWarningDisplay(False)
-  series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-  if len(series) != 1:
-    raise ScanError(
-      f'{folder}: the folder must hold one DICOM series; found {len(series)}'
-    )
-  names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-  slices = {pathlib.PurePath(name).name for name in names}
-  _check_none_is_missing(files, slices)
-  for path in files:
-    if path.name in slices and not _read_start(path)[1]:
-      raise ScanError(f'{path}: has no DICOM header (DICM after 128 bytes)')
+  names = [str(folder / name) for name in _names_of_series(folder, with_header)]
+  _check_none_is_missing(files, {pathlib.PurePath(name).name for name in names})
   reader = sitk.ImageSeriesReader()
   reader.SetFileNames(names)
   return reader
+
+
+def _names_of_series(
+  folder: pathlib.Path, with_header: Sequence[pathlib.Path]
+) -> list[str]:
+  """Returns the names of the files of the one series, in the order of its slices.
+
+  ITK searches a folder, and allocates gigabytes for some files that are not DICOM. So it
+  gets a folder of links to those that are.
+
+  Args:
+    folder: the folder, for messages.
+    with_header: the files that have a DICOM header.
+
+  Raises:
+    ScanError: there is not exactly one series.
+  """
+  import SimpleITK as sitk
+
+  with tempfile.TemporaryDirectory() as links:
+    for path in with_header:
+      os.symlink(path.absolute(), os.path.join(links, path.name))
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(links)
+    if len(series) != 1:
+      raise ScanError(
+        f'{folder}: the folder must hold one DICOM series; found {len(series)} (slices '
+        'have DICM after 128 bytes)'
+      )
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(links, series[0])
+  return [pathlib.PurePath(name).name for name in names]
 
 
 def check_slices(folder: pathlib.Path, reader: Any) -> None:
@@ -215,8 +240,8 @@ def _check_transfer_syntax(path: pathlib.Path) -> None:
   syntax = _transfer_syntax(_read_start(path)[0])
   if syntax not in _TRANSFER_SYNTAXES:
     raise ScanError(
-      f'{path}: its transfer syntax is {shown_text(syntax) or "not stated"}; only uncompressed '
-      'pixels are supported; decompress the series, e.g. with gdcmconv --raw'
+      f'{path}: its transfer syntax is {shown_text(syntax) or "not stated"}; only '
+      'uncompressed pixels are supported; decompress the series, e.g. with gdcmconv --raw'
     )
 
 
@@ -266,8 +291,8 @@ def _numbers(
       row = []
     if len(row) != count or not np.isfinite(row).all():
       raise ScanError(
-        f'{path}: {name} must be {count} numbers, found "{shown_text(text.strip())}"; the position '
-        'of the slice is unknown'
+        f'{path}: {name} must be {count} numbers, found "{shown_text(text.strip())}"; '
+        'the position of the slice is unknown'
       )
     rows.append(row)
   return np.array(rows, np.float64)

@@ -74,6 +74,22 @@ def test_rounded_positions_are_accepted(fake, tmp_path):
   np.testing.assert_array_equal(scan_lib.open_scan(folder).read(), fake.voxels)
 
 
+def test_a_slice_without_a_header(fake, tmp_path):
+  folder = fake_data.write_dicom(tmp_path / 'a', fake)
+  path = slice_files(folder)[2]
+  path.write_bytes(path.read_bytes()[132:])
+  with pytest.raises(ScanError, match='cannot be read as a slice of the series'):
+    scan_lib.open_scan(folder)
+
+
+def test_slices_without_headers(fake, tmp_path):
+  folder = fake_data.write_dicom(tmp_path / 'a', fake)
+  for path in slice_files(folder):
+    path.write_bytes(path.read_bytes()[132:])
+  with pytest.raises(ScanError, match='found 0 '):
+    scan_lib.open_scan(folder)
+
+
 @pytest.mark.parametrize(
   ('tag', 'unknown_tag', 'name'),
   [
