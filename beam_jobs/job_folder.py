@@ -20,10 +20,10 @@ import pickle
 import shutil
 
 from beam_jobs import input_state
-from beam_jobs import job_lock
 from beam_jobs import plan as plan_lib
 from beam_jobs.shard_result import ShardResult
 from luna_tfds import atomic_files
+from luna_tfds import file_lock
 from luna_tfds import records
 from luna_tfds import verification
 from luna_tfds.errors import JobError
@@ -75,7 +75,7 @@ class JobFolder:
       stack.callback(_remove_empty, missing)
       lock_path = self.final.with_name(self.final.name + '.lock')
       try:
-        stack.enter_context(job_lock.hold(lock_path, self.final))
+        stack.enter_context(file_lock.hold(lock_path, 'job', self.final))
         atomic_files.make_folders(self.state_dir)
       except OSError as error:
         raise UsageError(

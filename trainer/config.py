@@ -248,7 +248,8 @@ class TrainConfig:
     strategy: 'none', or a `tf.distribute` strategy: 'mirrored' over the GPUs of this
       machine; 'multiworker' is refused with the reason.
     jit_compile: whether XLA compiles the step.
-    deterministic: whether ops are chosen so that a rerun is equal bit by bit.
+    deterministic: whether ops and the number of threads are chosen so that a rerun is
+      equal bit by bit, on any number of cores.
   """
 
   dataset: str

@@ -7,11 +7,14 @@ checkpoints/best.keras    the network of the best epoch on validation
 model.keras               the inference model: raw HU in, probability out
 operating_point.json      the threshold, how it was chosen, and the priors
 tensorboard/              logs
+not_finite                the loss became NaN or infinite; other settings may help
+train.lock                held while a training writes here
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import csv
 import dataclasses
 import importlib.metadata
@@ -21,6 +24,7 @@ import subprocess
 from typing import Any
 
 from luna_tfds import atomic_files
+from luna_tfds import file_lock
 from luna_tfds import patches
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import error_text
@@ -36,6 +40,9 @@ _MAY_DIFFER = (
   'tta',
   'deployed_prior',
 )
+
+# May differ, too, once the loss was NaN or infinite with the former values.
+_MAY_DIFFER_IF_NOT_FINITE = ('recipe.learning_rate', 'precision')
 
 # Stands for a metric that an epoch does not have; Keras's CSVLogger wrote it too.
 _NOT_AVAILABLE = 'NA'
@@ -90,6 +97,22 @@ class Workdir:
     return self.path / 'operating_point.json'
 
   @property
+  def not_finite(self) -> pathlib.Path:
+    """Exists if training stopped because the loss became NaN or infinite."""
+    return self.path / 'not_finite'
+
+  def locked(self) -> contextlib.AbstractContextManager[None]:
+    """Excludes other trainings in this folder for the duration of a `with` block.
+
+    Commands that only read the folder need no lock: each file is complete at any time.
+
+    Raises:
+      JobError: another training writes there.
+      UsageError: the folder cannot be written.
+    """
+    return _locked(self.path)
+
+  @property
   def tensorboard(self) -> pathlib.Path:
     """TensorBoard logs."""
     return self.path / 'tensorboard'
@@ -114,8 +137,9 @@ class Workdir:
       atomic_files.make_folders(self.last.parent)
     except OSError as error:
       raise UsageError(f'{self.path}: cannot be written: {error.strerror}') from error
+    changed: list[dict[str, Any]] = []
     if self.config.is_file():
-      self._check_same_run(config, fingerprint)
+      changed = self._check_same_run(config, fingerprint)
     for folder in (self.path, self.last.parent):
       atomic_files.remove_temporaries(folder)
     fields = {
@@ -124,23 +148,39 @@ class Workdir:
       'patch': None if patch is None else dataclasses.asdict(patch),
       'code_version': _code_version(),
       'versions': _versions(),
+      'changed': changed,
     }
     atomic_files.write_json(self.config, fields)
+    self.not_finite.unlink(missing_ok=True)
 
-  def _check_same_run(self, config: config_lib.TrainConfig, fingerprint: str) -> None:
+  def mark_not_finite(self) -> None:
+    """Records that the settings of the run made the loss NaN or infinite."""
+    atomic_files.write_text(self.not_finite, '')
+
+  def _check_same_run(
+    self, config: config_lib.TrainConfig, fingerprint: str
+  ) -> list[dict[str, Any]]:
+    """Returns which settings of training were changed, now and before, and when."""
     before = flatten(config_lib.load(self.config).to_json())
+    changed = list(atomic_files.read_json(self.config).get('changed', ()))
     for name, value in flatten(config.to_json()).items():
-      if before[name] != value and name not in _MAY_DIFFER:
-        raise UsageError(
-          f'{self.path} holds a run with {name}={before[name]}, not {value}; give '
-          'another --workdir, or the same settings to continue it'
-        )
+      if before[name] == value or name in _MAY_DIFFER:
+        continue
+      if name in _MAY_DIFFER_IF_NOT_FINITE and self.not_finite.is_file():
+        epoch = len(self.read_history())
+        changed.append({'epoch': epoch, 'name': name, 'before': before[name]})
+        continue
+      raise UsageError(
+        f'{self.path} holds a run with {name}={before[name]}, not {value}; give '
+        'another --workdir, or the same settings to continue it'
+      )
     stored = self.dataset_fingerprint
     if stored != fingerprint:
       raise UsageError(
         f'{self.path} holds a run on another dataset (fingerprint {stored}, now '
         f'{fingerprint}); give another --workdir'
       )
+    return changed
 
   @property
   def dataset_fingerprint(self) -> str:
@@ -239,18 +279,34 @@ class Workdir:
 
     Args:
       epoch: from 0.
-      metrics: of the epoch.
+      metrics: by name; those that another row has, but not this one, are not available.
     """
-    names = sorted(metrics)
-    row = {'epoch': epoch, **{name: metrics[name] for name in names}}
+    row = {'epoch': str(epoch), **{k: str(metrics[k]) for k in sorted(metrics)}}
     self._write_history([*self._history_rows(), row])
 
-  def _write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
-    columns = dict.fromkeys(name for row in rows for name in row)
+  def _write_history(self, rows: Sequence[Mapping[str, str]]) -> None:
+    names = dict.fromkeys(name for row in rows for name in row)
     with atomic_files.atomic_text(self.history) as file:
-      writer = csv.DictWriter(file, list(columns), restval=_NOT_AVAILABLE)
+      writer = csv.DictWriter(file, list(names), restval=_NOT_AVAILABLE)
       writer.writeheader()
       writer.writerows(rows)
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+  is_new = not path.exists()
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(file_lock.hold(path / 'train.lock', 'training', path))
+    except OSError as error:
+      raise UsageError(f'{path}: cannot be written: {error.strerror}') from error
+    try:
+      yield
+    finally:
+      stack.close()
+      if is_new:  # a run that was rejected leaves nothing
+        with contextlib.suppress(OSError):
+          path.rmdir()
 
 
 def open_workdir(path: str | pathlib.Path) -> tuple[Workdir, config_lib.TrainConfig]:

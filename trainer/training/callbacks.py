@@ -8,9 +8,12 @@ import pathlib
 
 from absl import logging
 import keras
+import numpy as np
 
-from luna_tfds import atomic_files
 from luna_tfds.errors import JobError
+from trainer.training import checkpoints
+from trainer.training.checkpoints import CheckpointNote
+from trainer.workdir import Workdir
 
 # The metric that chooses the best epoch.
 MONITOR = 'val_pr_auc'
@@ -19,17 +22,51 @@ MONITOR = 'val_pr_auc'
 _Logs = Mapping[str, float] | None
 
 
-class AverageWeights(keras.callbacks.SwapEMAWeights):
-  """Puts the averaged weights in for validation and for the callbacks after it."""
+class NotFiniteError(JobError):
+  """The loss or the weights are NaN or infinite."""
+
+
+class AverageWeights(keras.callbacks.Callback):
+  """Puts the averaged weights in for validation and for the callbacks after it.
+
+  Keras's `SwapEMAWeights` exchanges the values by additions, which rounds the weights of
+  training; a run that continues from a checkpoint would not be equal bit by bit.
+  """
 
   def __init__(self) -> None:
-    super().__init__(swap_on_epoch=True)
+    super().__init__()
+    self._training_weights: list[np.ndarray] | None = None
 
-  @property
-  def swapped(self) -> bool:
-    """Whether the model holds the average now."""
-    # Keras has no public way to tell; the alternative is a second copy of this state.
-    return bool(self._ema_weights_in_model)
+  def on_test_begin(self, logs: _Logs = None) -> None:
+    """Puts the average in."""
+    self._put_in()
+
+  def on_test_end(self, logs: _Logs = None) -> None:
+    """Puts the weights of training back."""
+    self.put_back()
+
+  def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
+    """Puts the average in for the callbacks that follow."""
+    self._put_in()
+
+  def on_epoch_begin(self, epoch: int, logs: _Logs = None) -> None:
+    """Puts the weights of training back."""
+    self.put_back()
+
+  def _put_in(self) -> None:
+    if self._training_weights is None:
+      variables = self.model.trainable_variables
+      self._training_weights = [keras.ops.convert_to_numpy(v) for v in variables]
+      self.model.optimizer.finalize_variable_values(variables)
+
+  def put_back(self) -> None:
+    """Puts the weights of training back, if the average is in the model."""
+    if self._training_weights is not None:
+      for variable, value in zip(
+        self.model.trainable_variables, self._training_weights, strict=True
+      ):
+        variable.assign(value)
+      self._training_weights = None
 
 
 class SeedDropout(keras.callbacks.Callback):
@@ -61,7 +98,11 @@ class SeedDropout(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-  """Stops at a loss that is not a number, and names the records of the batch."""
+  """Stops at a loss or weights that are not finite, and names the records of the batch.
+
+  The loss of a step is computed before its update: at the end of an epoch only the
+  weights show what the last update did.
+  """
 
   def __init__(
     self, keys_of_batch: Callable[[int, int], list[str]], start_step: int = 0
@@ -76,7 +117,7 @@ class StopOnNaN(keras.callbacks.Callback):
     super().__init__()
     self._keys_of_batch = keys_of_batch
     self._next_start_step = start_step
-    self._epoch = self._start_step = 0
+    self._epoch = self._start_step = self._step = 0
 
   def on_epoch_begin(self, epoch: int, logs: _Logs = None) -> None:
     """Remembers the epoch, and at which of its steps it starts."""
@@ -85,45 +126,108 @@ class StopOnNaN(keras.callbacks.Callback):
 
   def on_train_batch_end(self, batch: int, logs: _Logs = None) -> None:
     """Stops if the loss is not a number."""
+    self._step = self._start_step + batch
     loss = (logs or {}).get('loss', 0.0)
-    if math.isfinite(loss):
-      return
-    step = self._start_step + batch
-    keys = self._keys_of_batch(self._epoch, step)
-    raise JobError(
-      f'the loss is {loss} in epoch {self._epoch + 1}, step {step + 1}; the last good '
-      'checkpoint is kept. Try a lower --learning_rate or --precision=float32. Records '
-      f'of the batch: {" ".join(keys)}'
+    if not math.isfinite(loss):
+      raise self._error(f'the loss is {loss}')
+
+  def on_test_begin(self, logs: _Logs = None) -> None:
+    """Stops if the last update of the epoch made weights that are not finite."""
+    self._check_weights()
+
+  def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
+    """As `on_test_begin`, for a run without validation."""
+    self._check_weights()
+
+  def _check_weights(self) -> None:
+    if not checkpoints.is_finite(self.model):
+      raise self._error('the weights are not finite')
+
+  def _error(self, problem: str) -> NotFiniteError:
+    keys = self._keys_of_batch(self._epoch, self._step)
+    return NotFiniteError(
+      f'{problem} in epoch {self._epoch + 1}, step {self._step + 1}; the last good '
+      'checkpoint is kept. Run the command again with a lower --learning_rate or with '
+      f'--precision=float32. Records of the batch: {" ".join(keys)}'
     )
 
 
-class AppendHistory(keras.callbacks.Callback):
-  """Adds the metrics of every epoch to the history."""
+class CountSkippedSteps(keras.callbacks.Callback):
+  """Counts the steps that the optimizer does not: those in which float16 overflowed.
 
-  def __init__(self, append: Callable[[int, Mapping[str, float]], None]):
-    """Makes the callback.
+  Attributes:
+    count: in all runs of the workdir.
+  """
 
-    Args:
-      append: stores the metrics of an epoch, numbered from 0.
-    """
+  def __init__(self, count: int):
     super().__init__()
-    self._append = append
+    self.count = count
+    self._iterations = 0
 
-  def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
-    """Adds the metrics."""
-    self._append(epoch, logs or {})
+  def on_train_begin(self, logs: _Logs = None) -> None:
+    """Remembers where this run starts."""
+    self._iterations = int(self.model.optimizer.iterations)
+
+  def on_train_batch_end(self, batch: int, logs: _Logs = None) -> None:
+    """Counts the step if it was skipped."""
+    if checkpoints.unscaled(self.model.optimizer) is self.model.optimizer:
+      return
+    iterations = int(self.model.optimizer.iterations)
+    if iterations == self._iterations:
+      self.count += 1
+    self._iterations = iterations
 
 
 class SaveLast(keras.callbacks.Callback):
-  """Saves model and optimizer after every epoch."""
+  """Saves model and optimizer when the steps of an epoch are done.
 
-  def __init__(self, path: pathlib.Path):
+  Already before validation: a run that is stopped then continues with the validation.
+  It must come before `AverageWeights`, which changes the weights.
+  """
+
+  def __init__(self, path: pathlib.Path, skipped: CountSkippedSteps):
     super().__init__()
     self._path = path
+    self._skipped = skipped
+    self._metrics: dict[str, float] = {}
+    self._is_saved = False
+
+  def on_epoch_begin(self, epoch: int, logs: _Logs = None) -> None:
+    """The last checkpoint is that of the epoch before."""
+    self._is_saved = False
+
+  def on_train_batch_end(self, batch: int, logs: _Logs = None) -> None:
+    """Remembers the metrics, which are means over the steps so far."""
+    self._metrics = {name: float(value) for name, value in (logs or {}).items()}
+
+  def on_test_begin(self, logs: _Logs = None) -> None:
+    """Saves the model."""
+    self._save()
 
   def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
-    """Saves the model."""
-    save_model(self.model, self._path)
+    """Saves the model if there was no validation."""
+    self._save()
+
+  def save_interrupted(self, average: AverageWeights | None) -> None:
+    """Saves the model when the run is interrupted anywhere.
+
+    Args:
+      average: whose weights may be in the model.
+    """
+    if average is not None:
+      average.put_back()
+    if self._is_saved:
+      return
+    if not checkpoints.is_finite(self.model):
+      logging.warning('the weights are not finite: the last good checkpoint is kept')
+      return
+    self._save()
+
+  def _save(self) -> None:
+    if not self._is_saved:
+      note = CheckpointNote(self._metrics, self._skipped.count)
+      checkpoints.save(self.model, self._path, note)
+      self._is_saved = True
 
 
 class SaveBest(keras.callbacks.Callback):
@@ -133,16 +237,49 @@ class SaveBest(keras.callbacks.Callback):
   """
 
   def __init__(self, path: pathlib.Path, history: Sequence[Mapping[str, float]]):
+    """Makes the callback.
+
+    Args:
+      path: of the checkpoint.
+      history: of the epochs so far; used if the checkpoint was written by version 1.1.0
+        or older, which did not store its metrics.
+    """
     super().__init__()
     self._path = path
-    self._best = max((row.get(MONITOR, 0.0) for row in history), default=-1.0)
+    self._best = _best_value(path, history)
 
   def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
     """Saves the model if it is better."""
-    value = (logs or {}).get(MONITOR)
-    if value is None or value > self._best:
-      self._best = -1.0 if value is None else value
-      save_model(self.model, self._path)
+    logs = logs or {}
+    value = logs.get(MONITOR, -1.0)
+    if not math.isfinite(logs.get('val_loss', 0.0)):
+      return
+    if MONITOR not in logs or value > self._best:
+      note = CheckpointNote({name: float(v) for name, v in logs.items()})
+      checkpoints.save(self.model, self._path, note)
+      self._best = value
+
+
+def _best_value(path: pathlib.Path, history: Sequence[Mapping[str, float]]) -> float:
+  """Returns the monitored metric of the best checkpoint; -1 if there is none."""
+  if not path.is_file():
+    return -1.0
+  note = checkpoints.read_note(path)
+  if note is None:
+    return max((row.get(MONITOR, 0.0) for row in history), default=-1.0)
+  return note.metrics.get(MONITOR, -1.0)
+
+
+class WriteHistory(keras.callbacks.Callback):
+  """Adds the row of an epoch to history.csv, after its checkpoints."""
+
+  def __init__(self, workdir: Workdir):
+    super().__init__()
+    self._workdir = workdir
+
+  def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
+    """Adds the row."""
+    self._workdir.append_history(epoch, logs or {})
 
 
 class StopEarly(keras.callbacks.Callback):
@@ -175,9 +312,3 @@ def should_stop(values: Sequence[float], patience: int) -> bool:
   if not patience or not values:
     return False
   return len(values) - 1 - list(values).index(max(values)) >= patience
-
-
-def save_model(model: keras.Model, path: pathlib.Path) -> None:
-  """Saves a model, complete or not at all."""
-  with atomic_files.atomic_write(path) as temporary:
-    model.save(temporary)

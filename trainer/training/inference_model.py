@@ -8,7 +8,7 @@ from model.networks import layers
 from trainer.scoring import inference
 from trainer.scoring import operating_point
 from trainer.scoring import scored_records
-from trainer.training import callbacks
+from trainer.training import checkpoints
 from trainer.training.loop import TrainingRun
 
 
@@ -56,7 +56,7 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
   # Until the new threshold is stored, the run counts as not finished: the old one was
   # chosen for another model.
   run.workdir.operating_point.unlink(missing_ok=True)
-  callbacks.save_model(model, run.workdir.model)
+  checkpoints.save(model, run.workdir.model)
   point = operating_point.OperatingPoint(
     rule=config.threshold,
     threshold=operating_point.DEFAULT_THRESHOLD,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import sys
 
-from absl import logging
 import keras
 import tensorflow as tf
 
+from luna_tfds import cli
 from luna_tfds import records
 from luna_tfds.errors import UsageError
+from luna_tfds.hounsfield import WINDOW_HU
+from model.networks import registry
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib
 from trainer.data import input_pipeline
@@ -18,9 +20,12 @@ from trainer.data import memory_budget
 from trainer.data.balance import Balance
 from trainer.data.split_source import SplitSource
 from trainer.training import callbacks
+from trainer.training import checkpoints
+from trainer.training import determinism
 from trainer.training import distribution
 from trainer.training import network as network_lib
 from trainer.training import tensorboard_images
+from trainer.training.checkpoints import CheckpointNote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +78,31 @@ class TrainingRun:
   workdir: workdir_lib.Workdir
 
 
+def check(run: TrainingRun) -> None:
+  """Checks what `fit` needs, before anything is written.
+
+  Raises:
+    UsageError: the strategy is not available, the devices cannot share the batches, or
+      the images are too small for the network.
+  """
+  config = run.config
+  replicas = distribution.make_strategy(config.strategy).num_replicas_in_sync
+  if config.input.batch_size % replicas:
+    raise UsageError(
+      f'--batch_size={config.input.batch_size} must be a multiple of the {replicas} '
+      'devices that share a batch'
+    )
+  if run.validation is not None:
+    distribution.divisible_batch_size(run.validation.num_records, replicas)
+  cli.as_usage_error(
+    registry.build,
+    config.model,
+    run.source.image_shape,
+    WINDOW_HU,
+    flag_prefix='--model: ',
+  )
+
+
 def fit(run: TrainingRun) -> int:
   """Fits the network of a run, from its last checkpoint if there is one.
 
@@ -84,16 +114,14 @@ def fit(run: TrainingRun) -> int:
     Epochs done, in all runs of the workdir.
 
   Raises:
-    UsageError: the strategy is not available.
     JobError: the loss is not a number.
     KeyboardInterrupt: after the state was saved.
   """
   config = run.config
   keras.utils.set_random_seed(config.input.seed)
   if config.deterministic:
-    tf.config.experimental.enable_op_determinism()
+    determinism.enable()
   strategy = distribution.make_strategy(config.strategy)
-  _check_batch_size(config, strategy.num_replicas_in_sync)
   steps = config.recipe.steps_per_epoch or input_pipeline.default_steps_per_epoch(
     run.balance, config.input.batch_size
   )
@@ -103,11 +131,16 @@ def fit(run: TrainingRun) -> int:
       network = network_lib.build_network(
         config, run.source.image_shape, run.balance.prior, steps
       )
+      note = CheckpointNote()
       if run.workdir.last.is_file():
-        network_lib.restore_checkpoint(network, run.workdir.last)
-    done = int(network.optimizer.iterations.numpy())
+        checkpoints.restore(network, run.workdir.last)
+        note = checkpoints.read_note(run.workdir.last) or note
+    done = int(network.optimizer.iterations.numpy()) + note.skipped_steps
     fit_range = FitRange.after(done, steps, config.recipe.epochs)
     run.workdir.truncate_history(fit_range.epoch)
+    replicas = strategy.num_replicas_in_sync
+    if not fit_range.step:
+      _finish_epoch(run, network, fit_range.epoch - 1, note, replicas)
     if _is_finished(run, fit_range.epoch):
       return fit_range.epoch
     if done:
@@ -115,7 +148,52 @@ def fit(run: TrainingRun) -> int:
         f'continuing after epoch {fit_range.epoch}, step {fit_range.step}',
         file=sys.stderr,
       )
-    _fit_range(run, network, fit_range, strategy.num_replicas_in_sync)
+    _fit_range(run, network, fit_range, note.skipped_steps, replicas)
+
+
+def _finish_epoch(
+  run: TrainingRun,
+  network: keras.Model,
+  epoch: int,
+  note: CheckpointNote,
+  replicas: int,
+) -> None:
+  """Does what an epoch lacks that was stopped after its steps: validation, best, row.
+
+  Args:
+    run: the run.
+    network: as at the end of the epoch.
+    epoch: from 0; -1 before the first.
+    note: of the checkpoint.
+    replicas: devices that share a batch.
+  """
+  rows = run.workdir.read_history()
+  if epoch < 0 or len(rows) > epoch:
+    return
+  average = _average(run)
+  metrics = dict(note.metrics)
+  chain: list[keras.callbacks.Callback] = [
+    callbacks.SaveBest(run.workdir.best, rows),
+    callbacks.WriteHistory(run.workdir),
+  ]
+  chain = [*([average] if average else []), *chain]
+  for callback in chain:
+    callback.set_model(network)
+  batches = _validation_batches(run.validation, replicas)
+  if batches is not None:
+    print(f'epoch {epoch + 1} was not validated: validating', file=sys.stderr)
+    values = network.evaluate(
+      batches, callbacks=[average] if average else [], return_dict=True, verbose=0
+    )
+    metrics |= {f'val_{name}': value for name, value in values.items()}
+  for callback in chain:
+    callback.on_epoch_end(epoch, metrics)
+  if average is not None:
+    average.put_back()
+
+
+def _average(run: TrainingRun) -> callbacks.AverageWeights | None:
+  return callbacks.AverageWeights() if run.config.recipe.ema else None
 
 
 def _log_balance(run: TrainingRun) -> None:
@@ -130,19 +208,16 @@ def _is_finished(run: TrainingRun, epochs: int) -> bool:
   return callbacks.should_stop(callbacks.monitored_values(history), run.config.patience)
 
 
-def _check_batch_size(config: config_lib.TrainConfig, replicas: int) -> None:
-  if config.input.batch_size % replicas:
-    raise UsageError(
-      f'--batch_size={config.input.batch_size} must be a multiple of the {replicas} '
-      'devices that share a batch'
-    )
-
-
 def _fit_range(
-  run: TrainingRun, network: keras.Model, fit_range: FitRange, replicas: int
+  run: TrainingRun,
+  network: keras.Model,
+  fit_range: FitRange,
+  skipped_steps: int,
+  replicas: int,
 ) -> None:
   """Fits one range; saves the state if it is interrupted."""
-  average = callbacks.AverageWeights() if run.config.recipe.ema else None
+  average = _average(run)
+  skipped = callbacks.CountSkippedSteps(skipped_steps)
   batches = input_pipeline.train_batches(
     run.config.input,
     run.balance,
@@ -150,6 +225,7 @@ def _fit_range(
     fit_range.epoch,
     fit_range.step,
   )
+  save_last = callbacks.SaveLast(run.workdir.last, skipped)
   try:
     network.fit(
       distribution.shard_by_data(batches),
@@ -157,16 +233,15 @@ def _fit_range(
       epochs=fit_range.last_epoch,
       initial_epoch=fit_range.epoch,
       validation_data=_validation_batches(run.validation, replicas),
-      callbacks=_callbacks(run, fit_range, average),
+      callbacks=_callbacks(run, fit_range, skipped, save_last, average),
       shuffle=False,  # the stream is shuffled; Keras warns that it cannot do so again
       verbose='auto' if sys.stdout.isatty() else 2,
     )
+  except callbacks.NotFiniteError:
+    run.workdir.mark_not_finite()
+    raise
   except KeyboardInterrupt:
-    # While the average is in the model, its weights are not those of training.
-    if average is None or not average.swapped:
-      callbacks.save_model(network, run.workdir.last)
-    else:
-      logging.info('interrupted in validation: the last checkpoint is the newest')
+    save_last.save_interrupted(average)
     raise
 
 
@@ -214,9 +289,15 @@ def _keys_of_batch(
 def _callbacks(
   run: TrainingRun,
   fit_range: FitRange,
+  skipped: callbacks.CountSkippedSteps,
+  save_last: callbacks.SaveLast,
   average: callbacks.AverageWeights | None,
 ) -> list[keras.callbacks.Callback]:
-  """In this order: SaveLast comes before the averaged weights are put in."""
+  """In this order: the averaged weights are put in after SaveLast.
+
+  The row of the history comes after both checkpoints. So an epoch that has no row is
+  validated again, whatever else it has.
+  """
   workdir, config = run.workdir, run.config
   rows = workdir.read_history()
 
@@ -226,16 +307,16 @@ def _callbacks(
   chain: list[keras.callbacks.Callback] = [
     callbacks.SeedDropout(config.input.seed, fit_range.step),
     callbacks.StopOnNaN(keys_of_batch, fit_range.step),
-    # Before SaveLast: a run continues after the last checkpoint, and needs all its rows.
-    callbacks.AppendHistory(workdir.append_history),
-    keras.callbacks.TensorBoard(str(workdir.tensorboard), write_graph=False),
-    callbacks.SaveLast(workdir.last),
+    skipped,
+    save_last,
   ]
   if average is not None:
     chain.append(average)
-  chain.append(callbacks.SaveBest(workdir.best, rows))
-  chain.append(
-    tensorboard_images.TensorBoardImages(workdir.tensorboard, run.validation)
-  )
-  chain.append(callbacks.StopEarly(config.patience, rows))
+  chain += [
+    callbacks.SaveBest(workdir.best, rows),
+    callbacks.WriteHistory(workdir),
+    keras.callbacks.TensorBoard(str(workdir.tensorboard), write_graph=False),
+    tensorboard_images.TensorBoardImages(workdir.tensorboard, run.validation),
+    callbacks.StopEarly(config.patience, rows),
+  ]
   return chain

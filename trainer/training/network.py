@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import pathlib
 
 import keras
 import numpy as np
 
-from luna_tfds.errors import UsageError
 from luna_tfds.hounsfield import WINDOW_HU
-from luna_tfds.text_format import error_text
 from model.networks import registry
 from trainer import config as config_lib
 from trainer.training import precision
@@ -42,14 +39,20 @@ def build_network(
     A compiled model from HU to logit.
   """
   policy = keras.config.dtype_policy()
-  keras.config.set_dtype_policy(precision.resolve_precision(config.precision))
+  name = precision.resolve_precision(config.precision)
+  keras.config.set_dtype_policy(name)
   try:
     network = registry.build(config.model, image_shape, WINDOW_HU)
   finally:
     keras.config.set_dtype_policy(policy)
   _start_at_prior(network, prior)
+  optimizer = _optimizer(config.recipe, config.recipe.epochs * steps_per_epoch)
+  if name == 'mixed_float16':
+    # Keras would do it, too, but not when it loads the checkpoint: the dtype policy of
+    # the model is not saved, and the state of the optimizer would be left out.
+    optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
   network.compile(
-    optimizer=_optimizer(config.recipe, config.recipe.epochs * steps_per_epoch),
+    optimizer=optimizer,
     loss=keras.losses.BinaryCrossentropy(from_logits=True),
     metrics=[
       keras.metrics.BinaryAccuracy(name='accuracy', threshold=0.0),
@@ -63,29 +66,6 @@ def build_network(
     jit_compile=config.jit_compile,
   )
   return network
-
-
-def restore_checkpoint(network: keras.Model, path: pathlib.Path) -> None:
-  """Sets weights and optimizer of a new network to those of a checkpoint.
-
-  The loaded model itself is not used: Keras does not save which weights are excluded
-  from weight decay, and a run with more epochs has a longer schedule.
-
-  Raises:
-    UsageError: the checkpoint is damaged, or of another network.
-  """
-  try:
-    saved = keras.models.load_model(path)
-    network.set_weights(saved.get_weights())
-    network.optimizer.build(network.trainable_variables)
-    stored = saved.optimizer.variables
-    for variable, value in zip(network.optimizer.variables, stored, strict=True):
-      variable.assign(value)
-  except Exception as error:  # of a damaged file Keras raises errors of many types
-    raise UsageError(
-      f'{path}: cannot be loaded as a checkpoint: {error_text(error)}; delete it to '
-      'train from the start'
-    ) from error
 
 
 def learning_rate(

@@ -13,6 +13,7 @@ from trainer.data import audit
 from trainer.data import balance as balance_lib
 from trainer.data import dataset as dataset_lib
 from trainer.data.split_source import SplitSource
+from trainer.training import determinism
 from trainer.training import inference_model
 from trainer.training import loop
 
@@ -32,9 +33,11 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
   Raises:
     UsageError: the dataset is missing, its classes cannot be balanced, or the folder
       holds another run.
-    JobError: the metadata of the dataset contradict each other, or the loss is not a
-      number.
+    JobError: the metadata of the dataset contradict each other, another training writes
+      to the folder, or the loss is not a number.
   """
+  if config.deterministic:
+    determinism.fix_threads()
   dataset = dataset_lib.open_dataset(config.data_dir, config.dataset)
   audit.check_metadata(dataset)
   source = dataset.open_split(config.train_split)
@@ -42,10 +45,12 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
   # Before config.json is written: the folder of a run that cannot start stays free.
   balance = cli.as_usage_error(balance_lib.plan_balance, source, config.input)
   workdir = workdir_lib.Workdir(path)
-  workdir.prepare(config, source.fingerprint, dataset.metadata.patch)
   run = loop.TrainingRun(config, source, balance, validation, workdir)
-  epochs = loop.fit(run)
-  point = inference_model.write_inference_model(run)
+  loop.check(run)
+  with workdir.locked():
+    workdir.prepare(config, source.fingerprint, dataset.metadata.patch)
+    epochs = loop.fit(run)
+    point = inference_model.write_inference_model(run)
   return (
     f'{config.model}: {count_text(epochs, "epoch")}, threshold '
     f'{point.threshold:.4g} ({point.chosen_on}); model: {workdir.model}'

@@ -4,6 +4,7 @@ import pytest
 
 from luna_tfds.errors import JobError
 from trainer.training import callbacks
+from trainer.training import checkpoints
 
 NAN = float('nan')
 
@@ -54,13 +55,17 @@ def saved_bias(path):
   return float(keras.models.load_model(path, compile=False).get_weights()[1][0])
 
 
-def save_epochs(callback, values):
-  """Ends epochs with values of the metric; the bias of the model is the epoch."""
+def save_epochs(callback, rows):
+  """Ends epochs with some metrics; the bias of the model is the epoch."""
   model = small_model()
   with_model(callback, model)
-  for epoch, value in enumerate(values):
+  for epoch, row in enumerate(rows):
     model.layers[0].bias.assign([epoch])
-    callback.on_epoch_end(epoch, {} if value is None else {callbacks.MONITOR: value})
+    callback.on_epoch_end(epoch, row)
+
+
+def monitored(*values):
+  return [{} if value is None else {callbacks.MONITOR: value} for value in values]
 
 
 @pytest.mark.parametrize(
@@ -76,40 +81,79 @@ def save_epochs(callback, values):
 )
 def test_best_epoch_is_saved(tmp_path, values, best):
   path = tmp_path / 'best.keras'
-  save_epochs(callbacks.SaveBest(path, []), values)
+  save_epochs(callbacks.SaveBest(path, []), monitored(*values))
   assert saved_bias(path) == best
+  assert checkpoints.read_note(path).metrics.get(callbacks.MONITOR) == values[best]
 
 
 def test_best_epoch_of_an_earlier_run_is_kept(tmp_path):
   path = tmp_path / 'best.keras'
-  history = [{callbacks.MONITOR: 0.6}, {callbacks.MONITOR: 0.2}]
-  save_epochs(callbacks.SaveBest(path, history), [0.5, 0.6])
-  assert not path.exists()
-  save_epochs(callbacks.SaveBest(path, history), [0.5, 0.7])
+  save_epochs(callbacks.SaveBest(path, []), monitored(0.6))
+  # Neither is the history needed, nor is a row of an epoch trusted that is not saved.
+  history = monitored(0.9, 0.2)
+  save_epochs(callbacks.SaveBest(path, history), monitored(0.5, 0.6))
+  assert saved_bias(path) == 0
+  save_epochs(callbacks.SaveBest(path, history), monitored(0.5, 0.7))
   assert saved_bias(path) == 1
 
 
-def test_last_epoch_is_saved(tmp_path):
-  path = tmp_path / 'last.keras'
-  save_epochs(callbacks.SaveLast(path), [0.5, 0.4, 0.3])
-  assert saved_bias(path) == 2
+def test_the_best_value_of_version_1_1_is_that_of_the_history(tmp_path):
+  path = tmp_path / 'best.keras'
+  checkpoints.save(small_model(), path)
+  before = path.read_bytes()
+  save_epochs(callbacks.SaveBest(path, monitored(0.6, 0.2)), monitored(0.5))
+  assert path.read_bytes() == before
+  save_epochs(callbacks.SaveBest(path, monitored(0.6, 0.2)), monitored(0.7))
+  assert path.read_bytes() != before
 
 
-def test_a_checkpoint_is_complete_or_not_there(tmp_path, monkeypatch):
-  network = small_model()
-  path = tmp_path / 'last.keras'
-  callbacks.save_model(network, path)
-  complete = path.read_bytes()
+def test_an_epoch_without_a_finite_validation_loss_is_not_the_best(tmp_path):
+  path = tmp_path / 'best.keras'
+  rows = [{callbacks.MONITOR: 0.9, 'val_loss': NAN}, {callbacks.MONITOR: 0.2}]
+  save_epochs(callbacks.SaveBest(path, []), rows)
+  assert saved_bias(path) == 1
 
-  def save_half(self, target):
-    target.write_bytes(b'half')
-    raise OSError('no space left on device')
 
-  monkeypatch.setattr(type(network), 'save', save_half)
-  with pytest.raises(OSError, match='no space'):
-    callbacks.save_model(network, path)
-  assert path.read_bytes() == complete
-  assert list(tmp_path.iterdir()) == [path]
+def save_last(path, model):
+  callback = callbacks.SaveLast(path, callbacks.CountSkippedSteps(7))
+  return with_model(callback, model)
+
+
+def test_last_epoch_is_saved_before_its_validation(tmp_path):
+  path, model = tmp_path / 'last.keras', small_model()
+  callback = save_last(path, model)
+  for epoch in range(2):
+    callback.on_epoch_begin(epoch)
+    callback.on_train_batch_end(0, {'loss': 0.5 - epoch})
+    model.layers[0].bias.assign([epoch])
+    callback.on_test_begin()
+    # What happens in validation and afterwards is not saved.
+    model.layers[0].bias.assign([-1])
+    callback.on_epoch_end(epoch, {'loss': 0.0})
+    assert saved_bias(path) == epoch
+    note = checkpoints.read_note(path)
+    assert note == checkpoints.CheckpointNote({'loss': 0.5 - epoch}, skipped_steps=7)
+
+
+def test_last_epoch_is_saved_without_validation(tmp_path):
+  path, model = tmp_path / 'last.keras', small_model()
+  callback = save_last(path, model)
+  callback.on_epoch_begin(0)
+  model.layers[0].bias.assign([3])
+  callback.on_epoch_end(0, {})
+  assert saved_bias(path) == 3
+
+
+def test_an_interrupted_epoch_is_saved_if_its_weights_are_finite(tmp_path):
+  path, model = tmp_path / 'last.keras', small_model()
+  callback = save_last(path, model)
+  callback.on_epoch_begin(0)
+  model.layers[0].bias.assign([3])
+  callback.save_interrupted(None)
+  assert saved_bias(path) == 3
+  model.layers[0].bias.assign([NAN])
+  callback.save_interrupted(None)
+  assert saved_bias(path) == 3
 
 
 def make_nan_callback(start_step):
@@ -173,24 +217,65 @@ def test_start_step_is_of_the_first_epoch_only():
   assert result == dropped_units(epoch=3, calls=1)[0]
 
 
-def test_average_is_in_the_model_after_an_epoch_only():
+@pytest.mark.parametrize('wrap', [False, True])
+def test_average_is_in_the_model_after_an_epoch_only(wrap):
+  """The weights of training are put back without rounding."""
   model = small_model()
-  model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9), 'mse')
-  average = callbacks.AverageWeights()
-  seen = []
+  optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
+  if wrap:  # as for float16
+    optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+  model.compile(optimizer, 'mse')
+  seen, trained = [], []
+
+  def kernel():
+    return model.layers[0].kernel.numpy().copy()
 
   class Watch(keras.callbacks.Callback):
+    def on_train_batch_begin(self, batch, logs=None):
+      if trained:
+        np.testing.assert_array_equal(kernel(), trained[-1])
+
     def on_train_batch_end(self, batch, logs=None):
-      seen.append(('batch', average.swapped))
+      trained.append(kernel())
 
     def on_test_begin(self, logs=None):
-      seen.append(('validation', average.swapped))
+      seen.append(np.abs(kernel() - trained[-1]).max() > 0)
 
     def on_epoch_end(self, epoch, logs=None):
-      seen.append(('epoch', average.swapped))
+      seen.append(np.abs(kernel() - trained[-1]).max() > 0)
 
   x, y = np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
+  chain = [callbacks.AverageWeights(), Watch()]
+  model.fit(x, y, epochs=3, validation_data=(x, y), callbacks=chain, verbose=0)
+  assert seen == 6 * [True]
+
+
+def test_weights_that_are_not_finite_stop_before_validation():
+  """The last update of an epoch may spoil the weights although its loss was finite."""
+  callback, asked_for = make_nan_callback(0)
+  model = small_model()
+  with_model(callback, model)
+  callback.on_epoch_begin(1)
+  callback.on_train_batch_end(3, {'loss': 0.7})
+  callback.on_test_begin()
+  model.layers[0].bias.assign([NAN])
+  for end in (callback.on_test_begin, lambda: callback.on_epoch_end(1, {})):
+    with pytest.raises(
+      callbacks.NotFiniteError, match='the weights are not finite in epoch 2, step 4;'
+    ):
+      end()
+  assert asked_for == 2 * [(1, 3)]
+
+
+def test_steps_that_the_optimizer_skips_are_counted():
+  model = small_model()
+  optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+  model.compile(optimizer, 'mse')
+  x = np.ones((3, 2), np.float32)
+  x[1] = np.inf
+  skipped = callbacks.CountSkippedSteps(4)
   model.fit(
-    x, y, epochs=2, validation_data=(x, y), callbacks=[average, Watch()], verbose=0
+    x, np.ones((3, 1)), batch_size=1, shuffle=False, callbacks=[skipped], verbose=0
   )
-  assert seen == 2 * [('batch', False), ('validation', True), ('epoch', True)]
+  assert skipped.count == 5
+  assert int(model.optimizer.iterations) == 2

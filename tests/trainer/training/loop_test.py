@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -15,6 +16,7 @@ from trainer import workdir as workdir_lib
 from trainer.data import dataset as dataset_lib
 from trainer.data.balance import plan_balance
 from trainer.training import callbacks
+from trainer.training import checkpoints
 from trainer.training import distribution
 from trainer.training import loop
 from trainer.training.loop import FitRange
@@ -72,20 +74,121 @@ def test_a_run_that_is_interrupted_continues_to_the_same_end(
   assert history[1]['val_loss'] == trained.read_history()[1]['val_loss']
 
 
-@pytest.mark.slow
-def test_a_run_that_is_killed_after_an_epoch_continues_to_the_same_end(
-  run_train, trained, tmp_path, monkeypatch, assert_same_weights
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+  """A finished run of two epochs of two steps, to compare with."""
+  run = make_run(tmp_path_factory.mktemp('undisturbed'), **SMALL)
+  loop.fit(run)
+  return run
+
+
+@pytest.mark.parametrize(
+  ('name', 'hook', 'is_validated_later'),
+  [
+    # In the order in which they are called at the end of an epoch.
+    ('StopOnNaN', 'on_test_begin', False),
+    ('AverageWeights', 'on_test_begin', True),
+    ('AverageWeights', 'on_test_end', True),
+    ('SaveBest', 'on_epoch_end', True),
+    ('WriteHistory', 'on_epoch_end', True),
+    ('StopEarly', 'on_epoch_end', False),
+  ],
+)
+def test_a_run_that_is_killed_at_the_end_of_an_epoch_loses_nothing(
+  name,
+  hook,
+  is_validated_later,
+  undisturbed,
+  tmp_path,
+  monkeypatch,
+  capsys,
+  assert_same_weights,
 ):
-  class Kill(callbacks.StopEarly):
-    def on_epoch_end(self, epoch, logs=None):
-      raise JobError('killed')
+  run = make_run(tmp_path, **SMALL)
+
+  def kill(self, *unused):
+    raise RuntimeError('killed')
 
   with monkeypatch.context() as patch:
-    patch.setattr(callbacks, 'StopEarly', Kill)
-    assert run_train(tmp_path) == 1
-  assert run_train(tmp_path) == 0
-  assert_same_weights(trained.last, tmp_path / 'checkpoints' / 'last.keras')
-  assert_same_weights(trained.best, tmp_path / 'checkpoints' / 'best.keras')
+    patch.setattr(getattr(callbacks, name), hook, kill)
+    with pytest.raises(RuntimeError, match='killed'):
+      loop.fit(run)
+  loop.fit(run)
+  assert ('validating' in capsys.readouterr().err) == is_validated_later
+  assert_same_run(run, undisturbed, assert_same_weights)
+
+
+@pytest.mark.parametrize('hook', ['on_test_end', 'on_epoch_end'])
+def test_an_interruption_in_validation_keeps_the_epoch(
+  hook, undisturbed, tmp_path, monkeypatch, assert_same_weights
+):
+  run = make_run(tmp_path, **SMALL)
+
+  def interrupt(self, *unused):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(callbacks.AverageWeights, hook, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+      loop.fit(run)
+  loop.fit(run)
+  assert_same_run(run, undisturbed, assert_same_weights)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
+  """The last update of the second epoch spoils them; a smaller learning rate helps."""
+  run = make_run(tmp_path, **SMALL)
+  run.workdir.prepare(run.config, 'fake', None)
+
+  class Spoil(callbacks.CountSkippedSteps):
+    def on_train_batch_end(self, batch, logs=None):
+      if int(self.model.optimizer.iterations) == 4:
+        kernel = self.model.trainable_variables[0]
+        kernel.assign(np.full(kernel.shape, np.nan))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(callbacks, 'CountSkippedSteps', Spoil)
+    with pytest.raises(JobError, match='weights are not finite in epoch 2, step 2'):
+      loop.fit(run)
+  for path in (run.workdir.last, run.workdir.best):
+    assert checkpoints.is_finite(keras.models.load_model(path))
+  assert len(run.workdir.read_history()) == 1
+  recipe = dataclasses.replace(run.config.recipe, learning_rate=1e-4)
+  config = dataclasses.replace(run.config, recipe=recipe)
+  run.workdir.prepare(config, 'fake', None)
+  assert loop.fit(dataclasses.replace(run, config=config)) == 2
+  # Another change is refused, now that this one works.
+  with pytest.raises(UsageError, match='learning_rate'):
+    run.workdir.prepare(run.config, 'fake', None)
+
+
+def test_float16_finishes_and_resumes(tmp_path, monkeypatch, assert_same_weights):
+  """Also if the optimizer skips steps, which it does not count."""
+  fields = {**SMALL, 'precision': 'mixed_float16'}
+  whole, stopped = (make_run(tmp_path / name, **fields) for name in ('a', 'b'))
+
+  class Overflow(callbacks.SeedDropout):
+    """Makes the loss scale overflow in the second step."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+      optimizer = self.model.optimizer
+      if int(optimizer.iterations) == 1 and float(optimizer.dynamic_scale) < 1e6:
+        optimizer.dynamic_scale.assign(1e38)
+
+  monkeypatch.setattr(callbacks, 'SeedDropout', Overflow)
+  assert loop.fit(whole) == 2
+  assert checkpoints.read_note(whole.workdir.last).skipped_steps > 0
+
+  def interrupt(self, batch, logs=None):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(callbacks.SaveLast, 'on_train_batch_end', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+      loop.fit(stopped)
+  assert loop.fit(stopped) == 2
+  assert [row['epoch'] for row in stopped.workdir.read_history()] == [0, 1]
+  assert_same_weights(whole.workdir.last, stopped.workdir.last)
 
 
 @pytest.mark.slow
@@ -176,9 +279,28 @@ def make_rows(count, rng, *, scrambled):
   return rows
 
 
-def make_run(folder, *, scrambled=False, patience=0, epochs=3, steps=20, **fields):
+# The shortest run with two epochs of more than one step.
+SMALL = {'epochs': 2, 'steps': 2, 'deterministic': True}
+
+
+def assert_same_run(run, other, assert_same_weights):
+  for name in ('last', 'best'):
+    assert_same_weights(getattr(run.workdir, name), getattr(other.workdir, name))
+  assert run.workdir.history.read_text() == other.workdir.history.read_text()
+
+
+def make_run(
+  folder,
+  *,
+  scrambled=False,
+  patience=0,
+  epochs=3,
+  steps=20,
+  precision='float32',
+  **fields,
+):
   rng = np.random.default_rng(5)
-  (folder / 'shards').mkdir()
+  (folder / 'shards').mkdir(parents=True)
   train, validation = (
     fake_source.write_records(
       folder / 'shards', make_rows(count, rng, scrambled=scrambled), 2, split
@@ -198,7 +320,7 @@ def make_run(folder, *, scrambled=False, patience=0, epochs=3, steps=20, **field
       steps_per_epoch=steps,
     ),
     input=fake_source.input_config(batch_size=32),
-    precision='float32',
+    precision=precision,
     patience=patience,
     **fields,
   )
@@ -251,4 +373,4 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(tmp_path, monkeypatch)
 
   monkeypatch.setattr(distribution, 'make_strategy', lambda name: ThreeDevices())
   with pytest.raises(UsageError, match=r'--batch_size=32 must be a multiple of the 3'):
-    loop.fit(run)
+    loop.check(run)

@@ -7,6 +7,7 @@ import pytest
 
 from luna_tfds.errors import UsageError
 from trainer import config as config_lib
+from trainer.training import checkpoints
 from trainer.training import network as network_lib
 
 SHAPE = (16, 16, 1)
@@ -125,7 +126,7 @@ def test_kernels_alone_decay_after_a_checkpoint(tmp_path):
   step_without_gradient(network)
   network.save(path)
   restored = build()
-  network_lib.restore_checkpoint(restored, path)
+  checkpoints.restore(restored, path)
   assert_only_kernels_decay(step_without_gradient(restored))
 
 
@@ -176,7 +177,7 @@ def test_checkpoint_restores_weights_and_optimizer(tmp_path):
     network.train_on_batch(images, labels)
   network.save(path)
   restored = build()
-  network_lib.restore_checkpoint(restored, path)
+  checkpoints.restore(restored, path)
   assert int(restored.optimizer.iterations) == 3
   for saved, loaded in zip(
     [*network.variables, *network.optimizer.variables],

@@ -1,4 +1,4 @@
-"""A lock file that excludes other jobs on the same dataset."""
+"""A lock file that excludes other processes, also on network file systems."""
 
 from __future__ import annotations
 
@@ -20,41 +20,43 @@ _UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 # What it reports if another process holds the lock; EACCES on some network file systems.
 _HELD = (errno.EAGAIN, errno.EACCES)
 
-# The lock file can be deleted by the previous job between opening and locking it.
+# The lock file can be deleted by the previous holder between opening and locking it.
 _MAX_ATTEMPTS = 10
 
 
 @contextlib.contextmanager
-def hold(path: pathlib.Path, dataset: pathlib.Path) -> Iterator[None]:
+def hold(path: pathlib.Path, what: str, folder: pathlib.Path) -> Iterator[None]:
   """Holds the lock for the duration of a `with` block, and deletes the file at its end.
 
-  The file must not be in a folder that the job deletes: network file systems (NFS, FUSE)
-  rename an open file instead of deleting it, and its folder then is not empty.
+  The lock ends with the process, however it ends. The file must not be in a folder that
+  the holder deletes: network file systems (NFS, FUSE) rename an open file instead of
+  deleting it, and its folder then is not empty.
 
   Args:
     path: the lock file; missing parents are made.
-    dataset: folder of the dataset, for messages.
+    what: the holder, for messages, e.g. 'job'.
+    folder: what the holder writes, for messages.
 
   Raises:
     OSError: the file cannot be written.
     JobError: another process holds the lock.
   """
-  with _open_locked(path, dataset):
+  with _open_locked(path, what, folder):
     try:
       yield
     finally:
-      # Before the lock is released: a job that has opened the file already finds it
+      # Before the lock is released: a process that has opened the file already finds it
       # deleted, and opens a new one.
       path.unlink(missing_ok=True)
 
 
-def _open_locked(path: pathlib.Path, dataset: pathlib.Path) -> IO[str]:
+def _open_locked(path: pathlib.Path, what: str, folder: pathlib.Path) -> IO[str]:
   for attempt in range(_MAX_ATTEMPTS):
     with contextlib.ExitStack() as stack:
       try:
         atomic_files.make_folders(path.parent)
         file = stack.enter_context(path.open('a'))
-      except FileNotFoundError:  # the previous job has just deleted an empty folder
+      except FileNotFoundError:  # the previous holder has just deleted an empty folder
         if attempt == _MAX_ATTEMPTS - 1:  # no: the folder cannot be made
           raise
         continue
@@ -66,17 +68,19 @@ def _open_locked(path: pathlib.Path, dataset: pathlib.Path) -> IO[str]:
         if error.errno not in _UNSUPPORTED:
           raise
         logging.warning(
-          '%s: the file system has no file locks (%s); make sure that no other job '
-          'writes this dataset',
+          '%s: the file system has no file locks (%s); make sure that no other %s '
+          'writes %s',
           path,
           error.strerror,
+          what,
+          folder,
         )
         stack.pop_all()
         return file
       if _is_file_at(file, path):
         stack.pop_all()
         return file
-  raise JobError(f'another job is writing {dataset}; wait for it, or stop it')
+  raise JobError(f'another {what} is writing {folder}; wait for it, or stop it')
 
 
 def _is_file_at(file: IO[str], path: pathlib.Path) -> bool:
