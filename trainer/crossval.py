@@ -19,6 +19,7 @@ from absl import flags
 
 from luna_tfds import cli
 from luna_tfds import cli_flags
+from luna_tfds import file_lock
 from luna_tfds import splits
 from luna_tfds.errors import UsageError
 from trainer import shared_flags
@@ -85,10 +86,11 @@ def main(unused: list[str]) -> None:
   from trainer.crossvalidation import merging
 
   plans = folds.plan_folds(config, workdir, numbers, _TEST_DATASET.value)
-  folds.train_folds(plans, _PARALLEL_FOLDS.value, _given_train_flags())
-  for plan in plans:
-    folds.score_fold(plan, resampling)
-  merged = merging.merge(plans, workdir, reference, resampling)
+  with file_lock.hold(workdir / 'crossval.lock', 'cross-validation', workdir):
+    folds.train_folds(plans, _PARALLEL_FOLDS.value, _given_train_flags())
+    for plan in plans:
+      folds.score_fold(plan, resampling)
+    merged = merging.merge(plans, workdir, reference, resampling)
   for warning in merged.warnings:
     print(f'luna16-crossval: warning: {warning}', file=sys.stderr)
   print(merging.table(merged))

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
 import sys
 from typing import Any
 
@@ -23,6 +21,7 @@ from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from model.metrics.resampling import Resampling
 from trainer import config as config_lib
+from trainer.crossvalidation.parallel_training import TrainingProcesses
 from trainer.data import dataset as dataset_lib
 from trainer.data.dataset import OpenedDataset
 from trainer.evaluation import steps
@@ -152,6 +151,7 @@ def train_folds(
   Raises:
     UsageError: a training rejected its input.
     JobError: a training failed; those that run at that time are finished first.
+    KeyboardInterrupt: Ctrl-C or SIGTERM; all trainings have saved their state and ended.
   """
   waiting = [p for p in plans if p.read_state().get('trained') != p.training_settings]
   if parallel == 1 or len(waiting) < 2:
@@ -162,12 +162,21 @@ def train_folds(
       plan.write_state(trained=plan.training_settings)
     return
   threads = max(cores.num_usable_cores() // min(parallel, len(waiting)), 1)
+  processes = TrainingProcesses()
   with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
-    started = [pool.submit(_train_in_process, p, arguments, threads) for p in waiting]
-    for done in concurrent.futures.as_completed(started):
-      if not done.cancelled() and done.exception():
-        for future in started:
-          future.cancel()
+    try:
+      started = [
+        pool.submit(_train_in_process, processes, p, arguments, threads)
+        for p in waiting
+      ]
+      for done in concurrent.futures.as_completed(started):
+        if not done.cancelled() and done.exception():
+          for future in started:
+            future.cancel()
+    except KeyboardInterrupt:
+      pool.shutdown(wait=False, cancel_futures=True)
+      processes.stop()
+      raise
   for future in started:
     if not future.cancelled():
       future.result()
@@ -240,25 +249,26 @@ def _test_split(dataset: OpenedDataset, number: int) -> str:
   return slices[number] if number in slices else _fold_splits(dataset, number)['test']
 
 
-def _train_in_process(plan: FoldPlan, arguments: Sequence[str], threads: int) -> None:
+def _train_in_process(
+  processes: TrainingProcesses,
+  plan: FoldPlan,
+  arguments: Sequence[str],
+  threads: int,
+) -> None:
   """Trains a fold in a process of its own."""
   atomic_files.make_folders(plan.path)
   log = plan.path / 'train.log'
   print(f'fold {plan.number}: training; see {log}', file=sys.stderr)
-  command = [
-    sys.executable,
-    '-m',
-    'trainer.train',
-    *arguments,
-    f'--workdir={plan.path}',
-    f'--train_split={plan.config.train_split}',
-    f'--validation_split={plan.config.validation_split}',
-  ]
-  environment = {**os.environ, **{name: str(threads) for name in _THREAD_VARIABLES}}
-  with log.open('w') as file:
-    code = subprocess.run(
-      command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False
-    ).returncode
+  code = processes.run(
+    [
+      *arguments,
+      f'--workdir={plan.path}',
+      f'--train_split={plan.config.train_split}',
+      f'--validation_split={plan.config.validation_split}',
+    ],
+    log,
+    {name: str(threads) for name in _THREAD_VARIABLES},
+  )
   if code:
     last = (log.read_text().splitlines() or ['no output'])[-1]
     error = UsageError if code == cli.EXIT_USAGE else JobError

@@ -1,5 +1,4 @@
 import dataclasses
-import types
 
 import fake_scores
 import numpy as np
@@ -13,6 +12,7 @@ from trainer import config as config_lib
 from trainer import train
 from trainer import train_flags
 from trainer.crossvalidation import folds as folds_lib
+from trainer.crossvalidation.parallel_training import TrainingProcesses
 
 ALL = 'luna16_patches/axial_50px_all'
 PART = 'luna16_patches/axial_50px'
@@ -93,11 +93,11 @@ def test_folds_whose_subsets_are_there_are_planned(three_subsets, make_plans):
 def test_parallel_folds_share_the_cores(make_plans, monkeypatch):
   started = []
 
-  def pretend(command, env, **unused):
-    started.append((command, env))
-    return types.SimpleNamespace(returncode=0)
+  def pretend(self, arguments, log, environment):
+    started.append((arguments, environment))
+    return 0
 
-  monkeypatch.setattr(folds_lib.subprocess, 'run', pretend)
+  monkeypatch.setattr(TrainingProcesses, 'run', pretend)
   monkeypatch.setattr(cores, 'num_usable_cores', lambda: 7)
   plans = make_plans()
   arguments = [
@@ -111,11 +111,10 @@ def test_parallel_folds_share_the_cores(make_plans, monkeypatch):
   ]
   folds_lib.train_folds(plans, 3, arguments)
   assert len(started) == 3
-  for command, environment in started:
-    assert command[1:3] == ['-m', 'trainer.train']
+  for given, environment in started:
     # The flags of the process give the config of the plan.
-    train.FLAGS(['luna16-train', *command[3:]])
-    (plan,) = (p for p in plans if f'--workdir={p.path}' in command)
+    train.FLAGS(['luna16-train', *given])
+    (plan,) = (p for p in plans if f'--workdir={p.path}' in given)
     assert train_flags.config_from_flags(train.FLAGS) == plan.config
     for name in ('OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS'):
       assert environment[name] == '2'
@@ -128,12 +127,11 @@ def test_parallel_folds_share_the_cores(make_plans, monkeypatch):
 def test_a_fold_that_fails_is_reported_with_its_log(
   make_plans, monkeypatch, code, error
 ):
-  def fail(command, stdout, **unused):
-    stdout.write('much\nluna16-train: error: no space\n')
-    stdout.flush()
-    return types.SimpleNamespace(returncode=code)
+  def fail(self, arguments, log, environment):
+    log.write_text('much\nluna16-train: error: no space\n')
+    return code
 
-  monkeypatch.setattr(folds_lib.subprocess, 'run', fail)
+  monkeypatch.setattr(TrainingProcesses, 'run', fail)
   plans = make_plans()
   with pytest.raises(error, match=r'fold 1 failed.*train\.log.*no space'):
     folds_lib.train_folds(plans, 2, [])
