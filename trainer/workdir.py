@@ -7,6 +7,7 @@ checkpoints/best.keras    the network of the best epoch on validation
 model.keras               the inference model: raw HU in, probability out
 operating_point.json      the threshold, how it was chosen, and the priors
 tensorboard/              logs
+hard_negatives.csv        the file of --hard_negatives, as it was at the start
 not_finite                the loss became NaN or infinite; other settings may help
 train.lock                held while a training writes here
 """
@@ -20,6 +21,7 @@ import dataclasses
 import importlib.metadata
 import pathlib
 import platform
+import shutil
 import subprocess
 from typing import Any
 
@@ -97,6 +99,11 @@ class Workdir:
     return self.path / 'operating_point.json'
 
   @property
+  def hard_negatives(self) -> pathlib.Path:
+    """A copy of the file of --hard_negatives, which may change while the run lasts."""
+    return self.path / 'hard_negatives.csv'
+
+  @property
   def not_finite(self) -> pathlib.Path:
     """Exists if training stopped because the loss became NaN or infinite."""
     return self.path / 'not_finite'
@@ -150,6 +157,10 @@ class Workdir:
       'versions': _versions(),
       'changed': changed,
     }
+    if config.input.hard_negatives and not self.hard_negatives.is_file():
+      with atomic_files.atomic_write(self.hard_negatives) as temporary:
+        given = pathlib.Path(config.input.hard_negatives).expanduser()
+        shutil.copyfile(given, temporary)
     atomic_files.write_json(self.config, fields)
     self.not_finite.unlink(missing_ok=True)
 

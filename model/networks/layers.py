@@ -161,3 +161,28 @@ class FusedBatchNormalization(keras.layers.Layer):
       'momentum': self.momentum,
       'epsilon': self.epsilon,
     }
+
+
+@keras.saving.register_keras_serializable(package='luna16_patches')
+class LogitScale(keras.layers.Layer):
+  """Calibrates logits: `scale * logit + offset` (Platt scaling).
+
+  Attributes:
+    scale: positive, so that the order of records is kept.
+    offset: added afterwards.
+  """
+
+  def __init__(self, scale: float, offset: float, **kwargs: Any):
+    super().__init__(**kwargs)
+    if not scale > 0:
+      raise ValueError(f'scale must be positive. Received: {scale}')
+    self.scale = scale
+    self.offset = offset
+
+  def call(self, logits: keras.KerasTensor) -> keras.KerasTensor:
+    """Calibrates logits of any shape."""
+    return logits * self.scale + self.offset
+
+  def get_config(self) -> dict[str, Any]:
+    """Returns the arguments of `__init__`."""
+    return {**super().get_config(), 'scale': self.scale, 'offset': self.offset}

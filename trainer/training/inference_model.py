@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-import keras
+import dataclasses
+import sys
 
+import keras
+import numpy as np
+
+from model.metrics import classification
 from model.networks import layers
+from trainer.scoring import calibration
 from trainer.scoring import inference
 from trainer.scoring import operating_point
 from trainer.scoring import scored_records
 from trainer.training import checkpoints
 from trainer.training.loop import TrainingRun
 
+# Of each class; from fewer records the calibration is worse than the shift of the prior.
+_MIN_CALIBRATION_RECORDS = 20
+
 
 def build_inference_model(
-  network: keras.Model, trained_prior: float, deployed_prior: float
+  network: keras.Model,
+  trained_prior: float,
+  deployed_prior: float,
+  calibrated: calibration.LogitCalibration | None = None,
 ) -> keras.Model:
   """Adds the prior shift and the sigmoid to a network.
 
   Args:
     network: from HU to logit.
-    trained_prior: share of nodules in the stream that trained it.
+    trained_prior: share of nodules in the stream that trained it or, if it is calibrated,
+      in the records it was calibrated on.
     deployed_prior: share of nodules where the probabilities are used.
+    calibrated: of the logits; None to take them as they are.
 
   Returns:
     A model from HU to probability, float32.
   """
   logit = network.output
+  if calibrated is not None:
+    fields = dataclasses.asdict(calibrated)
+    logit = layers.LogitScale(**fields, name='calibration')(logit)
   if 0 < trained_prior < 1 and 0 < deployed_prior < 1:
     shift = layers.PriorShift(trained_prior, deployed_prior, name='prior_shift')
     logit = shift(logit)
@@ -42,6 +59,10 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
   threshold is chosen on the validation split; without nodules and non-nodules there, it
   is 0.5.
 
+  If hard non-nodules were drawn more often, the non-nodules of the stream differ from
+  those of the split in more than their share. Then the logits are calibrated on the
+  validation split, as the shift of the prior cannot undo that.
+
   Args:
     run: fitted.
 
@@ -52,7 +73,11 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
   network = keras.models.load_model(run.workdir.best, compile=False)
   trained_prior = run.balance.prior
   deployed_prior = config.deployed_prior or run.source.prior
-  model = build_inference_model(network, trained_prior, deployed_prior)
+  calibrated = _calibrate(run, network)
+  stream_prior = trained_prior
+  if calibrated is not None and validation is not None:
+    stream_prior = validation.prior
+  model = build_inference_model(network, stream_prior, deployed_prior, calibrated)
   # Until the new threshold is stored, the run counts as not finished: the old one was
   # chosen for another model.
   run.workdir.operating_point.unlink(missing_ok=True)
@@ -72,3 +97,39 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
     point = point.choose(records, validation.split)
   point.write(run.workdir.operating_point)
   return point
+
+
+def _calibrate(
+  run: TrainingRun, network: keras.Model
+) -> calibration.LogitCalibration | None:
+  """Calibrates on validation if hard non-nodules were drawn more often."""
+  validation = run.validation
+  if not run.balance.counts.hard_negative:
+    return None
+  if validation is None or min(validation.label_counts) < _MIN_CALIBRATION_RECORDS:
+    print(
+      'warning: the probabilities are not calibrated: with --hard_negatives that needs '
+      f'a validation split with at least {_MIN_CALIBRATION_RECORDS} nodules and as many '
+      'non-nodules',
+      file=sys.stderr,
+    )
+    return None
+  plain = inference.InferenceModel(build_inference_model(network, 0.0, 0.0))
+  records = scored_records.score_split([plain], validation)
+  logits = calibration.logits(records.probability)
+  fitted = calibration.fit(records.label, logits)
+  eces = [
+    classification.expected_calibration_error(records.label, 1 / (1 + np.exp(-z)))
+    for z in (
+      logits
+      + np.log(validation.prior / (1 - validation.prior))
+      - np.log(run.balance.prior / (1 - run.balance.prior)),
+      fitted.scale * logits + fitted.offset,
+    )
+  ]
+  print(
+    f'calibrated on {validation.split}: calibration error (ECE) {eces[1]:.4f}, '
+    f'with the shift of the prior alone {eces[0]:.4f}',
+    file=sys.stderr,
+  )
+  return fitted

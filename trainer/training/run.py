@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import sys
 
@@ -43,8 +44,9 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
   source = dataset.open_split(config.train_split)
   validation = _open_validation(dataset, config)
   # Before config.json is written: the folder of a run that cannot start stays free.
-  balance = cli.as_usage_error(balance_lib.plan_balance, source, config.input)
   workdir = workdir_lib.Workdir(path)
+  inputs = _with_stored_hard_negatives(config.input, workdir)
+  balance = cli.as_usage_error(balance_lib.plan_balance, source, inputs)
   run = loop.TrainingRun(config, source, balance, validation, workdir)
   loop.check(run)
   with workdir.locked():
@@ -55,6 +57,15 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
     f'{config.model}: {count_text(epochs, "epoch")}, threshold '
     f'{point.threshold:.4g} ({point.chosen_on}); model: {workdir.model}'
   )
+
+
+def _with_stored_hard_negatives(
+  config: config_lib.InputConfig, workdir: workdir_lib.Workdir
+) -> config_lib.InputConfig:
+  """A run that continues draws the records it began with, also if the file changed."""
+  if config.hard_negatives and workdir.hard_negatives.is_file():
+    return dataclasses.replace(config, hard_negatives=str(workdir.hard_negatives))
+  return config
 
 
 def _open_validation(

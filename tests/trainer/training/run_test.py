@@ -1,13 +1,18 @@
+import dataclasses
 import json
 import shutil
 
 import fake_data
+import fake_source
 import pytest
 
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib
+from trainer.data import dataset as dataset_lib
+from trainer.scoring import inference
+from trainer.training import distribution
 from trainer.training import run as run_lib
 
 
@@ -78,3 +83,71 @@ def test_without_a_validation_split_the_last_epoch_is_used(tmp_path, extract, ca
   assert text.startswith('nodule_net: 1 epoch, threshold 0.5 (')
   assert text.endswith(f'; model: {tmp_path / "run" / "model.keras"}')
   assert (tmp_path / 'run' / 'checkpoints' / 'best.keras').is_file()
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'strategy': 'multiworker'}, 'use --strategy=mirrored'),
+    ({'strategy': 'mirrored'}, '--batch_size=8 must be a multiple of the 3 devices'),
+  ],
+)
+def test_a_run_that_cannot_start_leaves_the_folder_free(
+  data_dir, tmp_path, monkeypatch, fields, message
+):
+  make = distribution.make_strategy
+
+  class ThreeDevices:
+    num_replicas_in_sync = 3
+
+  monkeypatch.setattr(
+    distribution,
+    'make_strategy',
+    lambda name: ThreeDevices() if name == 'mirrored' else make(name),
+  )
+  with pytest.raises(UsageError, match=message):
+    run_lib.train(train_config(data_dir, **fields), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_second_training_in_a_folder_is_refused(data_dir, tmp_path, monkeypatch):
+  def fit(run):
+    # What the first one does is not shown to the second.
+    with pytest.raises(JobError, match=r'another training is writing .*run; wait'):
+      run_lib.train(train_config(data_dir), tmp_path / 'run')
+    raise JobError('both were started')
+
+  monkeypatch.setattr(run_lib.loop, 'fit', fit)
+  with pytest.raises(JobError, match='both were started'):
+    run_lib.train(train_config(data_dir), tmp_path / 'run')
+  assert not list((tmp_path / 'run').glob('*.lock'))
+
+
+def write_predictions(path, data_dir):
+  """Predictions of the training split, as luna16-evaluate writes them."""
+  opened = dataset_lib.open_dataset(str(data_dir), 'luna16_patches/axial_50px_all')
+  names = ('seriesuid', 'candidate_id', 'label')
+  columns = fake_source.read_columns(opened.open_split('train'), names)
+  rows = zip(*(columns[name] for name in names))
+  lines = ['seriesuid,candidate_id,label,probability']
+  lines += [f'{u.decode()},{c},{y},{k / 1000}' for k, (u, c, y) in enumerate(rows)]
+  path.write_text('\n'.join(lines) + '\n')
+
+
+def test_hard_negatives_are_kept_and_the_output_is_calibrated(
+  data_dir, tmp_path, capsys
+):
+  path = tmp_path / 'predictions.csv'
+  write_predictions(path, data_dir)
+  config = train_config(data_dir)
+  inputs = dataclasses.replace(config.input, hard_negatives=str(path))
+  config = dataclasses.replace(config, input=inputs)
+  run_lib.train(config, tmp_path / 'run')
+  assert (
+    'calibrated on validation: calibration error (ECE) 0.' in capsys.readouterr().err
+  )
+  model = inference.load_model(tmp_path / 'run' / 'model.keras').keras_model
+  assert model.get_layer('calibration').scale > 0
+  # The rerun needs the file no more.
+  path.unlink()
+  run_lib.train(config, tmp_path / 'run')
