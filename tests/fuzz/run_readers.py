@@ -18,7 +18,7 @@ from trainer import workdir as workdir_lib
 from trainer.data import hard_negatives
 from trainer.scoring import inference
 from trainer.scoring.operating_point import OperatingPoint
-from trainer.training import network as network_lib
+from trainer.training import checkpoints
 
 _CONFIG = config_lib.TrainConfig(
   dataset='luna16_patches/axial_50px',
@@ -108,7 +108,7 @@ def _load_model(folder):
 
 
 def _restore_checkpoint(folder):
-  network_lib.restore_checkpoint(_network(), folder / 'model.keras')
+  checkpoints.restore(_network(), folder / 'model.keras')
 
 
 def _seeds_of(name, content):

@@ -93,7 +93,7 @@ def check(run: TrainingRun) -> None:
       'devices that share a batch'
     )
   if run.validation is not None:
-    distribution.divisible_batch_size(run.validation.num_records, replicas)
+    _validation_batch_size(run.validation, replicas)
   cli.as_usage_error(
     registry.build,
     config.model,
@@ -245,16 +245,19 @@ def _fit_range(
     raise
 
 
+def _validation_batch_size(validation: SplitSource, replicas: int) -> int:
+  at_most = memory_budget.evaluation_batch_size(validation.image_shape)
+  return distribution.divisible_batch_size(
+    validation.num_records, replicas, max(at_most, replicas)
+  )
+
+
 def _validation_batches(
   validation: SplitSource | None, replicas: int
 ) -> tf.data.Dataset | None:
   if validation is None:
     return None
-  batch_size = distribution.divisible_batch_size(
-    validation.num_records,
-    replicas,
-    at_most=max(memory_budget.evaluation_batch_size(validation.image_shape), replicas),
-  )
+  batch_size = _validation_batch_size(validation, replicas)
   batches = input_pipeline.evaluation_batches(
     validation, batch_size, ('image', 'label')
   )

@@ -113,6 +113,8 @@ def test_parallel_folds_share_the_cores(make_plans, monkeypatch):
   assert len(started) == 3
   for given, environment in started:
     # The flags of the process give the config of the plan.
+    for name in train.FLAGS:  # other tests may have given some
+      train.FLAGS[name].unparse()
     train.FLAGS(['luna16-train', *given])
     (plan,) = (p for p in plans if f'--workdir={p.path}' in given)
     assert train_flags.config_from_flags(train.FLAGS) == plan.config

@@ -205,7 +205,7 @@ def test_a_damaged_checkpoint_is_rejected(content, tmp_path):
   path = tmp_path / 'last.keras'
   path.write_bytes(content)
   with pytest.raises(UsageError, match=r'last\.keras: .*delete it to train'):
-    network_lib.restore_checkpoint(build(), path)
+    checkpoints.restore(build(), path)
 
 
 def test_a_checkpoint_without_optimizer_is_rejected(tmp_path):
@@ -213,4 +213,4 @@ def test_a_checkpoint_without_optimizer_is_rejected(tmp_path):
   network = build()
   keras.Model(network.input, network.output).save(path)
   with pytest.raises(UsageError, match='cannot be loaded as a checkpoint'):
-    network_lib.restore_checkpoint(build(), path)
+    checkpoints.restore(build(), path)

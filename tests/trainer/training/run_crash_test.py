@@ -46,15 +46,12 @@ class Crashes:
     versions: the contents that each file has when it gets its final name.
     result: what the undisturbed run trained.
     states: different states of the disk.
-    awaiting_best: numbers of operations after which the last checkpoint is saved and the
-      best one of the same epoch is not.
     unflushed: folders that can disappear with files in them that were flushed.
   """
 
   versions: dict
   result: dict
   states: list
-  awaiting_best: set
   unflushed: list
 
   def mixed(self):
@@ -112,20 +109,8 @@ def record_crashes(disk, train):
     versions,
     result_of(disk / 'run'),
     states,
-    counts_awaiting_best(recording.operations),
     crash_states.unflushed_folders(recording),
   )
-
-
-def counts_awaiting_best(operations):
-  found, since_last = set(), None
-  for count, operation in enumerate(operations, 1):
-    if operation.text.startswith('rename') and operation.text.endswith('last.keras'):
-      since_last = count
-    if operation.text.startswith('rename') and operation.text.endswith('best.keras'):
-      found |= set(range(since_last, count)) if since_last else set()
-      since_last = None
-  return found
 
 
 def without_temporaries(states):
@@ -187,19 +172,8 @@ def test_files_that_are_not_flushed_are_found(disk, train, monkeypatch):
 @pytest.mark.slow
 def test_a_run_is_continued_after_every_crash(disk, train):
   crashes = record_crashes(disk, train)
-  states = [s for s in crashes.states if s.count not in crashes.awaiting_best]
-  states = without_temporaries(states)
+  states = without_temporaries(crashes.states)
   assert not_continued(disk, train, crashes, states) == []
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(
-  reason='the best epoch is lost between the last and the best checkpoint'
-)
-def test_a_run_is_continued_between_its_two_checkpoints(disk, train):
-  crashes = record_crashes(disk, train)
-  states = [s for s in crashes.states if s.count in crashes.awaiting_best]
-  assert not_continued(disk, train, crashes, without_temporaries(states)[-1:]) == []
 
 
 @pytest.mark.slow
@@ -216,6 +190,5 @@ def test_a_longer_run_is_continued_after_every_crash(disk, train):
   assert train() == 0
   crashes = record_crashes(disk, train_longer)
   assert crashes.damaged() == []
-  states = [s for s in crashes.states if s.count not in crashes.awaiting_best]
-  states = without_temporaries(states)
+  states = without_temporaries(crashes.states)
   assert not_continued(disk, train_longer, crashes, states) == []

@@ -13,6 +13,7 @@ from trainer import workdir as workdir_lib
 from trainer.data import dataset as dataset_lib
 from trainer.scoring import inference
 from trainer.training import distribution
+from trainer.training import inference_model
 from trainer.training import run as run_lib
 
 
@@ -135,8 +136,9 @@ def write_predictions(path, data_dir):
 
 
 def test_hard_negatives_are_kept_and_the_output_is_calibrated(
-  data_dir, tmp_path, capsys
+  data_dir, tmp_path, capsys, monkeypatch
 ):
+  monkeypatch.setattr(inference_model, '_MIN_CALIBRATION_RECORDS', 1)
   path = tmp_path / 'predictions.csv'
   write_predictions(path, data_dir)
   config = train_config(data_dir)
