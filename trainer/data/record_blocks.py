@@ -23,8 +23,7 @@ class Runs:
 
   Attributes:
     slice_of: [k] int64, the slice of the split.
-    offset: [k] int64, byte offset in the file at which reading starts.
-    skip: [k] int64, records to skip from there.
+    offset: [k] int64, byte offset in the file of the first record of the run.
     first: [k] int64, entry of `is_drawn` for the first record of the run.
     stop: [k] int64, entry after that of its last record.
     is_drawn: [records of all runs] bool.
@@ -32,7 +31,6 @@ class Runs:
 
   slice_of: np.ndarray
   offset: np.ndarray
-  skip: np.ndarray
   first: np.ndarray
   stop: np.ndarray
   is_drawn: np.ndarray
@@ -53,21 +51,22 @@ def find_runs(
   is_first = (np.diff(chunk_of[records]) != 0) | (np.diff(records) < 0)
   starts = np.flatnonzero(np.concatenate([[True], is_first]))
   ends = np.append(starts[1:], len(records)) - 1
-  first_records, last_records = records[starts], records[ends]
-  lengths = last_records.astype(np.int64) - first_records + 1
+  slice_of = index.slice_of[records[starts]].astype(np.int64)
+  offset, extra = np.empty(len(starts), np.int64), np.empty(len(starts), np.int64)
+  for number in np.unique(slice_of):
+    of_slice = slice_of == number
+    offset[of_slice], extra[of_slice] = split_index.start_near(
+      source.slices[number], index.number_in_file[records[starts[of_slice]]]
+    )
+  # Reading starts where the offset is known; the records from there on are not drawn.
+  first_records = records[starts] - extra
+  lengths = records[ends] - first_records + 1
   stop = np.cumsum(lengths)
   first = stop - lengths
   is_drawn = np.zeros(int(stop[-1]), bool)
   run_of = np.repeat(np.arange(len(starts)), ends - starts + 1)
   is_drawn[records - first_records[run_of] + first[run_of]] = True
-  slice_of = index.slice_of[first_records].astype(np.int64)
-  offset, skip = np.empty(len(starts), np.int64), np.empty(len(starts), np.int64)
-  for number in np.unique(slice_of):
-    of_slice = slice_of == number
-    offset[of_slice], skip[of_slice] = split_index.start_near(
-      source.slices[number], index.number_in_file[first_records[of_slice]]
-    )
-  return Runs(slice_of, offset, skip, first, stop, is_drawn)
+  return Runs(slice_of, offset, first, stop, is_drawn)
 
 
 def stored_blocks(source: SplitSource, block_records: int) -> tf.data.Dataset:
@@ -105,11 +104,7 @@ def run_blocks(source: SplitSource, runs: Runs, block_records: int) -> tf.data.D
   paths = tf.constant([item.path for item in source.slices])
 
   def read(
-    slice_: tf.Tensor,
-    offset: tf.Tensor,
-    skip: tf.Tensor,
-    first: tf.Tensor,
-    stop: tf.Tensor,
+    slice_: tf.Tensor, offset: tf.Tensor, first: tf.Tensor, stop: tf.Tensor
   ) -> tf.data.Dataset:
     # tf.data.TFRecordDataset cannot start in the middle of a file.
     file = tf.data.experimental.from_variant(
@@ -121,20 +116,22 @@ def run_blocks(source: SplitSource, runs: Runs, block_records: int) -> tf.data.D
       ),
       tf.TensorSpec([], tf.string),
     )
-    blocks = file.skip(skip).take(stop - first).batch(block_records)
+    blocks = file.take(stop - first).batch(block_records)
+    return tf.data.Dataset.zip(
+      blocks, tf.data.Dataset.range(first, stop, block_records)
+    )
 
-    def select(number: tf.Tensor, block: tf.Tensor) -> tf.Tensor:
-      begin = first + number * block_records
-      end = begin + tf.size(block, tf.int64)
-      return tf.boolean_mask(block, runs.is_drawn[begin:end])
-
-    return blocks.enumerate().map(select)
+  def select(block: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
+    stop = first + tf.size(block, tf.int64)
+    return tf.boolean_mask(block, runs.is_drawn[first:stop])
 
   files = tf.data.Dataset.from_tensor_slices(
-    (runs.slice_of, runs.offset, runs.skip, runs.first, runs.stop)
+    (runs.slice_of, runs.offset, runs.first, runs.stop)
   )
   cycle = memory_budget.PARALLEL_FILES
-  return files.interleave(read, cycle_length=cycle, num_parallel_calls=cycle)
+  blocks = files.interleave(read, cycle_length=cycle, num_parallel_calls=cycle)
+  # Outside of the interleaving: a function in each run would cost more than reading it.
+  return blocks.map(select, num_parallel_calls=cycle)
 
 
 def with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:

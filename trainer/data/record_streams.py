@@ -182,7 +182,7 @@ def _stream_from_files(
     tf.random.set_seed(1)
     number, start, stop = tf.unstack(part, 3)
     runs = _call_numpy(
-      find_runs, (number, start, stop), [tf.int64] * 5 + [tf.bool], [None]
+      find_runs, (number, start, stop), [tf.int64] * 4 + [tf.bool], [None]
     )
     blocks = record_blocks.run_blocks(source, record_blocks.Runs(*runs), block_records)
     return blocks.unbatch().shuffle(

@@ -103,7 +103,8 @@ def start_near(item: ShardSlice, numbers: np.ndarray) -> tuple[np.ndarray, np.nd
     numbers: [n] int, numbers of records in the file.
 
   Returns:
-    Byte offsets [n] int64, and how many records to skip from there [n] int64.
+    Byte offsets [n] int64, and how many records lie between there and each record [n]
+    int64.
   """
   entry, skip = np.divmod(numbers, record_index.RECORDS_PER_OFFSET)
   return np.asarray(_index_of(item).offsets, np.int64)[entry], skip.astype(np.int64)
