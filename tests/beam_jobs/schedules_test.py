@@ -171,12 +171,14 @@ def run_schedules(plan, root, seeds, monkeypatch):
   return attempts, interrupted
 
 
-def test_200_schedules(plan, tmp_path, monkeypatch):
-  attempts, interrupted = run_schedules(plan, tmp_path, range(200), monkeypatch)
-  assert attempts > 200 * len(plan.shards)
-  assert interrupted > 50
+def test_60_schedules(plan, tmp_path, monkeypatch):
+  attempts, interrupted = run_schedules(plan, tmp_path, range(60), monkeypatch)
+  assert attempts > 60 * len(plan.shards)
+  assert interrupted > 15
 
 
 @pytest.mark.slow
 def test_2_000_schedules(plan, tmp_path, monkeypatch):
-  run_schedules(plan, tmp_path, range(2_000), monkeypatch)
+  attempts, interrupted = run_schedules(plan, tmp_path, range(2_000), monkeypatch)
+  assert attempts > 2_000 * len(plan.shards)
+  assert interrupted > 500

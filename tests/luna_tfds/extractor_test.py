@@ -116,7 +116,7 @@ spacings_mm = st.sampled_from(
   patch_mm=st.sampled_from([0.5, 0.7, 1.0, 1.25]),
   flips=st.tuples(*[st.booleans()] * 3),
 )
-@hypothesis.settings(max_examples=200)
+@hypothesis.settings(max_examples=100)
 def test_plain_and_flipped_storage_give_equal_patches_at_the_border(
   origin, spacing, quarters, patch_mm, flips, tmp_path_factory
 ):

@@ -167,6 +167,7 @@ def test_training_stops_early_and_knows_it_has_stopped(tmp_path, capsys):
   assert run.workdir.last.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_the_balance_is_printed(tmp_path, capsys):
   run = fake_run.make_run(tmp_path, epochs=1, steps=1)
   loop.fit(run)

@@ -135,6 +135,7 @@ def write_predictions(path, data_dir):
   path.write_text('\n'.join(lines) + '\n')
 
 
+@pytest.mark.slow
 def test_hard_negatives_are_kept_and_the_output_is_calibrated(
   data_dir, tmp_path, capsys, monkeypatch
 ):

@@ -99,6 +99,7 @@ def test_an_interruption_in_validation_keeps_the_epoch(
   fake_run.assert_same_run(run, undisturbed, assert_same_weights)
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_are_never_saved(
   tiny_network, tmp_path, monkeypatch
 ):
@@ -128,6 +129,7 @@ def test_weights_that_are_not_finite_are_never_saved(
     run.workdir.prepare(run.config, 'fake', None)
 
 
+@pytest.mark.slow
 def test_float16_finishes_and_resumes(
   tiny_network, tmp_path, monkeypatch, assert_same_weights
 ):
