@@ -96,6 +96,7 @@ def main(rest: list[str]) -> None:
   from trainer.report import text_table
 
   evaluation = _evaluate(paths, resampling)
+  _print_warnings(evaluation.metrics.warnings)
   print(text_table.metrics_table(evaluation.metrics))
   print(f'report: {evaluation_files.write(evaluation, folder)}')
 
@@ -158,8 +159,14 @@ def _compare(a: str, b: str, resampling: Resampling, folder: pathlib.Path) -> No
   evaluations = [_evaluate([path], no_intervals) for path in (a, b)]
   result = comparison.compare(evaluations[0], evaluations[1], resampling)
   atomic_files.write_json(folder / 'compare.json', result.to_json())
+  _print_warnings(result.warnings)
   print(text_table.comparison_table(result))
   print(f'comparison: {folder / "compare.json"}')
+
+
+def _print_warnings(warnings: Sequence[str]) -> None:
+  for warning in warnings:
+    print(f'luna16-evaluate: warning: {warning}', file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -104,7 +104,7 @@ def test_each_fold_has_its_own_weights_and_splits(finished):
   split_of += ['validation[0shard:1shard]', 'test[0shard:1shard]']
   for fold, validation in ((0, 9), (3, 2)):
     config = atomic_files.read_json(finished / f'fold{fold}' / 'config.json')['config']
-    metrics = atomic_files.read_json(finished / f'fold{fold}' / 'metrics.json')
+    metrics = atomic_files.read_json(finished / f'fold{fold}' / 'fold_metrics.json')
     assert config['validation_split'] == split_of[validation]
     assert metrics['split'] == split_of[fold]
     rest = [s for k, s in enumerate(split_of) if k not in (validation, fold)]

@@ -36,8 +36,8 @@ _THREAD_VARIABLES = (
   'TF_NUM_INTRAOP_THREADS',
   'TF_NUM_INTEROP_THREADS',
 )
-# Changes when the content of scores.npz does, so that folds are scored again.
-_SCORES_FORMAT = 2
+# Changes when the results of a fold do, so that folds are scored again.
+_SCORES_FORMAT = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +64,11 @@ class FoldPlan:
 
   @property
   def metrics_file(self) -> pathlib.Path:
-    """The metrics of the fold's test subset."""
-    return self.path / 'metrics.json'
+    """The metrics of the fold's test subset.
+
+    Not metrics.json: luna16-evaluate replaces that with the metrics of any split.
+    """
+    return self.path / 'fold_metrics.json'
 
   @property
   def scores_file(self) -> pathlib.Path:
@@ -190,13 +193,15 @@ def score_fold(plan: FoldPlan, resampling: Resampling) -> None:
     resampling: for the intervals.
   """
   settings, state = plan.scoring_settings(resampling), plan.read_state()
-  if state.get('scored') == settings:
+  files = plan.metrics_file, plan.scores_file
+  if state.get('scored') == settings and all(path.is_file() for path in files):
     return
   print(f'fold {plan.number}: scoring subset {plan.number}', file=sys.stderr)
   keras.backend.clear_session()
   runs = trained_run.open_runs([str(plan.path)])
   evaluation = steps.evaluate(runs, plan.test_dataset, plan.test_split, resampling)
   evaluation_files.write(evaluation, plan.path)
+  atomic_files.write_json(plan.metrics_file, evaluation.metrics.to_json())
   write_scores(
     plan.scores_file, evaluation.scored.records, evaluation.decision.predicted
   )

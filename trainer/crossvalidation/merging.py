@@ -27,7 +27,7 @@ from trainer.scoring.froc_submission import FrocReference
 from trainer.scoring.froc_submission import FrocResult
 
 _TABLE_METRICS = ('pr_auc', 'roc_auc', 'recall', 'precision', 'f1')
-# Of the metrics of a fold, what stays in its own metrics.json.
+# Of the metrics of a fold, what stays in its own file.
 _LEFT_OUT = ('article', 'by_diameter', 'by_subset', 'by_slice_thickness')
 
 
@@ -37,7 +37,7 @@ class MergedFolds:
 
   Attributes:
     plans: of the folds.
-    fold_metrics: the content of each fold's metrics.json.
+    fold_metrics: the content of each fold's file of metrics.
     pooled: the metrics of the records of all folds together.
     froc: of the merged submission; None without annotations.
     warnings: what a reader of the metrics should know; each is one line.
@@ -118,14 +118,19 @@ def merge(
     froc_plot.save_froc_curve(
       froc.curve, froc.band, resampling.resamples, str(froc), workdir / 'froc.png'
     )
+  fold_metrics = tuple(atomic_files.read_json(plan.metrics_file) for plan in plans)
   merged = MergedFolds(
     plans=tuple(plans),
-    fold_metrics=tuple(atomic_files.read_json(plan.metrics_file) for plan in plans),
+    fold_metrics=fold_metrics,
     pooled=measurement.measure(
       records, predicted, plans[0].test_dataset.metadata.patch, resampling
     ),
     froc=froc,
-    warnings=(*_missing_negatives_warning(plans[0]), *(froc.warnings if froc else ())),
+    warnings=(
+      *_fold_warnings(plans, fold_metrics),
+      *_missing_negatives_warning(plans[0]),
+      *(froc.warnings if froc else ()),
+    ),
   )
   atomic_files.write_json(workdir / 'crossval.json', merged.to_json())
   return merged
@@ -156,6 +161,16 @@ def table(merged: MergedFolds) -> str:
   if merged.froc is not None:
     lines.append(f'  {merged.froc}')
   return '\n'.join(lines)
+
+
+def _fold_warnings(
+  plans: Sequence[FoldPlan], fold_metrics: Sequence[Mapping[str, Any]]
+) -> list[str]:
+  return [
+    f'fold {plan.number}: {warning}'
+    for plan, fold in zip(plans, fold_metrics)
+    for warning in fold.get('warnings', ())
+  ]
 
 
 def _missing_negatives_warning(plan: FoldPlan) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 import pathlib
 from typing import Any
@@ -120,9 +120,32 @@ class OpenedDataset:
         f'{", ".join(self.split_names)}'
       ) from error
     slices = tuple(self._shard_slice(item) for item in info.file_instructions)
-    label_counts = self._label_counts(slices)
-    if not sum(label_counts):
+    source = self._source(split, slices)
+    if not source.num_records:
       raise UsageError(f'the split {split!r} of {self.name} is empty')
+    return source
+
+  def in_subsets(self, source: SplitSource, subsets: Collection[int]) -> SplitSource:
+    """Returns the shards of a split that belong to some subsets of LUNA16.
+
+    Args:
+      source: a split of this dataset.
+      subsets: of LUNA16; shards of an unknown subset belong to all.
+
+    Returns:
+      The shards; a split without records if there are none.
+    """
+    slices = []
+    for item in source.slices:
+      split, number = records.parse_shard_name(pathlib.Path(item.path).name)
+      of_shards = self.metadata.shard_subsets.get(split, ())
+      subset = of_shards[number] if number < len(of_shards) else -1
+      if subset < 0 or subset in subsets:
+        slices.append(item)
+    return self._source(source.split, tuple(slices))
+
+  def _source(self, split: str, slices: tuple[ShardSlice, ...]) -> SplitSource:
+    label_counts = self._label_counts(slices)
     return SplitSource(
       split=split,
       slices=slices,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from luna_tfds.record_index import ShardIndex
 
 
@@ -60,10 +62,24 @@ class SplitSource:
     Args:
       other: a split of the same dataset; records of different files are different.
     """
-    total = 0
-    for a in self.slices:
-      for b in other.slices:
+    return int(self.shared_positions(other).sum())
+
+  def shared_positions(self, other: SplitSource) -> np.ndarray:
+    """Returns which records of another split are in this one too.
+
+    Args:
+      other: a split of the same dataset; records of different files are different.
+
+    Returns:
+      [n] bool, in the stored order of the other split.
+    """
+    shared = np.zeros(sum(b.take for b in other.slices), bool)
+    position = 0
+    for b in other.slices:
+      for a in self.slices:
         if a.path == b.path:
-          end = min(a.skip + a.take, b.skip + b.take)
-          total += max(end - max(a.skip, b.skip), 0)
-    return total
+          start, stop = max(a.skip, b.skip), min(a.skip + a.take, b.skip + b.take)
+          if start < stop:
+            shared[position + start - b.skip : position + stop - b.skip] = True
+      position += b.take
+    return shared

@@ -48,6 +48,9 @@ class Comparison:
     records: how many.
     resampled_unit: 'scans' or 'records'.
     resampling: of the intervals.
+    records_trained_on: of each model, the records of scans that it was trained on; None
+      if it cannot be told.
+    warnings: what a reader of the metrics should know; each is one line.
     metrics: by name.
   """
 
@@ -57,6 +60,8 @@ class Comparison:
   records: int
   resampled_unit: str
   resampling: Resampling
+  records_trained_on: tuple[int | None, int | None]
+  warnings: tuple[str, ...]
   metrics: dict[str, ComparedMetric]
 
   def to_json(self) -> dict[str, Any]:
@@ -68,6 +73,9 @@ class Comparison:
       'dataset_b': self.datasets[1],
       'split': self.split,
       'records': self.records,
+      'records_trained_on_a': self.records_trained_on[0],
+      'records_trained_on_b': self.records_trained_on[1],
+      'warnings': list(self.warnings),
       'resampled': self.resampled_unit,
       **dataclasses.asdict(self.resampling),
       'figures': {name: metric.to_json() for name, metric in self.metrics.items()},
@@ -108,6 +116,12 @@ def compare(a: Evaluation, b: Evaluation, resampling: Resampling) -> Comparison:
     records=len(rows_a),
     resampled_unit=measurement.resampled_unit(a.scored.records.num_scans),
     resampling=resampling,
+    records_trained_on=(a.metrics.records_trained_on, b.metrics.records_trained_on),
+    warnings=tuple(
+      f'{_workdir(one)}: {warning}'
+      for one in (a, b)
+      for warning in one.metrics.warnings
+    ),
     metrics={
       name: ComparedMetric(
         metrics_a.value(name), metrics_b.value(name), differences[name]

@@ -21,6 +21,8 @@ from trainer.article_baseline import ARTICLE
 from trainer.data.dataset import OpenedDataset
 from trainer.data.split_source import SplitSource
 from trainer.evaluation import measurement
+from trainer.evaluation import overlap
+from trainer.evaluation.overlap import ScoredSource
 from trainer.evaluation.trained_run import TrainedRun
 from trainer.scoring import operating_point
 from trainer.scoring import scored_records
@@ -44,7 +46,9 @@ class ScoredSplit:
     chooses_threshold: whether the stored threshold is not valid for the rule, the models
       or the test-time augmentation.
     shares_selection_records: whether the threshold was chosen on records of this split.
-    records_trained_on: how many records training saw; None if it saw another dataset.
+    records_trained_on: scored records of scans that training saw; None if it cannot be
+      told, see `overlap.num_trained_on`.
+    selection_trained_on: the same of `selection`; 0 without.
   """
 
   runs: tuple[TrainedRun, ...]
@@ -56,6 +60,7 @@ class ScoredSplit:
   chooses_threshold: bool
   shares_selection_records: bool
   records_trained_on: int | None
+  selection_trained_on: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +75,9 @@ class EvaluationMetrics:
     tta: whether probabilities are means over flips and rotations.
     decision: with the threshold.
     deployed_prior: share of nodules that the probabilities are for.
-    records_trained_on: how many records training saw; None if it saw another dataset.
+    records_trained_on: scored records of scans that training saw; None if it cannot be
+      told.
+    warnings: what a reader of the metrics should know; each is one line.
     measurement: the metrics.
   """
 
@@ -82,6 +89,7 @@ class EvaluationMetrics:
   decision: Decision
   deployed_prior: float
   records_trained_on: int | None
+  warnings: tuple[str, ...]
   measurement: measurement.Measurement
 
   def to_json(self) -> dict[str, Any]:
@@ -97,6 +105,7 @@ class EvaluationMetrics:
       'threshold_chosen_on': self.decision.chosen_on,
       'deployed_prior': self.deployed_prior,
       'records_trained_on': self.records_trained_on,
+      'warnings': list(self.warnings),
       **self.measurement.to_json(),
       'article': ARTICLE,
     }
@@ -190,6 +199,10 @@ def score(
       'records are not finite; training diverged: train again with a lower '
       '--learning_rate'
     )
+  scored = ScoredSource(dataset, source, records)
+  chosen_on = None
+  if selection is not None and validation is not None:
+    chosen_on = ScoredSource(dataset, validation, selection)
   return ScoredSplit(
     runs=runs,
     dataset=dataset,
@@ -198,8 +211,9 @@ def score(
     point=point,
     selection=selection,
     chooses_threshold=chooses_threshold,
-    shares_selection_records=_shares_selection_records(runs[0], source, validation),
-    records_trained_on=_records_trained_on(runs, source, dataset),
+    shares_selection_records=_shares_selection_records(runs, scored, chosen_on),
+    records_trained_on=overlap.num_trained_on(runs, scored),
+    selection_trained_on=overlap.num_trained_on(runs, chosen_on) if chosen_on else 0,
   )
 
 
@@ -236,6 +250,7 @@ def measure(
     decision=decision,
     deployed_prior=scored.point.deployed_prior,
     records_trained_on=scored.records_trained_on,
+    warnings=_leak_warnings(scored),
     measurement=measurement.measure(
       scored.records, decision.predicted, scored.dataset.metadata.patch, resampling
     ),
@@ -253,20 +268,45 @@ def _check_shapes(runs: Sequence[TrainedRun], source: SplitSource, name: str) ->
 
 
 def _shares_selection_records(
-  run: TrainedRun, source: SplitSource, validation: SplitSource | None
+  runs: Sequence[TrainedRun], scored: ScoredSource, chosen_on: ScoredSource | None
 ) -> bool:
-  """Whether the split holds records that the threshold was chosen on."""
-  if run.dataset_fingerprint != source.fingerprint:
-    # The shards of another dataset cannot be compared; the name of a split says which
-    # subsets it holds.
-    return source.split == run.config.validation_split and '[' not in source.split
-  return validation is not None and validation.num_shared_records(source) > 0
+  """Whether the split holds scans that the threshold was chosen on.
+
+  Args:
+    runs: the models.
+    scored: the split.
+    chosen_on: the records that choose the threshold; None for the stored threshold.
+  """
+  if chosen_on is not None:
+    return bool(
+      chosen_on.source.num_shared_records(scored.source)
+      or set(chosen_on.records.seriesuid) & set(scored.records.seriesuid) - {''}
+    )
+  split = runs[0].config.validation_split
+  shared = overlap.records_in_split(runs[0], split, scored)
+  if shared is None:
+    # The name of a split says which subsets it holds, in any dataset.
+    return scored.source.split == split and '[' not in split
+  return bool(shared.any())
 
 
-def _records_trained_on(
-  runs: Sequence[TrainedRun], source: SplitSource, dataset: OpenedDataset
-) -> int | None:
-  if any(run.dataset_fingerprint != source.fingerprint for run in runs):
-    return None
-  trained = dataset.open_split(runs[0].config.train_split)
-  return trained.num_shared_records(source)
+def _leak_warnings(scored: ScoredSplit) -> tuple[str, ...]:
+  warnings = []
+  if scored.records_trained_on is None:
+    warnings.append(
+      'whether the scored records are of scans that were trained on is not known: the '
+      'dataset of the training is not there any more, or its scans are unknown'
+    )
+  elif scored.records_trained_on:
+    warnings.append(
+      f'{scored.records_trained_on} of the {len(scored.records)} records are of scans '
+      'that were trained on: the metrics show how well the network remembers them, not '
+      'how well it works on new scans'
+    )
+  if scored.selection is not None and scored.selection_trained_on:
+    warnings.append(
+      f'the threshold was chosen on {len(scored.selection)} records, of which '
+      f'{scored.selection_trained_on} are of scans that were trained on: on new scans '
+      'another threshold may be better'
+    )
+  return tuple(warnings)

@@ -93,12 +93,7 @@ def _notices(metrics: EvaluationMetrics) -> list[str]:
   notices = []
   if metrics.dataset.startswith(f'{records_lib.DATASET_NAME}/article/'):
     notices.append(_OPTIMISTIC)
-  if metrics.records_trained_on:
-    notices.append(
-      f'{metrics.records_trained_on} of the {records} records were trained on: the '
-      'metrics show how well the network remembers them, not how well it works on new '
-      'scans.'
-    )
+  notices += [f'{warning[0].upper()}{warning[1:]}.' for warning in metrics.warnings]
   if measured.scans is not None and measured.scans < _FEW_SCANS:
     notices.append(
       f'The intervals are computed from {count_text(measured.scans, "scan")} only: '

@@ -7,6 +7,7 @@ import pathlib
 import sys
 
 from luna_tfds import cli
+from luna_tfds.errors import UsageError
 from luna_tfds.text_format import count_text
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib
@@ -32,8 +33,8 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
     A line for the user.
 
   Raises:
-    UsageError: the dataset is missing, its classes cannot be balanced, or the folder
-      holds another run.
+    UsageError: the dataset is missing, its classes cannot be balanced, the splits for
+      training and validation overlap, or the folder holds another run.
     JobError: the metadata of the dataset contradict each other, another training writes
       to the folder, or the loss is not a number.
   """
@@ -43,6 +44,7 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
   audit.check_metadata(dataset)
   source = dataset.open_split(config.train_split)
   validation = _open_validation(dataset, config)
+  _check_no_overlap(source, validation)
   # Before config.json is written: the folder of a run that cannot start stays free.
   workdir = workdir_lib.Workdir(path)
   inputs = _with_stored_hard_negatives(config.input, workdir)
@@ -57,6 +59,16 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
     f'{config.model}: {count_text(epochs, "epoch")}, threshold '
     f'{point.threshold:.4g} ({point.chosen_on}); model: {workdir.model}'
   )
+
+
+def _check_no_overlap(source: SplitSource, validation: SplitSource | None) -> None:
+  """On records that were trained on, the best epoch is the one that remembers most."""
+  shared = source.num_shared_records(validation) if validation is not None else 0
+  if validation is not None and shared:
+    raise UsageError(
+      f'--train_split={source.split} and --validation_split={validation.split} have '
+      f'{count_text(shared, "record")} in common; give splits without common records'
+    )
 
 
 def _with_stored_hard_negatives(

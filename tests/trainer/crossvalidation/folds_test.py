@@ -1,21 +1,27 @@
 import dataclasses
+import shutil
 
 import fake_scores
 import numpy as np
 import pytest
 
+from luna_tfds import atomic_files
 from luna_tfds import cores
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from model.metrics.resampling import Resampling
 from trainer import config as config_lib
+from trainer import evaluate
 from trainer import train
 from trainer import train_flags
 from trainer.crossvalidation import folds as folds_lib
+from trainer.crossvalidation import merging
 from trainer.crossvalidation.parallel_training import TrainingProcesses
+from trainer.report import page
 
 ALL = 'luna16_patches/axial_50px_all'
 PART = 'luna16_patches/axial_50px'
+NO_RESAMPLES = Resampling(resamples=0)
 
 
 @pytest.fixture
@@ -178,12 +184,49 @@ def test_a_scored_fold_is_not_scored_again(make_plans, trained_folds, monkeypatc
   resampling = Resampling(resamples=10)
   settings = plan.scoring_settings(resampling)
   plan.write_state(**plan.read_state(), scored=settings)
+  for path in (plan.metrics_file, plan.scores_file):
+    path.touch()
   folds_lib.score_fold(plan, resampling)
   assert scored == []
   # With other intervals it is.
   with pytest.raises(ZeroDivisionError):
     folds_lib.score_fold(plan, dataclasses.replace(resampling, seed=1))
   assert scored == [[str(plan.path)]]
+
+
+@pytest.fixture
+def scored_plan(make_plans, trained, tmp_path, monkeypatch):
+  """A fold that was scored; its model is that of another training."""
+  monkeypatch.setattr(page, 'build_page', lambda evaluation, folder: '')
+  (plan,) = make_plans(numbers=[1])
+  path = shutil.copytree(trained, tmp_path / 'fold1')
+  plan = dataclasses.replace(plan, path=path, test_split='test')
+  plan.write_state(trained=plan.training_settings)
+  folds_lib.score_fold(plan, NO_RESAMPLES)
+  return plan
+
+
+def test_another_evaluation_of_a_fold_does_not_change_its_metrics(scored_plan):
+  before = atomic_files.read_json(scored_plan.metrics_file)
+  assert before['split'] == 'test'
+  arguments = [f'--workdir={scored_plan.path}', '--split=validation', '--bootstrap=0']
+  assert evaluate.run(['luna16-evaluate', *arguments]) == 0
+  folds_lib.score_fold(scored_plan, NO_RESAMPLES)
+  merged = merging.merge([scored_plan], scored_plan.path, None, NO_RESAMPLES)
+  assert merged.to_json()['folds'] == [{'fold': 1, **without_rows(before)}]
+
+
+def without_rows(fields):
+  left_out = ('article', 'by_diameter', 'by_subset', 'by_slice_thickness')
+  return {name: value for name, value in fields.items() if name not in left_out}
+
+
+@pytest.mark.parametrize('name', ['metrics_file', 'scores_file'])
+def test_a_fold_whose_results_were_deleted_is_scored_again(scored_plan, name):
+  path = getattr(scored_plan, name)
+  path.unlink()
+  folds_lib.score_fold(scored_plan, NO_RESAMPLES)
+  assert path.is_file()
 
 
 def test_scores_are_read_as_they_were_written(tmp_path):

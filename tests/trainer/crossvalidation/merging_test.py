@@ -174,6 +174,13 @@ def test_folds_are_listed_without_their_tables(plans, tmp_path):
   assert not (tmp_path / 'froc.json').exists()
 
 
+def test_warnings_of_the_folds_are_kept(plans, tmp_path):
+  fields = atomic_files.read_json(plans[1].metrics_file)
+  atomic_files.write_json(plans[1].metrics_file, {**fields, 'warnings': ['a leak']})
+  _, result = merge(plans, tmp_path)
+  assert result['warnings'] == [f'fold {NUMBERS[1]}: a leak']
+
+
 def test_undefined_metrics_are_left_out_of_the_mean(plans, tmp_path):
   fields = atomic_files.read_json(plans[0].metrics_file)
   atomic_files.write_json(plans[0].metrics_file, {**fields, 'recall': math.nan})

@@ -35,6 +35,17 @@ def test_differences_are_those_of_the_metrics(first, second):
     assert row.difference.interval.lower <= row.difference.interval.upper
 
 
+def test_leaks_of_both_models_are_reported(first, second):
+  found = comparison.compare(first, second, FEW)
+  trained_on = first.metrics.records_trained_on
+  assert trained_on > 0
+  fields = found.to_json()
+  assert fields['records_trained_on_a'] == fields['records_trained_on_b'] == trained_on
+  paths = [str(e.scored.runs[0].workdir.path) for e in (first, second)]
+  assert [text.partition(': ')[0] for text in fields['warnings']] == paths
+  assert f'{trained_on} of the {found.records} records' in fields['warnings'][0]
+
+
 def test_a_model_does_not_differ_from_itself(first):
   for row in comparison.compare(first, first, FEW).metrics.values():
     interval = row.difference.interval
@@ -98,6 +109,9 @@ def test_compare_json(first, second):
     'dataset_b',
     'split',
     'records',
+    'records_trained_on_a',
+    'records_trained_on_b',
+    'warnings',
     'resampled',
     'resamples',
     'seed',

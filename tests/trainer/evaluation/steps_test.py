@@ -88,15 +88,21 @@ def test_records_that_were_trained_on_are_counted(
     assert found.metrics.records_trained_on == expected
 
 
-def test_on_another_dataset_the_records_trained_on_are_unknown(
+def test_scans_trained_on_are_found_in_another_dataset(
   evaluate_folders, trained_on_part
 ):
   found = evaluate_folders(trained_on_part)
-  assert found.metrics.records_trained_on is None
-  # The name of a split says which subsets it holds, in any dataset.
+  assert found.metrics.records_trained_on == 0
   assert not found.scored.shares_selection_records
+  assert found.metrics.to_json()['warnings'] == []
   found = evaluate_folders(trained_on_part, split='validation')
   assert found.scored.shares_selection_records
+  assert found.metrics.records_trained_on == 0
+  found = evaluate_folders(trained_on_part, split='test+train')
+  in_train = int(np.sum(~np.isin(found.scored.records.subset, [8, 9])))
+  assert found.metrics.records_trained_on == in_train > 0
+  (warning,) = found.metrics.to_json()['warnings']
+  assert f'{in_train} of the {len(found.scored.records)} records' in warning
 
 
 def test_another_rule_is_chosen_on_validation(evaluate_folders, trained):

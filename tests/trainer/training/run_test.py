@@ -68,6 +68,15 @@ def test_metadata_that_contradict_themselves_are_refused(data_dir, tmp_path):
     run_lib.train(train_config('', folder), tmp_path / 'run')
 
 
+def test_overlapping_splits_are_refused(data_dir, tmp_path):
+  config = train_config(
+    data_dir, train_split='train[5:]', validation_split='validation+train[:8]'
+  )
+  with pytest.raises(UsageError, match=r'--validation_split=.* 3 records in common'):
+    run_lib.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
 def test_another_validation_split_that_is_missing_is_refused(data_dir, tmp_path):
   config = train_config(data_dir, validation_split='val')
   with pytest.raises(UsageError, match="has no split 'val'"):
