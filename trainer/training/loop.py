@@ -173,7 +173,7 @@ def _finish_epoch(
   average = _average(run)
   metrics = dict(note.metrics)
   chain: list[keras.callbacks.Callback] = [
-    callbacks.SaveBest(run.workdir.best, rows),
+    callbacks.SaveBest(run.workdir.best, rows, _monitor(run)),
     callbacks.WriteHistory(run.workdir),
   ]
   chain = [*([average] if average else []), *chain]
@@ -205,7 +205,13 @@ def _is_finished(run: TrainingRun, epochs: int) -> bool:
   if epochs >= run.config.recipe.epochs:
     return True
   history = run.workdir.read_history()
-  return callbacks.should_stop(callbacks.monitored_values(history), run.config.patience)
+  values = callbacks.monitored_values(history, _monitor(run))
+  return callbacks.should_stop(values, run.config.patience)
+
+
+def _monitor(run: TrainingRun) -> str:
+  one_class = run.validation is not None and run.validation.has_one_class
+  return callbacks.ONE_CLASS_MONITOR if one_class else callbacks.MONITOR
 
 
 def _fit_range(
@@ -316,10 +322,10 @@ def _callbacks(
   if average is not None:
     chain.append(average)
   chain += [
-    callbacks.SaveBest(workdir.best, rows),
+    callbacks.SaveBest(workdir.best, rows, _monitor(run)),
     callbacks.WriteHistory(workdir),
     keras.callbacks.TensorBoard(str(workdir.tensorboard), write_graph=False),
     tensorboard_images.TensorBoardImages(workdir.tensorboard, run.validation),
-    callbacks.StopEarly(config.patience, rows),
+    callbacks.StopEarly(config.patience, rows, _monitor(run)),
   ]
   return chain

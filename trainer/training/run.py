@@ -94,4 +94,11 @@ def _open_validation(
       file=sys.stderr,
     )
     return None
-  return dataset.open_split(split)
+  source = dataset.open_split(split)
+  if source.has_one_class:
+    print(
+      f'luna16-train: warning: the validation split {split} holds one class only: the '
+      'best epoch is chosen by the loss, and no threshold can be chosen there',
+      file=sys.stderr,
+    )
+  return source

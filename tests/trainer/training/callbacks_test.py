@@ -97,6 +97,20 @@ def test_best_epoch_of_an_earlier_run_is_kept(tmp_path):
   assert saved_bias(path) == 1
 
 
+def test_the_loss_chooses_the_epoch_if_validation_has_one_class(tmp_path):
+  path = tmp_path / 'best.keras'
+  rows = [{callbacks.MONITOR: 0.0, 'val_loss': loss} for loss in (2.0, 0.5, 0.7)]
+  monitor = callbacks.ONE_CLASS_MONITOR
+  save_epochs(callbacks.SaveBest(path, [], monitor), rows)
+  assert saved_bias(path) == 1
+  # In a later run too.
+  save_epochs(callbacks.SaveBest(path, rows, monitor), [{'val_loss': 0.6}])
+  assert saved_bias(path) == 1
+  values = callbacks.monitored_values(rows, monitor)
+  assert callbacks.should_stop(values, patience=1)
+  assert not callbacks.should_stop(values, patience=2)
+
+
 def test_the_best_value_of_version_1_1_is_that_of_the_history(tmp_path):
   path = tmp_path / 'best.keras'
   checkpoints.save(small_model(), path)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -6,6 +7,7 @@ import fake_source
 from hypothesis import given
 from hypothesis import strategies as st
 import keras
+import numpy as np
 import pytest
 
 from luna_tfds.errors import UsageError
@@ -13,6 +15,7 @@ from model.networks import registry
 from trainer import workdir as workdir_lib
 from trainer.data import dataset as dataset_lib
 from trainer.training import callbacks
+from trainer.training import checkpoints
 from trainer.training import distribution
 from trainer.training import loop
 from trainer.training.loop import FitRange
@@ -185,3 +188,17 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(tmp_path, monkeypatch)
   monkeypatch.setattr(distribution, 'make_strategy', lambda name: ThreeDevices())
   with pytest.raises(UsageError, match=r'--batch_size=32 must be a multiple of the 3'):
     loop.check(run)
+
+
+@pytest.mark.slow
+def test_one_class_in_validation_does_not_choose_the_first_epoch(tmp_path):
+  run = fake_run.make_run(tmp_path, epochs=3, steps=5)
+  noise = np.random.default_rng(6).normal(-700, 200, (40, 16, 16, 1))
+  rows = [(image.astype(np.int16), 1, False) for image in noise]
+  (tmp_path / 'one').mkdir()
+  one_class = fake_source.write_records(tmp_path / 'one', rows, 1, 'validation')
+  loop.fit(dataclasses.replace(run, validation=one_class))
+  losses = [row['val_loss'] for row in run.workdir.read_history()]
+  assert min(losses) < losses[0]
+  note = checkpoints.read_note(run.workdir.best)
+  assert note.metrics['val_loss'] == pytest.approx(min(losses))

@@ -83,6 +83,20 @@ def test_another_validation_split_that_is_missing_is_refused(data_dir, tmp_path)
     run_lib.train(config, tmp_path)
 
 
+@pytest.mark.parametrize(('split', 'is_warned'), [('test[:1]', True), ('test', False)])
+def test_a_validation_split_of_one_class_is_warned_of(
+  data_dir, tmp_path, capsys, monkeypatch, split, is_warned
+):
+  def stop(run):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(run_lib.loop, 'fit', stop)
+  with pytest.raises(KeyboardInterrupt):
+    run_lib.train(train_config(data_dir, validation_split=split), tmp_path / 'run')
+  warned = f'{split} holds one class only: the best epoch is chosen by the loss'
+  assert (warned in capsys.readouterr().err) is is_warned
+
+
 def test_without_a_validation_split_the_last_epoch_is_used(tmp_path, extract, capsys):
   scans = [fake_data.make_scan(seed, subset=0) for seed in (0, 1)]
   download = fake_data.write_download(tmp_path / 'luna16', scans)
