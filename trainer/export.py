@@ -3,11 +3,15 @@
     luna16-export --workdir=/tmp/run --output_dir=/tmp/nodule_model
 
 Writes a TensorFlow SavedModel, for TF Serving or any TensorFlow: HU in, probability out.
+The model of a run with --tta averages over flips and rotations too, as its threshold was
+chosen for that average; it takes eight times as long. With --notta the plain model is
+written, without the threshold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+import dataclasses
 import sys
 
 from luna_tfds import cli
@@ -21,6 +25,7 @@ _WORKDIR = shared_flags.define_workdir(FLAGS)
 _OUTPUT_DIR = cli_flags.define_output_dir(
   FLAGS, 'Folder to write (required); must not exist.', old_name='output'
 )
+_TTA = shared_flags.define_tta(FLAGS)
 
 
 def main(unused: list[str]) -> None:
@@ -40,11 +45,18 @@ def main(unused: list[str]) -> None:
 
   model = inference.load_model(workdir.model)
   point = OperatingPoint.read(workdir.operating_point)
-  model.keras_model.export(output_dir, verbose=False)
-  point.write(output_dir / 'operating_point.json')
+  tta = point.tta if _TTA.value is None else _TTA.value
+  model.export(output_dir, tta=tta)
+  views = ', mean of flips and rotations' if tta else ''
+  output = f'{output_dir}: HU {model.image_shape} in, probability out{views}'
+  if tta == point.tta or point.is_fixed:
+    dataclasses.replace(point, tta=tta).write(output_dir / 'operating_point.json')
+    print(f'{output}; a nodule at {point.threshold:.4g} and above')
+    return
+  flag = f'--{"" if tta else "no"}tta'
   print(
-    f'{output_dir}: HU {model.image_shape} in, probability out; a nodule at '
-    f'{point.threshold:.4g} and above'
+    f'{output}; the threshold of the run was chosen {"without" if tta else "with"} --tta '
+    f'and is not written; luna16-evaluate --workdir={workdir.path} {flag} gives one'
   )
 
 

@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from trainer import export
 from trainer.scoring import inference
@@ -42,6 +43,52 @@ def test_exported_model_gives_the_probabilities_of_the_run(
   assert ours == []
   expected = inference.load_model(trained / 'model.keras').probabilities(images)
   np.testing.assert_allclose(np.ravel(found), expected, rtol=1e-4)
+
+
+@pytest.fixture
+def trained_with_tta(trained, tmp_path):
+  """A run with --tta, whose threshold belongs to means over the views."""
+  workdir = shutil.copytree(trained, tmp_path / 'run')
+  path = workdir / 'operating_point.json'
+  fields = {**json.loads(path.read_text()), 'tta': True, 'threshold': 0.625}
+  path.write_text(json.dumps(fields))
+  return workdir
+
+
+def exported_probabilities(folder, images):
+  model = tf.saved_model.load(str(folder))  # it owns the weights
+  return np.ravel(model.serve(tf.cast(images, tf.float32)))
+
+
+def test_model_of_a_run_with_tta_computes_what_its_threshold_belongs_to(
+  trained_with_tta, images, tmp_path, capsys
+):
+  folder = tmp_path / 'exported'
+  assert run(f'--workdir={trained_with_tta}', f'--output_dir={folder}') == 0
+  assert 'a nodule at 0.625 and above' in capsys.readouterr().out
+  model = inference.load_model(trained_with_tta / 'model.keras')
+  expected = inference.mean_probabilities([model], images, tta=True)
+  assert np.all(expected != model.probabilities(images))
+  np.testing.assert_allclose(
+    exported_probabilities(folder, images), expected, rtol=1e-4
+  )
+  assert json.loads((folder / 'operating_point.json').read_text())['tta'] is True
+
+
+def test_threshold_of_another_test_time_augmentation_is_not_exported(
+  trained_with_tta, images, tmp_path, capsys
+):
+  folder = tmp_path / 'exported'
+  flags = f'--workdir={trained_with_tta}', f'--output_dir={folder}', '--notta'
+  assert run(*flags) == 0
+  printed = capsys.readouterr().out
+  assert '0.625' not in printed
+  assert 'chosen with --tta and is not written' in printed
+  assert not (folder / 'operating_point.json').exists()
+  model = inference.load_model(trained_with_tta / 'model.keras')
+  np.testing.assert_allclose(
+    exported_probabilities(folder, images), model.probabilities(images), rtol=1e-4
+  )
 
 
 def test_operating_point_is_exported_with_the_model(trained, tmp_path):
