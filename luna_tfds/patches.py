@@ -64,6 +64,11 @@ class PatchSpec:
       return depth, height, width, 1
     return height, width, depth
 
+  def __str__(self) -> str:
+    shape = 'x'.join(map(str, self.shape_zyx))
+    spacing = 'of the scan' if self.spacing_mm is None else f'{self.spacing_mm:g} mm'
+    return f'{self.layout} {shape} (z, y, x), spacing {spacing}'
+
   def to_image(self, block: np.ndarray) -> np.ndarray:
     """Converts a block [z, y, x] to the layout of the record, `image_shape`."""
     if self.layout == 'cube':

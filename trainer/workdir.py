@@ -221,15 +221,22 @@ class Workdir:
     Raises:
       UsageError: this project did not cut them, or config.json is damaged.
     """
-    fields = self._read_config().get('patch')
-    if not fields:
+    spec = self.known_patch_spec()
+    if spec is None:
       raise UsageError(
         f'{self.path} was trained on published patches, and how those were cut from '
         'scans is not known; train on a dataset that luna16-extract cut from scans'
       )
+    return spec
+
+  def known_patch_spec(self) -> patches.PatchSpec | None:
+    """As `patch_spec`; None if this project did not cut the patches."""
+    fields = self._read_config().get('patch')
+    if not fields:
+      return None
     try:
       return patches.PatchSpec.from_json(fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
       raise UsageError(
         f'{self.config}: patch: {error_text(error)}; train again'
       ) from error

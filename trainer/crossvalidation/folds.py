@@ -115,12 +115,14 @@ def plan_folds(
     test_dataset: to test on; None for the dataset of the training.
 
   Raises:
-    UsageError: a dataset is missing, or lacks a subset that a fold needs.
+    UsageError: a dataset is missing, or lacks a subset that a fold needs, or the patches
+      of the two datasets are of different kinds.
   """
   trained = dataset_lib.open_dataset(config.data_dir, config.dataset)
   tested = trained
   if test_dataset:
     tested = dataset_lib.open_dataset(config.data_dir, test_dataset)
+    _check_same_patches(trained, tested)
   plans = []
   for number in numbers:
     of_fold = _fold_splits(trained, number)
@@ -138,6 +140,22 @@ def plan_folds(
       )
     )
   return plans
+
+
+def _check_same_patches(trained: OpenedDataset, tested: OpenedDataset) -> None:
+  """Before the trainings, which take hours."""
+  kinds = [
+    (dataset.image_shape, dataset.metadata.patch) for dataset in (trained, tested)
+  ]
+  if kinds[0] != kinds[1]:
+    names = [
+      f'{dataset.name} ({dataset.metadata.patch or dataset.image_shape})'
+      for dataset in (trained, tested)
+    ]
+    raise UsageError(
+      f'--test_dataset: the patches of {names[1]} are not of the same kind as those of '
+      f'{names[0]}; give a dataset of the same shape, spacing and layout'
+    )
 
 
 def train_folds(

@@ -167,12 +167,12 @@ def score(
     tta: whether to average over the eight flips and rotations, if not as trained.
 
   Raises:
-    UsageError: the split is missing, the images have another shape than those trained
-      on, or there are no records to choose the threshold by the rule.
+    UsageError: the split is missing, the patches are of another kind (shape, spacing or
+      layout) than those trained on, or there are no records to choose the threshold by the rule.
     JobError: a model gives probabilities that are not finite.
   """
   source = dataset.open_split(split)
-  _check_shapes(runs, source, dataset.name)
+  _check_patches(runs, dataset)
   config, models = runs[0].config, [run.model for run in runs]
   validation = None
   if dataset.has_split(config.validation_split):
@@ -250,20 +250,27 @@ def measure(
     decision=decision,
     deployed_prior=scored.point.deployed_prior,
     records_trained_on=scored.records_trained_on,
-    warnings=_leak_warnings(scored),
+    warnings=_warnings(scored),
     measurement=measurement.measure(
       scored.records, decision.predicted, scored.dataset.metadata.patch, resampling
     ),
   )
 
 
-def _check_shapes(runs: Sequence[TrainedRun], source: SplitSource, name: str) -> None:
+def _check_patches(runs: Sequence[TrainedRun], dataset: OpenedDataset) -> None:
+  """Checks shape, spacing and layout; of published patches only the shape is known."""
+  spec = dataset.metadata.patch
   for run in runs:
-    if run.model.image_shape != source.image_shape:
+    if run.model.image_shape != dataset.image_shape:
       raise UsageError(
         f'the model of {run.workdir.path} takes images of shape '
-        f'{run.model.image_shape}, those of {name} have {source.image_shape}; give the '
-        '--dataset it was trained on'
+        f'{run.model.image_shape}, those of {dataset.name} have {dataset.image_shape}; '
+        'give the --dataset it was trained on'
+      )
+    if None not in (run.patch, spec) and run.patch != spec:
+      raise UsageError(
+        f'the model of {run.workdir.path} was trained on patches {run.patch}, those of '
+        f'{dataset.name} are {spec}; give the --dataset it was trained on'
       )
 
 
@@ -290,7 +297,7 @@ def _shares_selection_records(
   return bool(shared.any())
 
 
-def _leak_warnings(scored: ScoredSplit) -> tuple[str, ...]:
+def _warnings(scored: ScoredSplit) -> tuple[str, ...]:
   warnings = []
   if scored.records_trained_on is None:
     warnings.append(
@@ -302,6 +309,12 @@ def _leak_warnings(scored: ScoredSplit) -> tuple[str, ...]:
       f'{scored.records_trained_on} of the {len(scored.records)} records are of scans '
       'that were trained on: the metrics show how well the network remembers them, not '
       'how well it works on new scans'
+    )
+  spec = scored.dataset.metadata.patch
+  if any((run.patch is None) != (spec is None) for run in scored.runs):
+    warnings.append(
+      'the model was trained on published patches or scored on them, but not both: '
+      'whether spacing and layout are the same is not known'
     )
   if scored.selection is not None and scored.selection_trained_on:
     warnings.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 
+from luna_tfds import patches
 from luna_tfds.errors import UsageError
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib
@@ -29,6 +30,11 @@ class TrainedRun:
   model: inference.InferenceModel
 
   @property
+  def patch(self) -> patches.PatchSpec | None:
+    """How the patches were cut that it was trained on; None if unknown."""
+    return self.workdir.known_patch_spec()
+
+  @property
   def dataset_fingerprint(self) -> str:
     """Of the dataset it was trained on."""
     return self.workdir.dataset_fingerprint
@@ -39,10 +45,11 @@ def open_runs(paths: Sequence[str]) -> tuple[TrainedRun, ...]:
 
   Raises:
     UsageError: a workdir holds no trained model, or the members were trained on different
-      splits.
+      splits, or on patches that were cut differently.
   """
   opened = [workdir_lib.open_workdir(path) for path in paths]
   _check_same_splits(opened)
+  _check_same_patches([workdir for workdir, _ in opened])
   return tuple(
     TrainedRun(
       workdir,
@@ -67,3 +74,15 @@ def _check_same_splits(
           f'{first_workdir.path} has {getattr(first, name)!r}: an ensemble needs runs '
           'on the same splits'
         )
+
+
+def _check_same_patches(workdirs: Sequence[workdir_lib.Workdir]) -> None:
+  """The members of an ensemble get the same images; unknown patches pass."""
+  known = [(workdir, workdir.known_patch_spec()) for workdir in workdirs]
+  known = [(workdir, spec) for workdir, spec in known if spec is not None]
+  for workdir, spec in known[1:]:
+    if spec != known[0][1]:
+      raise UsageError(
+        f'{workdir.path} was trained on patches {spec} and {known[0][0].path} on '
+        f'patches {known[0][1]}: an ensemble needs runs on the same kind of patches'
+      )

@@ -68,6 +68,20 @@ def test_another_dataset_is_tested_on_its_own_shards(make_plans):
   assert plan.test_dataset_argument == PART
 
 
+def test_a_test_dataset_of_other_patches_is_refused_before_training(
+  make_plans, data_dir, tmp_path
+):
+  from_folder = data_dir / 'luna16_patches' / 'axial_50px_all' / '1.0.0'
+  folder = shutil.copytree(from_folder, tmp_path / 'axial_50px_all' / '1.0.0')
+  fields = atomic_files.read_json(folder / 'metadata.json')
+  fields['patch']['spacing_mm'] = 0.5
+  atomic_files.write_json(folder / 'metadata.json', fields)
+  with pytest.raises(
+    UsageError, match=r'--test_dataset: .* spacing 0\.5 mm.*same kind'
+  ):
+    make_plans(test_dataset=str(folder))
+
+
 @pytest.fixture(scope='module')
 def three_subsets(download, extract, tmp_path_factory):
   """The folder of a dataset with the subsets 0, 1 and 9 alone."""

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -199,6 +200,31 @@ def test_images_of_another_shape_are_refused(trained, download, extract, tmp_pat
   runs = trained_run.open_runs([str(trained)])
   with pytest.raises(UsageError, match=r'\(50, 50, 1\).*\(20, 20, 1\).*--dataset'):
     steps.score(runs, dataset, 'test')
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [('spacing_mm', 0.5, 'spacing 0.5 mm'), ('layout', 'stack', 'stack 1x50x50')],
+)
+def test_patches_of_another_kind_are_refused(
+  trained, opened_dataset, field, value, message
+):
+  """They have the shape of those trained on."""
+  patch = dataclasses.replace(opened_dataset.metadata.patch, **{field: value})
+  metadata = dataclasses.replace(opened_dataset.metadata, patch=patch)
+  dataset = dataclasses.replace(opened_dataset, metadata=metadata)
+  runs = trained_run.open_runs([str(trained)])
+  with pytest.raises(UsageError, match=f'axial 1x50x50.*spacing of the.*{message}'):
+    steps.score(runs, dataset, 'test')
+
+
+def test_published_patches_are_scored_with_a_warning(trained, opened_dataset):
+  metadata = dataclasses.replace(opened_dataset.metadata, patch=None)
+  dataset = dataclasses.replace(opened_dataset, metadata=metadata)
+  runs = trained_run.open_runs([str(trained)])
+  found = steps.evaluate(runs, dataset, 'test', Resampling(resamples=0))
+  (warning,) = found.metrics.warnings
+  assert 'whether spacing and layout are the same is not known' in warning
 
 
 def test_an_unknown_split_is_refused(trained, opened_dataset):

@@ -38,6 +38,28 @@ def test_an_ensemble_on_different_splits_is_refused(
     trained_run.open_runs([str(trained), str(moved)])
 
 
+@pytest.mark.parametrize(
+  ('patch', 'is_refused'),
+  [
+    ({'shape_zyx': [1, 50, 50], 'spacing_mm': 0.5, 'layout': 'axial'}, True),
+    ({'shape_zyx': [1, 50, 50], 'spacing_mm': None, 'layout': 'axial'}, False),
+    (None, False),
+  ],
+)
+def test_an_ensemble_on_patches_of_different_kinds_is_refused(
+  trained, tmp_path, patch, is_refused
+):
+  other = shutil.copytree(trained, tmp_path / 'other')
+  fields = json.loads((other / 'config.json').read_text())
+  (other / 'config.json').write_text(json.dumps({**fields, 'patch': patch}))
+  paths = [str(trained), str(other)]
+  if is_refused:
+    with pytest.raises(UsageError, match=r'spacing 0\.5 mm.*spacing of the scan'):
+      trained_run.open_runs(paths)
+  else:
+    assert len(trained_run.open_runs(paths)) == 2
+
+
 @pytest.mark.parametrize('name', ['model.keras', 'operating_point.json'])
 def test_an_unfinished_run_is_refused(name, trained, tmp_path):
   folder = shutil.copytree(trained, tmp_path / 'run')
