@@ -126,8 +126,7 @@ class Extraction:
     grid, spec = self._scan.grid, self._spec
     voxels = self._scan.read() if self.read_plan.mode == 'scan' else None
     spacing_xyz_mm = spec.image_spacing_xyz_mm(grid)
-    nearest = geometry.nearest_voxel(self._centers_zyx)
-    outside = np.any((nearest < 0) | (nearest >= grid.shape_zyx), axis=1).tolist()
+    outside = geometry.is_outside(self._centers_zyx, grid).tolist()
     boxes = patches.source_boxes(self._centers_zyx, grid, spec)
     for center, box, is_outside in zip(self._centers_zyx, boxes, outside):
       inside = box.intersection(grid.shape_zyx)

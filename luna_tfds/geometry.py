@@ -241,6 +241,21 @@ def nearest_voxel(indices: np.ndarray) -> np.ndarray:
   return nearest
 
 
+def is_outside(indices_zyx: np.ndarray, grid: Grid) -> np.ndarray:
+  """Returns which points are outside a scan: whose nearest voxel does not exist.
+
+  Args:
+    indices_zyx: [n, 3] fractional indices.
+    grid: grid of the scan.
+
+  Returns:
+    [n] bool.
+  """
+  nearest = nearest_voxel(indices_zyx)
+  result: np.ndarray = np.any((nearest < 0) | (nearest >= grid.shape_zyx), axis=1)
+  return result
+
+
 def _points(values: np.ndarray, name: str) -> np.ndarray:
   values = np.asarray(values)
   if values.ndim < 1 or values.shape[-1] != 3:

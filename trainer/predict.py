@@ -11,18 +11,28 @@ same code as those of training; the output is in LUNA16's submission format.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import os
 import pathlib
+import re
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from luna_tfds import cli
+from luna_tfds import geometry
 from luna_tfds import tables
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import count_text
 from trainer import shared_flags
 
+if TYPE_CHECKING:
+  from luna_tfds.scan import Scan
+
 FLAGS = cli.new_flags()
+
+# A DICOM unique identifier, as LUNA16's files are called.
+_SERIESUID_PATTERN = re.compile(r'[0-9]+(\.[0-9]+)+')
 
 _WORKDIR = shared_flags.define_workdir(FLAGS)
 _SCAN = flags.DEFINE_string(
@@ -44,7 +54,8 @@ _SERIESUID = flags.DEFINE_string(
   'seriesuid',
   None,
   'Whose rows of the candidates to score (default: the name of the scan file, or all '
-  'rows if they name one scan only).',
+  'rows if they name one scan only and the name of the file is not that of another '
+  'series).',
   flag_values=FLAGS,
 )
 _TTA = shared_flags.define_tta(FLAGS)
@@ -56,17 +67,14 @@ def main(unused: list[str]) -> None:
   from luna_tfds import scan as scan_lib
   from trainer import workdir as workdir_lib
 
+  output = _output_path()
   workdir, _ = workdir_lib.open_workdir(cli.required_value(_WORKDIR))
   spec = workdir.patch_spec()
-  output = cli.required_path(_OUTPUT)
-  if not output.parent.is_dir():
-    raise UsageError(
-      f'--output: there is no folder {output.parent}; make it, or give another --output'
-    )
   scan = scan_lib.open_scan(cli.required_path(_SCAN))
   candidates_csv = cli.required_path(_CANDIDATES)
   table = tables.read_candidates(candidates_csv, labelled=False)
   table = _rows_of_scan(table, candidates_csv, scan.path, _SERIESUID.value)
+  _check_centers(table, candidates_csv, scan)
   cli.load_tensorflow()
   from trainer.scoring import inference
   from trainer.scoring import prediction_files
@@ -94,18 +102,73 @@ def run(argv: Sequence[str] | None = None) -> int:
   return cli.run('luna16-predict', __doc__, main, FLAGS, argv)
 
 
+def _output_path() -> pathlib.Path:
+  """Returns --output, a file that can be written: scoring may take long."""
+  output = cli.required_path(_OUTPUT)
+  folder = output.parent
+  if not folder.is_dir():
+    raise UsageError(
+      f'--output: there is no folder {folder}; make it, or give another --output'
+    )
+  if output.is_dir():
+    raise UsageError(f'--output: {output} is a folder; give the name of a file in it')
+  if not os.access(folder, os.W_OK | os.X_OK):
+    raise UsageError(
+      f'--output: the folder {folder} cannot be written; give another --output'
+    )
+  return output
+
+
+def _check_centers(
+  table: tables.PointTable, candidates_csv: pathlib.Path, scan: Scan
+) -> None:
+  """Warns of centres outside the scan: their patches hold mostly padding.
+
+  Raises:
+    UsageError: all are outside.
+  """
+  outside = geometry.is_outside(
+    geometry.world_to_voxel(table.xyz_mm, scan.grid), scan.grid
+  )
+  count = int(outside.sum())
+  if not count:
+    return
+  first = f'the first in row {table.rows[outside][0]} (from 0)'
+  if count == len(table):
+    raise UsageError(
+      f'{candidates_csv}: the centres of all {count_text(count, "candidate")} are outside '
+      f'the scan {scan.path}, {first}; give the candidates of this scan, in mm, LPS'
+    )
+  print(
+    f'luna16-predict: warning: {candidates_csv}: the centres of {count} of '
+    f'{len(table)} candidates are outside the scan {scan.path}, {first}; their '
+    'probabilities mean nothing',
+    file=sys.stderr,
+  )
+
+
 def _rows_of_scan(
   table: tables.PointTable,
   candidates_csv: pathlib.Path,
   scan_path: pathlib.Path,
   seriesuid: str | None,
 ) -> tables.PointTable:
-  """Returns the candidates of the scan."""
+  """Returns the candidates of the scan.
+
+  Raises:
+    UsageError: there is none.
+  """
   groups = table.groups()
   name = seriesuid or scan_path.name.partition('.mhd')[0].partition('.nii')[0]
   if name in groups:
     return table[groups[name]]
   if seriesuid is None and len(groups) == 1:
+    (other,) = groups
+    if _SERIESUID_PATTERN.fullmatch(name) and _SERIESUID_PATTERN.fullmatch(other):
+      raise UsageError(
+        f'{candidates_csv}: its rows are of the scan {other}, and --scan is {name}; give '
+        f'the rows of this scan, or --seriesuid={other} if they are'
+      )
     return table
   raise UsageError(
     f'{candidates_csv}: no row of the scan {name}; it names '

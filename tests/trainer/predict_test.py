@@ -147,6 +147,56 @@ def test_a_mistake_is_one_line_and_exit_code_2(
   assert not (tmp_path / 'out.csv').exists()
 
 
+def write_points(path, seriesuid, points):
+  rows = [f'{seriesuid},{x},{y},{z}' for x, y, z in points]
+  path.write_text('\n'.join(['seriesuid,coordX,coordY,coordZ', *rows, '']))
+  return path
+
+
+def test_centres_outside_the_scan_are_warned_of(trained, scan_path, tmp_path, capsys):
+  inside = np.array(scan_lib.open_scan(scan_path).grid.origin_xyz_mm)
+  points = [inside, inside - 1000, inside, inside + 5000]
+  path = write_points(tmp_path / 'points.csv', 'anyone', points)
+  assert run(trained, scan_path, path, tmp_path / 'out.csv') == 0
+  assert len(read(tmp_path / 'out.csv')) == 4
+  warning, _ = capsys.readouterr().err.splitlines()
+  assert warning.startswith('luna16-predict: warning: ')
+  assert 'the centres of 2 of 4 candidates are outside the scan' in warning
+  assert 'the first in row 1 (from 0)' in warning
+
+
+def test_a_scan_that_holds_no_centre_is_refused(
+  trained, scan_path, tmp_path, error_line
+):
+  inside = np.array(scan_lib.open_scan(scan_path).grid.origin_xyz_mm)
+  path = write_points(tmp_path / 'points.csv', 'anyone', [inside - 1000] * 2)
+  assert run(trained, scan_path, path, tmp_path / 'out.csv') == 2
+  assert 'the centres of all 2 candidates are outside the scan' in error_line()
+
+
+def test_rows_of_another_scan_alone_are_refused(
+  trained, scan_path, tmp_path, error_line
+):
+  inside = scan_lib.open_scan(scan_path).grid.origin_xyz_mm
+  path = write_points(tmp_path / 'points.csv', '1.2.3', [inside])
+  assert run(trained, scan_path, path, tmp_path / 'out.csv') == 2
+  assert f'of the scan 1.2.3, and --scan is {scan_path.stem}' in error_line()
+  # Unless the user says that they are of this scan.
+  flag = '--seriesuid=1.2.3'
+  assert run(trained, scan_path, path, tmp_path / 'out.csv', flag) == 0
+
+
+def test_output_is_checked_before_anything_is_read(tmp_path, error_line, monkeypatch):
+  nowhere = tmp_path / 'nowhere'
+  assert run(nowhere, nowhere, nowhere, tmp_path / 'none' / 'out.csv') == 2
+  assert '--output: there is no folder' in error_line()
+  assert run(nowhere, nowhere, nowhere, tmp_path) == 2
+  assert f'--output: {tmp_path} is a folder' in error_line()
+  monkeypatch.setattr(predict.os, 'access', lambda path, mode: False)
+  assert run(nowhere, nowhere, nowhere, tmp_path / 'out.csv') == 2
+  assert f'--output: the folder {tmp_path} cannot be written' in error_line()
+
+
 def test_a_scan_of_another_model_is_refused(trained, scan_path, candidates, tmp_path):
   """Published patches do not tell how they were cut from their scans."""
   workdir = shutil.copytree(trained, tmp_path / 'run')
