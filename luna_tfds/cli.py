@@ -260,7 +260,17 @@ def load_tensorflow() -> None:
   """Imports TensorFlow without what it writes to stderr, if only warnings are logged.
 
   While TensorFlow loads it reports that it found no GPU, and no setting prevents that.
+  Keras gets TensorFlow as its backend, also if its own config file names another one.
+
+  Raises:
+    UsageError: the environment variable KERAS_BACKEND names another backend.
   """
+  backend = os.environ.get('KERAS_BACKEND') or 'tensorflow'
+  if backend != 'tensorflow':
+    raise UsageError(
+      f'KERAS_BACKEND={backend} is not supported; unset it, or set it to tensorflow'
+    )
+  os.environ['KERAS_BACKEND'] = backend
   if logging.get_verbosity() > logging.WARNING:  # absl counts up to debug
     import tensorflow
 

@@ -314,7 +314,7 @@ def load(path: pathlib.Path) -> TrainConfig:
   """
   try:
     return TrainConfig.from_json(atomic_files.read_json(path)['config'])
-  except (KeyError, TypeError, ValueError) as error:
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise UsageError(
       f'{path}: was written by another version of this project ({error_text(error)}); train '
       'again'

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import math
+import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -26,6 +28,9 @@ from luna_tfds import cli_flags
 from luna_tfds.errors import UsageError
 from trainer import config as config_lib
 from trainer import shared_flags
+
+if TYPE_CHECKING:
+  from trainer.data.split_source import SplitSource
 
 FLAGS = cli.new_flags()
 
@@ -95,9 +100,8 @@ def main(unused: list[str]) -> None:
     cli.make_output_folder(output_dir, _OUTPUT_DIR.name)
   cli.load_tensorflow()
   from trainer.data import audit
-  from trainer.data import balance as balance_lib
+  from trainer.data import damaged_shards
   from trainer.data import dataset as dataset_lib
-  from trainer.data import summary
 
   dataset = dataset_lib.open_dataset(
     cli.required_value(_DATA_DIR), cli.required_value(_DATASET)
@@ -106,6 +110,17 @@ def main(unused: list[str]) -> None:
     print(audit.audit(dataset, _PATIENTS.value))
     return
   source = dataset.open_split(_SPLIT.value)
+  with damaged_shards.reported(source):
+    _describe(source, config, output_dir)
+
+
+def _describe(
+  source: SplitSource, config: config_lib.InputConfig, output_dir: pathlib.Path | None
+) -> None:
+  """Prints what a split holds, and writes examples of its records."""
+  from trainer.data import balance as balance_lib
+  from trainer.data import summary
+
   balance = cli.as_usage_error(balance_lib.plan_balance, source, config)
   print(summary.describe(source))
   print(balance)

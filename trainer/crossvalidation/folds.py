@@ -9,6 +9,7 @@ import json
 import pathlib
 import sys
 from typing import Any
+import zipfile
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from luna_tfds import cores
 from luna_tfds import splits
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import error_text
 from model.metrics.resampling import Resampling
 from trainer import config as config_lib
 from trainer.crossvalidation.parallel_training import TrainingProcesses
@@ -91,9 +93,22 @@ class FoldPlan:
     }
 
   def read_state(self) -> dict[str, Any]:
-    """Returns the settings of what has been done; empty at first."""
+    """Returns the settings of what has been done; empty at first.
+
+    Raises:
+      UsageError: fold.json is damaged.
+    """
     path = self.path / 'fold.json'
-    return atomic_files.read_json(path) if path.is_file() else {}
+    if not path.is_file():
+      return {}
+    try:
+      state: dict[str, Any] = dict(atomic_files.read_json(path))
+    except (TypeError, ValueError) as error:
+      raise UsageError(
+        f'{path}: cannot be read: {error_text(error)}; delete it: a finished training is '
+        'kept, and the fold is scored again'
+      ) from error
+    return state
 
   def write_state(self, **fields: Any) -> None:
     """Records the settings of what has been done."""
@@ -227,11 +242,20 @@ def score_fold(plan: FoldPlan, resampling: Resampling) -> None:
 
 
 def read_scores(path: pathlib.Path) -> tuple[ScoredRecords, np.ndarray]:
-  """Reads the scored records of a fold, and [n] bool which are predicted nodules."""
-  with np.load(path) as arrays:
-    columns = dict(arrays)
-  predicted = columns.pop('predicted')
-  return ScoredRecords(**columns), predicted
+  """Reads the scored records of a fold, and [n] bool which are predicted nodules.
+
+  Raises:
+    UsageError: the file is damaged.
+  """
+  try:
+    with np.load(path) as arrays:
+      columns = dict(arrays)
+    predicted = columns.pop('predicted')
+    return ScoredRecords(**columns), predicted
+  except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    raise UsageError(
+      f'{path}: cannot be read: {error_text(error)}; delete it to score the fold again'
+    ) from error
 
 
 def write_scores(

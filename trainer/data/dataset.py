@@ -18,11 +18,14 @@ from luna_tfds import record_index
 from luna_tfds import records
 from luna_tfds.errors import UsageError
 from luna_tfds.record_index import ShardIndex
+from luna_tfds.text_format import error_text
 from trainer.data.split_source import ShardSlice
 from trainer.data.split_source import SplitSource
 
 _INFO_FILE = 'dataset_info.json'
+_FEATURES_FILE = 'features.json'
 _METADATA_FILE = 'metadata.json'
+_EXTRACT_AGAIN = 'extract the dataset again with luna16-extract'
 _LABELS_PER_READ = 1024
 
 
@@ -205,9 +208,9 @@ def open_dataset(data_dir: str, dataset: str) -> OpenedDataset:
     metadata = DatasetMetadata.from_json(atomic_files.read_json(path))
     path = folder / record_index.RECORD_INDEX
     indexes = record_index.read_record_index(folder)
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
+  except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
     raise UsageError(
-      f'{path}: cannot be read: {error}; extract the dataset again with luna16-extract'
+      f'{path}: cannot be read: {error_text(error)}; {_EXTRACT_AGAIN}'
     ) from error
   return OpenedDataset(builder, metadata, indexes)
 
@@ -247,10 +250,28 @@ def find_folder(data_dir: str, dataset: str) -> pathlib.Path:
 
 def _open_builder(data_dir: str, dataset: str) -> tfds.core.DatasetBuilder:
   folder = find_folder(data_dir, dataset)
-  if folder == pathlib.Path(dataset).expanduser():
-    return tfds.builder_from_directory(str(folder))
-  root = pathlib.Path(data_dir).expanduser()
-  return tfds.builder(_full_name(dataset), data_dir=str(root))
+  for name in (_INFO_FILE, _FEATURES_FILE):
+    _check_is_json(folder / name)
+  try:
+    if folder == pathlib.Path(dataset).expanduser():
+      return tfds.builder_from_directory(str(folder))
+    root = pathlib.Path(data_dir).expanduser()
+    return tfds.builder(_full_name(dataset), data_dir=str(root))
+  except Exception as error:  # of a damaged file TFDS raises errors of many types
+    raise UsageError(
+      f'{folder}: {_INFO_FILE} or {_FEATURES_FILE} cannot be read: {error_text(error)}; '
+      f'{_EXTRACT_AGAIN}'
+    ) from error
+
+
+def _check_is_json(path: pathlib.Path) -> None:
+  """TFDS's errors do not name the file."""
+  try:
+    if not isinstance(atomic_files.read_json(path), dict):
+      raise ValueError('it must hold a JSON object')
+  except (OSError, ValueError) as error:
+    reason = getattr(error, 'strerror', None) or error_text(error)
+    raise UsageError(f'{path}: cannot be read: {reason}; {_EXTRACT_AGAIN}') from error
 
 
 def _full_name(dataset: str) -> str:

@@ -13,6 +13,7 @@ import dataclasses
 import numpy as np
 
 from luna_tfds.errors import UsageError
+from trainer.data import damaged_shards
 from trainer.data import dataset as dataset_lib
 from trainer.data import input_pipeline
 from trainer.data.dataset import OpenedDataset
@@ -125,6 +126,7 @@ def _dataset_of(run: TrainedRun) -> OpenedDataset:
 def _read_seriesuids(source: SplitSource) -> set[str]:
   uids: set[bytes] = set()
   if source.slices:
-    for batch in input_pipeline.evaluation_batches(source, names=('seriesuid',)):
-      uids.update(batch['seriesuid'].numpy().tolist())
+    with damaged_shards.reported(source):
+      for batch in input_pipeline.evaluation_batches(source, names=('seriesuid',)):
+        uids.update(batch['seriesuid'].numpy().tolist())
   return {uid.decode() for uid in uids}

@@ -10,6 +10,7 @@ import numpy as np
 from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds.errors import UsageError
+from trainer.data import damaged_shards
 from trainer.data import input_pipeline
 from trainer.data.split_source import SplitSource
 from trainer.scoring import inference
@@ -94,14 +95,20 @@ def score_split(
     source: the split.
     tta: whether to average over the eight flips and rotations by 90 degrees too.
     batch_size: records of a batch; by default see `input_pipeline.evaluation_batches`.
+
+  Raises:
+    JobError: a shard cannot be read.
   """
   columns: dict[str, list[np.ndarray]] = {name: [] for name in _FEATURES}
   probabilities = []
   batches = input_pipeline.evaluation_batches(source, batch_size, ('image', *_FEATURES))
-  for batch in batches:
-    for name in _FEATURES:
-      columns[name].append(batch[name].numpy())
-    probabilities.append(inference.mean_probabilities(models, batch['image'], tta=tta))
+  with damaged_shards.reported(source):
+    for batch in batches:
+      for name in _FEATURES:
+        columns[name].append(batch[name].numpy())
+      probabilities.append(
+        inference.mean_probabilities(models, batch['image'], tta=tta)
+      )
   features = {name: np.concatenate(parts) for name, parts in columns.items()}
   features['seriesuid'] = features['seriesuid'].astype(str)
   return ScoredRecords(**features, probability=np.concatenate(probabilities))
@@ -127,12 +134,13 @@ def read_images(source: SplitSource, positions: Sequence[int]) -> np.ndarray:
   """
   images = np.zeros((len(positions), *source.image_shape), np.int16)
   start = 0
-  for batch in input_pipeline.evaluation_batches(source, names=('image',)):
-    stop = start + len(batch['image'])
-    for slot, position in enumerate(positions):
-      if start <= position < stop:
-        images[slot] = batch['image'][position - start].numpy()
-    start = stop
+  with damaged_shards.reported(source):
+    for batch in input_pipeline.evaluation_batches(source, names=('image',)):
+      stop = start + len(batch['image'])
+      for slot, position in enumerate(positions):
+        if start <= position < stop:
+          images[slot] = batch['image'][position - start].numpy()
+      start = stop
   return images
 
 
@@ -155,9 +163,10 @@ def position_of(source: SplitSource, record: str) -> int:
     return int(record)
   start = 0
   names = ('seriesuid', 'candidate_id')
-  for batch in input_pipeline.evaluation_batches(source, names=names):
-    keys: list[bytes] = records.batch_keys(batch).numpy().tolist()
-    if record.encode() in keys:
-      return start + keys.index(record.encode())
-    start += len(keys)
+  with damaged_shards.reported(source):
+    for batch in input_pipeline.evaluation_batches(source, names=names):
+      keys: list[bytes] = records.batch_keys(batch).numpy().tolist()
+      if record.encode() in keys:
+        return start + keys.index(record.encode())
+      start += len(keys)
   raise UsageError(f'--record={record}: no such record in the split {source.split}')

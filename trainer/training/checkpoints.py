@@ -48,10 +48,36 @@ def save(
 
 
 def read_note(path: pathlib.Path) -> CheckpointNote | None:
-  """Returns what belongs to a checkpoint; None if version 1.1.0 or older wrote it."""
-  with zipfile.ZipFile(path) as archive:
-    comment = archive.comment
-  return CheckpointNote(**json.loads(comment)) if comment else None
+  """Returns what belongs to a checkpoint; None if version 1.1.0 or older wrote it.
+
+  Raises:
+    UsageError: the checkpoint is damaged.
+  """
+  try:
+    with zipfile.ZipFile(path) as archive:
+      comment = archive.comment
+    return CheckpointNote(**json.loads(comment)) if comment else None
+  except (TypeError, ValueError, zipfile.BadZipFile) as error:
+    raise _damaged(path, error) from error
+
+
+def load_network(path: pathlib.Path) -> keras.Model:
+  """Returns the network of a checkpoint, from HU to logit.
+
+  Raises:
+    UsageError: the checkpoint is damaged.
+  """
+  try:
+    return keras.models.load_model(path, compile=False)
+  except Exception as error:  # of a damaged file Keras raises errors of many types
+    raise _damaged(path, error) from error
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> UsageError:
+  return UsageError(
+    f'{path}: cannot be loaded as a checkpoint: {error_text(error)}; delete the folder '
+    f'{path.parent} to train from the start'
+  )
 
 
 def is_finite(model: keras.Model) -> bool:
@@ -80,10 +106,7 @@ def restore(network: keras.Model, path: pathlib.Path) -> None:
   try:
     _restore(network, path)
   except Exception as error:  # of a damaged file Keras raises errors of many types
-    raise UsageError(
-      f'{path}: cannot be loaded as a checkpoint: {error_text(error)}; delete it to '
-      'train from the start'
-    ) from error
+    raise _damaged(path, error) from error
 
 
 def _restore(network: keras.Model, path: pathlib.Path) -> None:

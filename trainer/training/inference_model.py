@@ -70,7 +70,7 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
     The operating point.
   """
   config, validation = run.config, run.validation
-  network = keras.models.load_model(run.workdir.best, compile=False)
+  network = checkpoints.load_network(run.workdir.best)
   trained_prior = run.balance.prior
   deployed_prior = config.deployed_prior or run.source.prior
   calibrated = _calibrate(run, network)

@@ -13,6 +13,7 @@ from trainer import config as config_lib
 from trainer import workdir as workdir_lib
 from trainer.data import audit
 from trainer.data import balance as balance_lib
+from trainer.data import damaged_shards
 from trainer.data import dataset as dataset_lib
 from trainer.data.split_source import SplitSource
 from trainer.training import determinism
@@ -35,8 +36,8 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
   Raises:
     UsageError: the dataset is missing, its classes cannot be balanced, the splits for
       training and validation overlap, or the folder holds another run.
-    JobError: the metadata of the dataset contradict each other, another training writes
-      to the folder, or the loss is not a number.
+    JobError: the metadata of the dataset contradict each other, a shard cannot be read,
+      another training writes to the folder, or the loss is not a number.
   """
   if config.deterministic:
     determinism.fix_threads()
@@ -48,10 +49,11 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
   # Before config.json is written: the folder of a run that cannot start stays free.
   workdir = workdir_lib.Workdir(path)
   inputs = _with_stored_hard_negatives(config.input, workdir)
-  balance = cli.as_usage_error(balance_lib.plan_balance, source, inputs)
+  with damaged_shards.reported(source):
+    balance = cli.as_usage_error(balance_lib.plan_balance, source, inputs)
   run = loop.TrainingRun(config, source, balance, validation, workdir)
   loop.check(run)
-  with workdir.locked():
+  with damaged_shards.reported(source, validation), workdir.locked():
     workdir.prepare(config, source.fingerprint, dataset.metadata.patch)
     epochs = loop.fit(run)
     point = inference_model.write_inference_model(run)
