@@ -71,7 +71,6 @@ def main(unused: list[str]) -> None:
   _check_flags()
   config = train_flags.config_from_flags(FLAGS)
   resampling = shared_flags.resampling(_BOOTSTRAP.value, config.input.seed)
-  cli.load_tensorflow()
   from trainer.scoring import froc_submission
 
   # Read first: an error in these files must not come after hours of training.
@@ -82,6 +81,7 @@ def main(unused: list[str]) -> None:
     cli.optional_path(_LUNA_DIR),
     numbers,
   )
+  cli.load_tensorflow()
   from trainer.crossvalidation import folds
   from trainer.crossvalidation import merging
 

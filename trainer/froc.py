@@ -51,7 +51,6 @@ def main(unused: list[str]) -> None:
   annotations_csv = cli.required_path(_REFERENCE.annotations)
   seriesuids_csv = cli.required_path(_REFERENCE.seriesuids)
   output_dir = cli.required_path(_OUTPUT_DIR)
-  cli.load_tensorflow()
   from trainer.scoring import froc_submission
 
   reference = froc_submission.read_reference(

@@ -290,6 +290,31 @@ def test_a_mistake_is_one_line_and_exit_code_2(trained, arguments, message, erro
   assert message in line
 
 
+@pytest.mark.parametrize(
+  'text', ['', '{', '[]', '{"config": {"recipe": [], "input": 3}}', '{"config": []}']
+)
+def test_a_damaged_config_is_refused(trained, tmp_path, error_line, text):
+  folder = shutil.copytree(trained, tmp_path / 'run')
+  (folder / 'config.json').write_text(text)
+  assert run(f'--workdir={folder}') == 2
+  assert f'{folder / "config.json"}: ' in error_line()
+
+
+def test_a_damaged_shard_fails(trained, data_dir, tmp_path, error_line):
+  folder = tmp_path / 'axial_50px_all' / '1.0.0'
+  shutil.copytree(data_dir / 'luna16_patches' / 'axial_50px_all' / '1.0.0', folder)
+  (path,) = folder.glob('*test.tfrecord*')
+  path.write_bytes(path.read_bytes()[:9000])
+  assert run(f'--workdir={trained}', f'--dataset={folder}') == 1
+  assert f'{path}: cannot be read: ' in error_line()
+
+
+def test_another_keras_backend_is_refused(trained, error_line, monkeypatch):
+  monkeypatch.setenv('KERAS_BACKEND', 'jax')
+  assert run(f'--workdir={trained}') == 2
+  assert 'KERAS_BACKEND=jax is not supported; unset it' in error_line()
+
+
 def test_a_model_that_gives_nan_fails(trained, tmp_path, error_line):
   folder = shutil.copytree(trained, tmp_path / 'run')
   model = keras.models.load_model(folder / 'model.keras', compile=False)

@@ -248,7 +248,8 @@ def read_scores(path: pathlib.Path) -> tuple[ScoredRecords, np.ndarray]:
     UsageError: the file is damaged.
   """
   try:
-    with np.load(path) as arrays:
+    # Opened here: of a damaged file np.load leaves it open.
+    with path.open('rb') as file, np.load(file) as arrays:
       columns = dict(arrays)
     predicted = columns.pop('predicted')
     return ScoredRecords(**columns), predicted

@@ -235,6 +235,25 @@ def without_rows(fields):
   return {name: value for name, value in fields.items() if name not in left_out}
 
 
+@pytest.mark.parametrize('text', ['', '{', '3', '[1]'])
+def test_a_damaged_state_of_a_fold_is_refused(make_plans, text):
+  plan = make_plans()[0]
+  plan.path.mkdir()
+  (plan.path / 'fold.json').write_text(text)
+  with pytest.raises(UsageError, match=r'fold\.json: cannot be read: .*delete it'):
+    plan.read_state()
+
+
+@pytest.mark.parametrize('kept', [0, 10, 500])
+def test_damaged_scores_are_refused(tmp_path, kept):
+  path = tmp_path / 'scores.npz'
+  records = fake_scores.random_records(0, count=20)
+  folds_lib.write_scores(path, records, records.probability > 0.5)
+  path.write_bytes(path.read_bytes()[:kept])
+  with pytest.raises(UsageError, match=r'scores\.npz: cannot be read: .*delete it'):
+    folds_lib.read_scores(path)
+
+
 @pytest.mark.parametrize('name', ['metrics_file', 'scores_file'])
 def test_a_fold_whose_results_were_deleted_is_scored_again(scored_plan, name):
   path = getattr(scored_plan, name)

@@ -27,25 +27,31 @@ def read_all(source):
 
 def test_a_damaged_shard_is_named(damaged):
   source, path = damaged
-  with pytest.raises(JobError, match=rf'{path}: cannot be read: record \d+ .*damaged'):
-    with damaged_shards.reported(None, source):
-      read_all(source)
+  with (
+    pytest.raises(JobError, match=rf'{path}: cannot be read: record \d+ .*damaged'),
+    damaged_shards.reported(None, source),
+  ):
+    read_all(source)
 
 
 def test_a_truncated_shard_is_named(damaged):
   source, path = damaged
   path.write_bytes(path.read_bytes()[:1000])
-  with pytest.raises(JobError, match=rf'{path}: cannot be read: .*truncated'):
-    with damaged_shards.reported(source):
-      read_all(source)
+  with (
+    pytest.raises(JobError, match=rf'{path}: cannot be read: .*truncated'),
+    damaged_shards.reported(source),
+  ):
+    read_all(source)
 
 
 def test_a_missing_shard_is_named(damaged):
   source, path = damaged
   path.unlink()
-  with pytest.raises(JobError, match=f'{path}: cannot be read: No such file'):
-    with damaged_shards.reported(source):
-      read_all(source)
+  with (
+    pytest.raises(JobError, match=f'{path}: cannot be read: No such file'),
+    damaged_shards.reported(source),
+  ):
+    read_all(source)
 
 
 @pytest.mark.parametrize('balance', ['rejection', 'streams'])
@@ -55,9 +61,8 @@ def test_a_damaged_shard_is_named_while_training(damaged, balance, memory_budget
   if memory_budget_mb == 1:
     source = dataclasses.replace(source, num_bytes=2**30)
   config = fake_source.input_config(balance=balance, memory_budget_mb=memory_budget_mb)
-  with pytest.raises(JobError, match=str(path)):
-    with damaged_shards.reported(source):
-      fake_source.draw(source, config, 40)
+  with pytest.raises(JobError, match=str(path)), damaged_shards.reported(source):
+    fake_source.draw(source, config, 40)
 
 
 def test_reading_images_and_finding_records_name_it_too(damaged):
@@ -69,6 +74,5 @@ def test_reading_images_and_finding_records_name_it_too(damaged):
 
 
 def test_errors_of_other_files_pass(damaged):
-  with pytest.raises(tf.errors.NotFoundError, match='other'):
-    with damaged_shards.reported():
-      raise tf.errors.NotFoundError(None, None, 'another file, other than a shard')
+  with pytest.raises(tf.errors.NotFoundError, match='other'), damaged_shards.reported():
+    raise tf.errors.NotFoundError(None, None, 'another file, other than a shard')

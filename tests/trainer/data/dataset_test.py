@@ -118,3 +118,30 @@ def test_a_damaged_metadata_file_is_refused(dataset, tmp_path, text):
   (folder / 'metadata.json').write_text(text)
   with pytest.raises(UsageError, match=r'metadata\.json: cannot be read: '):
     dataset_lib.open_dataset('', str(folder))
+
+
+@pytest.mark.parametrize('name', ['dataset_info.json', 'features.json'])
+@pytest.mark.parametrize('text', ['', '{', '[]', '\x00\x01'])
+def test_a_damaged_file_of_tfds_is_refused(dataset, tmp_path, name, text):
+  folder = tmp_path / 'luna16_patches' / 'axial_50px_all' / '1.0.0'
+  shutil.copytree(dataset.builder.data_path, folder)
+  (folder / name).write_text(text)
+  for data_dir, dataset_name in (('', str(folder)), (str(tmp_path), 'axial_50px_all')):
+    with pytest.raises(UsageError, match=f'{name}: cannot be read: .*luna16-extract'):
+      dataset_lib.open_dataset(data_dir, dataset_name)
+
+
+@pytest.mark.parametrize(
+  ('name', 'text'),
+  [
+    ('dataset_info.json', '{"splits": 3}'),
+    ('dataset_info.json', '{"unknown": 3}'),
+    ('features.json', '{"pythonClassName": "no.such.Class"}'),
+  ],
+)
+def test_a_file_of_tfds_with_other_content_is_refused(dataset, tmp_path, name, text):
+  folder = tmp_path / 'axial_50px_all' / '1.0.0'
+  shutil.copytree(dataset.builder.data_path, folder)
+  (folder / name).write_text(text)
+  with pytest.raises(UsageError, match=f'{folder}: .* cannot be read'):
+    dataset_lib.open_dataset('', str(folder))

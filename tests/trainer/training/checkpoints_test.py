@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from luna_tfds.errors import UsageError
 from trainer.training import checkpoints
 from trainer.training.checkpoints import CheckpointNote
 
@@ -99,3 +100,14 @@ def test_the_learning_rate_is_that_of_the_new_run(tmp_path):
   restored = small_model(adam(rate=0.01))
   checkpoints.restore(restored, path)
   assert float(restored.optimizer.learning_rate) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize('read', [checkpoints.read_note, checkpoints.load_network])
+@pytest.mark.parametrize('content', [b'', b'damaged'])
+def test_a_damaged_checkpoint_is_refused(tmp_path, read, content):
+  path = tmp_path / 'best.keras'
+  path.write_bytes(content)
+  with pytest.raises(
+    UsageError, match=r'best\.keras: cannot be loaded as a checkpoint'
+  ):
+    read(path)

@@ -204,7 +204,7 @@ def test_metrics_have_the_names_of_the_history():
 def test_a_damaged_checkpoint_is_rejected(content, tmp_path):
   path = tmp_path / 'last.keras'
   path.write_bytes(content)
-  with pytest.raises(UsageError, match=r'last\.keras: .*delete it to train'):
+  with pytest.raises(UsageError, match=r'last\.keras: .*delete the folder .* to train'):
     checkpoints.restore(build(), path)
 
 
