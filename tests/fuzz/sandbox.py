@@ -117,7 +117,11 @@ class Sandbox:
       flags = arguments[2] if isinstance(arguments[2], int) else 0
       self._check_path(arguments[0], writes=bool(flags & _WRITES), event=event)
     elif event in _PATH_EVENTS:
-      self._check_path(arguments[0], writes=True, event=event)
+      path, folder = arguments[0], arguments[-1]
+      # `shutil.rmtree` names files relative to an open folder.
+      if isinstance(path, str | bytes) and isinstance(folder, int) and folder >= 0:
+        path = os.path.join(f'/proc/self/fd/{folder}', os.fsdecode(path))
+      self._check_path(path, writes=True, event=event)
 
   def _check_path(self, path, *, writes, event):
     if isinstance(path, int):
