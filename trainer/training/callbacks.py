@@ -169,13 +169,13 @@ class CountSkippedSteps(keras.callbacks.Callback):
 
   def on_train_begin(self, logs: _Logs = None) -> None:
     """Remembers where this run starts."""
-    self._iterations = int(self.model.optimizer.iterations)
+    self._iterations = int(self.model.optimizer.iterations.numpy())
 
   def on_train_batch_end(self, batch: int, logs: _Logs = None) -> None:
     """Counts the step if it was skipped."""
     if checkpoints.unscaled(self.model.optimizer) is self.model.optimizer:
       return
-    iterations = int(self.model.optimizer.iterations)
+    iterations = int(self.model.optimizer.iterations.numpy())
     if iterations == self._iterations:
       self.count += 1
     self._iterations = iterations
