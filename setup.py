@@ -82,6 +82,7 @@ setuptools.setup(
     'numpy>=2.0',
     'pillow>=10.0',
     'scikit-learn>=1.5',
+    'scipy>=1.12',
     'SimpleITK>=2.4',
     'tensorboard>=2.19',
     'tensorflow>=2.19',

@@ -6,7 +6,7 @@ record_index.json, with which training draws records; failed_scans.csv; and shar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import csv
 import dataclasses
 import pathlib
@@ -45,17 +45,62 @@ def write_metadata(
     dataset_name=records.DATASET_NAME,
     filetype_suffix='tfrecord',
   )
+  by_split = {
+    split: [result for result in results if result.split == split]
+    for split in plan.splits
+  }
+  # All scans of a split may have failed; TFDS cannot read a split without records.
+  by_split = {
+    split: of_split
+    for split, of_split in by_split.items()
+    if any(result.num_records for result in of_split)
+  }
   config = builder.builder_config
-  split_infos = []
-  indexes: dict[str, list[record_index.ShardIndex]] = {}
-  metadata: dict[str, Any] = {
+  split_infos = [
+    tfds.core.SplitInfo(
+      name=split,
+      shard_lengths=[r.num_records for r in of_split],
+      num_bytes=sum(r.num_bytes for r in of_split),
+      filename_template=template.replace(split=split),
+    )
+    for split, of_split in by_split.items()
+  ]
+  # A separate builder, as `builder` may belong to the caller, of a folder without a
+  # dataset: TFDS would read the metadata of the dataset that is being replaced.
+  info = type(builder)(config=config, data_dir=str(folder / 'no_dataset')).info
+  info.set_splits(tfds.core.SplitDict(split_infos))
+  info.metadata.update(_metadata(config, plan, results, by_split))
+  info.write_to_directory(folder)
+  record_index.write_record_index(
+    folder, {split: [r.record_index for r in rs] for split, rs in by_split.items()}
+  )
+  atomic_files.write_json(folder / SHARD_RESULTS, [r.to_json() for r in results])
+
+
+def _metadata(
+  config: luna16_patches.Luna16PatchesConfig,
+  plan: plan_lib.Plan,
+  results: Sequence[ShardResult],
+  by_split: Mapping[str, Sequence[ShardResult]],
+) -> dict[str, Any]:
+  """Returns the content of metadata.json."""
+  return {
     'fingerprint': plan.fingerprint,
     # The article's patches were not extracted by this project.
     'patch': dataclasses.asdict(config.spec) if config.source == 'scans' else {},
-    'shard_subsets': {},
-    'shard_label_counts': {},
-    'shard_sha256': {},
-    'shard_keys_sha256': {},
+    'shard_subsets': {s: [r.subset for r in rs] for s, rs in by_split.items()},
+    'shard_label_counts': {
+      split: [r.stats.label_counts for r in rs] for split, rs in by_split.items()
+    },
+    'shard_sha256': {s: [r.sha256 for r in rs] for s, rs in by_split.items()},
+    # From the plan, so that they do not depend on what the workers wrote.
+    'shard_keys_sha256': {
+      split: [
+        record_keys.keys_sha256(shard.record_keys(without=result.failed_scans))
+        for shard, result in zip(plan.of_split(split), rs, strict=True)
+      ]
+      for split, rs in by_split.items()
+    },
     # A dictionary: `tfds.show_examples` iterates over all values of the metadata.
     'counts': {
       # The key was published under this name.
@@ -66,35 +111,6 @@ def write_metadata(
       'scans_failed': sum(len(r.stats.failed) for r in results),
     },
   }
-  for split in plan.splits:
-    of_split = [result for result in results if result.split == split]
-    if not any(result.num_records for result in of_split):
-      continue  # all its scans failed; TFDS cannot read a split without records
-    metadata['shard_subsets'][split] = [r.subset for r in of_split]
-    metadata['shard_label_counts'][split] = [r.stats.label_counts for r in of_split]
-    indexes[split] = [r.record_index for r in of_split]
-    metadata['shard_sha256'][split] = [r.sha256 for r in of_split]
-    # From the plan, so that they do not depend on what the workers wrote.
-    metadata['shard_keys_sha256'][split] = [
-      record_keys.keys_sha256(shard.record_keys(without=result.failed_scans))
-      for shard, result in zip(plan.of_split(split), of_split, strict=True)
-    ]
-    split_infos.append(
-      tfds.core.SplitInfo(
-        name=split,
-        shard_lengths=[r.num_records for r in of_split],
-        num_bytes=sum(r.num_bytes for r in of_split),
-        filename_template=template.replace(split=split),
-      )
-    )
-  # A separate builder, as `builder` may belong to the caller, of a folder without a
-  # dataset: TFDS would read the metadata of the dataset that is being replaced.
-  info = type(builder)(config=config, data_dir=str(folder / 'no_dataset')).info
-  info.set_splits(tfds.core.SplitDict(split_infos))
-  info.metadata.update(metadata)
-  info.write_to_directory(folder)
-  record_index.write_record_index(folder, indexes)
-  atomic_files.write_json(folder / SHARD_RESULTS, [r.to_json() for r in results])
 
 
 def write_default_config(folder: pathlib.Path, temporary_dir: pathlib.Path) -> None:

@@ -67,18 +67,7 @@ def write_shard(
   inputs = []
   for task, fingerprint in zip(shard.tasks, shard.task_fingerprints, strict=True):
     inputs.append(input_state.read_state(task, fingerprint))
-    num_before = len(encoded)
-    try:
-      for record in _extract(task, spec, stats):
-        serialized = encoder.encode(record)
-        encoded.append(
-          _EncodedRecord(record.key, record.label, record.excluded, serialized)
-        )
-      _check_unchanged(task, inputs[-1])
-    except ScanError as error:
-      del encoded[num_before:]
-      assert isinstance(task, ScanTask)  # an ArticleTask does not raise ScanError
-      stats.failed.append(FailedScan(task.seriesuid, len(task.labels), str(error)))
+    encoded += _encode_task(task, inputs[-1], spec, encoder, stats)
     folder.record_progress(shard.fingerprint, task.num_scans)
   for item in encoded:
     stats.label_counts[item.label] += 1
@@ -106,6 +95,37 @@ def write_shard(
   )
   folder.finish_shard(result)
   return result
+
+
+def _encode_task(
+  task: ScanTask | ArticleTask,
+  before: input_state.TaskInputs,
+  spec: patches.PatchSpec,
+  encoder: records.RecordEncoder,
+  stats: ShardStats,
+) -> list[_EncodedRecord]:
+  """Extracts and serialises the records of a task; none if its scan cannot be read.
+
+  Args:
+    task: the task.
+    before: the state of its input files before they were read.
+    spec: shape, spacing and layout of a patch.
+    encoder: serialises records.
+    stats: gets the counts of the task, and the scan if it cannot be read.
+  """
+  encoded = []
+  try:
+    for record in _extract(task, spec, stats):
+      serialized = encoder.encode(record)
+      encoded.append(
+        _EncodedRecord(record.key, record.label, record.excluded, serialized)
+      )
+    _check_unchanged(task, before)
+  except ScanError as error:
+    assert isinstance(task, ScanTask)  # an ArticleTask does not raise ScanError
+    stats.failed.append(FailedScan(task.seriesuid, len(task.labels), str(error)))
+    return []
+  return encoded
 
 
 def _check_unchanged(

@@ -21,6 +21,12 @@ _IMPLICIT = b'1.2.840.10008.1.2'
 _BIG_ENDIAN = b'1.2.840.10008.1.2.2'
 _TRANSFER_SYNTAX = (2, 0x10)
 
+# Types of values with a length of 16 bits. For any other two letters GDCM reads a length
+# that is not there.
+_SHORT_TYPES = (
+  *(b'AE', b'AS', b'AT', b'CS', b'DA', b'DS', b'DT', b'FD', b'FL', b'IS', b'LO', b'LT'),
+  *(b'PN', b'SH', b'SL', b'SS', b'ST', b'TM', b'UI', b'UL', b'US'),
+)
 # Types with two unused bytes and a length of 32 bits.
 _LONG_TYPES = (
   *(b'OB', b'OD', b'OF', b'OL', b'OV', b'OW', b'SQ', b'SV', b'UC', b'UN', b'UR', b'UT'),
@@ -86,11 +92,11 @@ def _parse_length(
     (length,) = struct.unpack_from(f'{order}I', header, 4)
     return length, 8, group == _SEQUENCE_GROUP
   kind = header[4:6]
-  if not (kind.isalpha() and kind.isupper()):
-    raise ValueError(f'type {kind!r}')
-  if kind not in _LONG_TYPES:
+  if kind in _SHORT_TYPES:
     (length,) = struct.unpack_from(f'{order}H', header, 6)
     return length, 8, False
+  if kind not in _LONG_TYPES:
+    raise ValueError(f'type {kind!r}')
   (length,) = struct.unpack_from(f'{order}I', header, 8)
   if length == _UNDEFINED_LENGTH and kind not in (b'SQ', b'UN'):
     raise ValueError('undefined length')

@@ -145,6 +145,7 @@ def test_errors_of_workers_are_recorded(one_shard, folder):
 def test_errors_that_cannot_be_recorded_are_ignored(tmp_path):
   folder = job_folder.JobFolder(tmp_path / 'absent' / '1.0.0')
   folder.record_error('0123456789abcdef', OSError('the disk is full'))
+  assert list(tmp_path.rglob('*.json')) == []
 
 
 def test_enough_free_space_is_no_error(folder):

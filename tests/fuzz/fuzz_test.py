@@ -7,8 +7,7 @@ import sys
 import pytest
 
 _RUN = pathlib.Path(__file__).with_name('run.py')
-# Loading a model takes tens of milliseconds. The reader of DICOM is not tested here: some
-# damaged files still make GDCM allocate more than 400 MiB.
+# Loading a model takes tens of milliseconds.
 _NUM_INPUTS = {'keras': 100, 'checkpoint': 100}
 
 
@@ -30,7 +29,7 @@ def test_changed_headers_are_read_or_rejected(tmp_path):
 @pytest.mark.parametrize(
   'reader',
   [
-    *('mhd', 'mha', 'nifti', 'download'),
+    *('mhd', 'mha', 'nifti', 'dicom', 'download'),
     *('candidates', 'findings', 'submission', 'seriesuids', 'article'),
     *('config', 'operating_point', 'history', 'predictions', 'tfrecord'),
     *('keras', 'checkpoint'),

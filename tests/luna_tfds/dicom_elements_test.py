@@ -61,7 +61,9 @@ def test_an_element_in_a_sequence_longer_than_the_file(tmp_path):
     dicom_elements.check_lengths(path)
 
 
-@pytest.mark.parametrize('text', [b'', b'\x08', b'\x08\0\x05\0??\0\0'])
+@pytest.mark.parametrize(
+  'text', [b'', b'\x08', b'\x08\0\x05\0??\0\0', b'\x08\0\x05\0TI\0\0']
+)
 def test_an_incomplete_header_of_an_element(text, tmp_path):
   path = write(tmp_path / 'a.dcm', 'explicit', text)
   if not text:

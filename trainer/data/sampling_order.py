@@ -1,9 +1,10 @@
 """Which records training draws, and in which order: numbers of records, no files.
 
-A class of records is drawn like a deck of cards. The deck is shuffled once; each pass
-over the split draws the next cards, as many as its keep probability says, and starts the
-deck again at its end. The records that a pass draws come in an order of their own. Epochs
-follow one another: an epoch starts where the one before ended, whatever its length. So
+The records of a class are put into a random order once. Each pass over the split draws the
+next records of this order, as many as the keep probability of the class says, and
+continues at its start when it has reached its end. The records that a pass draws are then
+shuffled. Epochs follow one another: an epoch starts where the one before ended, whatever
+its length. So
 
 - no record of a class is drawn again before all others of its class were drawn;
 - in every epoch, each record of a class is drawn with the same probability, whatever the
@@ -12,7 +13,8 @@ follow one another: an epoch starts where the one before ended, whatever its len
   class over any number of passes;
 - what an epoch draws follows from (split, config, epoch): a run can start anywhere.
 
-This needs about 30 bytes for each record of the split, of which 5 stay.
+Measured for 526,000 records: 23 bytes for each record stay in memory, and 40 are needed
+while an epoch is planned.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ class RecordSampler:
   def __init__(
     self, record_classes: np.ndarray, keep: KeepProbabilities, seed: int, name: str
   ):
-    """Shuffles the deck of each class.
+    """Puts the records of each class into a random order.
 
     Args:
       record_classes: [n] int8, sampling class of each record.
@@ -63,13 +65,13 @@ class RecordSampler:
       name: of the sampler; those of other names draw in other orders.
     """
     self._seed, self._name = seed, name
-    self._decks: list[np.ndarray] = []
+    self._class_orders: list[np.ndarray] = []
     # Exact, so that rounding errors do not add up over passes.
     self._drawn: list[fractions.Fraction] = []
     for number, probability in enumerate(keep.by_class):
       members = np.flatnonzero(record_classes == number).astype(np.int32)
-      order = stream_seeds.random_order(seed, f'{name} deck', number, len(members))
-      self._decks.append(members[order])
+      order = stream_seeds.random_order(seed, f'{name} class', number, len(members))
+      self._class_orders.append(members[order])
       drawn = fractions.Fraction(len(members) * probability)
       self._drawn.append(drawn.limit_denominator(10**6))
 
@@ -103,10 +105,10 @@ class RecordSampler:
   def drawn_records(self, number: int) -> np.ndarray:
     """Returns the records that a pass draws, [k] int32, ascending."""
     of_classes = []
-    for deck, drawn in zip(self._decks, self._drawn):
-      if len(deck):
+    for order, drawn in zip(self._class_orders, self._drawn):
+      if len(order):
         first, stop = math.floor(number * drawn), math.floor((number + 1) * drawn)
-        of_classes.append(deck[np.arange(first, stop) % len(deck)])
+        of_classes.append(order[np.arange(first, stop) % len(order)])
     return np.sort(np.concatenate(of_classes))
 
   def shuffled(self, number: int) -> np.ndarray:

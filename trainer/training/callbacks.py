@@ -249,8 +249,8 @@ class SaveBest(keras.callbacks.Callback):
 
     Args:
       path: of the checkpoint.
-      history: of the epochs so far; used if the checkpoint was written by version 1.1.0
-        or older, which did not store its metrics.
+      history: of the epochs so far; used if the checkpoint was written by version 1.0.0,
+        which did not store its metrics.
       monitor: `MONITOR` or `ONE_CLASS_MONITOR`.
     """
     super().__init__()

@@ -48,7 +48,7 @@ def save(
 
 
 def read_note(path: pathlib.Path) -> CheckpointNote | None:
-  """Returns what belongs to a checkpoint; None if version 1.1.0 or older wrote it.
+  """Returns what belongs to a checkpoint; None if version 1.0.0 wrote it.
 
   Raises:
     UsageError: the checkpoint is damaged.

@@ -172,19 +172,18 @@ def _finish_epoch(
     return
   average = _average(run)
   metrics = dict(note.metrics)
-  chain: list[keras.callbacks.Callback] = [
+  averages: list[keras.callbacks.Callback] = [average] if average else []
+  chain = [
+    *averages,
     callbacks.SaveBest(run.workdir.best, rows, _monitor(run)),
     callbacks.WriteHistory(run.workdir),
   ]
-  chain = [*([average] if average else []), *chain]
   for callback in chain:
     callback.set_model(network)
   batches = _validation_batches(run.validation, replicas)
   if batches is not None:
     print(f'epoch {epoch + 1} was not validated: validating', file=sys.stderr)
-    values = network.evaluate(
-      batches, callbacks=[average] if average else [], return_dict=True, verbose=0
-    )
+    values = network.evaluate(batches, callbacks=averages, return_dict=True, verbose=0)
     metrics |= {f'val_{name}': value for name, value in values.items()}
   for callback in chain:
     callback.on_epoch_end(epoch, metrics)
