@@ -13,7 +13,6 @@ from beam_jobs import job_folder
 from beam_jobs import plan as plan_lib
 from beam_jobs import registered_dataset
 from luna_tfds import extractor
-from luna_tfds import geometry
 from luna_tfds import luna16_patches
 from luna_tfds import scan as scan_lib
 from luna_tfds.errors import JobError
@@ -162,27 +161,15 @@ def _read_cost(
       cost.num_bytes += sum(image.path.stat().st_size for image in task.images)
       continue
     try:
-      read_plan = _plan_read(task, config)
+      scan = scan_lib.open_scan(task.path)
     except ScanError as error:
       cost.errors.append(str(error))
       continue
-    cost.num_bytes += read_plan.num_bytes
-    cost.scans_by_region += read_plan.mode == 'regions'
-    cost.scans_complete += read_plan.mode == 'scan'
+    extraction = extractor.Extraction(scan, task.centers_xyz_mm, config.spec)
+    cost.num_bytes += extraction.bytes_to_read
+    cost.scans_by_region += scan.raw is not None
+    cost.scans_complete += scan.raw is None
   return cost
-
-
-def _plan_read(
-  task: plan_lib.ScanTask, config: luna16_patches.Luna16PatchesConfig
-) -> extractor.ReadPlan:
-  scan = scan_lib.open_scan(task.path)
-  return extractor.plan_read(
-    scan.grid,
-    geometry.world_to_voxel(task.centers_xyz_mm, scan.grid),
-    config.spec,
-    scan.reads_regions,
-    scan.bytes_per_voxel,
-  )
 
 
 def _row(split: str, plan: plan_lib.Plan, cost: _ReadCost) -> tuple[str, ...]:

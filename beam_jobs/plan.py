@@ -21,10 +21,10 @@ import numpy as np
 from luna_tfds import article_patches
 from luna_tfds import candidate_selection
 from luna_tfds import download as download_lib
-from luna_tfds import image_files
 from luna_tfds import input_checks
 from luna_tfds import luna16_patches
 from luna_tfds import matching
+from luna_tfds import meta_image_files
 from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds import splits
@@ -261,7 +261,7 @@ def input_files(task: Task) -> list[pathlib.Path]:
   files = [path]
   # An invalid header is reported when the worker opens the scan.
   with contextlib.suppress(ScanError):
-    files.append(image_files.data_file_of(path))
+    files.append(meta_image_files.data_file_of(path))
   return files
 
 
@@ -430,7 +430,7 @@ def _fingerprint_fields(task: Task, luna_dir: pathlib.Path) -> list[Any]:
 def _header_bytes(path: pathlib.Path) -> bytes:
   """Returns a header; empty if it cannot be read."""
   try:
-    return image_files.read_header_bytes(path)
+    return meta_image_files.read_header_bytes(path)
   except ScanError:  # reported when the worker opens the scan
     return b''
 
@@ -438,7 +438,7 @@ def _header_bytes(path: pathlib.Path) -> bytes:
 def _data_file_size(path: pathlib.Path) -> int:
   """Returns the size of the data file of a scan; -1 if it is missing or refused."""
   try:
-    return image_files.data_file_of(path).stat().st_size
+    return meta_image_files.data_file_of(path).stat().st_size
   except (ScanError, OSError):  # reported when the worker opens the scan
     return -1
 

@@ -154,7 +154,8 @@ def _extract_scan(
 ) -> Iterator[records.Record]:
   scan = scan_lib.open_scan(pathlib.Path(task.path))
   extraction = extractor.Extraction(scan, task.centers_xyz_mm, spec)
-  for i, patch in enumerate(extraction):
+  for patch in extraction:
+    i = patch.index
     yield records.Record(
       image=patch.image,
       label=int(task.labels[i]),
@@ -169,7 +170,7 @@ def _extract_scan(
       excluded=bool(task.matches.excluded[i]),
     )
   stats.scans_read += 1
-  stats.bytes_read += extraction.read_plan.num_bytes
+  stats.bytes_read += extraction.bytes_to_read
   stats.patches_padded += extraction.num_padded
   stats.candidates_outside += extraction.num_outside
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from luna_tfds import download as download_lib
 from luna_tfds import geometry
-from luna_tfds import image_files
 from luna_tfds import matching
+from luna_tfds import meta_image_files
 from luna_tfds import tables
 from luna_tfds.errors import ScanError
 from luna_tfds.text_format import count_text
@@ -85,7 +85,7 @@ def _count_outside(
     if seriesuid not in scans:
       continue
     try:
-      grid = image_files.read_meta_header(scans[seriesuid].path).grid
+      grid = meta_image_files.read_meta_header(scans[seriesuid].path).grid
       indices = geometry.world_to_voxel(candidates.xyz_mm[positions], grid)
     except (ScanError, np.linalg.LinAlgError):  # reported when the scan is opened
       continue

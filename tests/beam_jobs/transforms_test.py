@@ -45,19 +45,26 @@ def counters(result):
 def test_counters(download, folder):
   plan = plan_lib.make_plan(download.folder, CONFIG)
   found = counters(write(plan, folder))
-  voxels = sum(scan.voxels.size for scan in download.scans.values())
   padded = 0
+  # A compressed scan is read completely.
+  num_bytes = sum(s.voxels.nbytes for s in download.scans.values() if s.compressed)
   images = {name: oracles.world_image(path) for name, path in download.paths.items()}
   for name, *point, _ in download.candidates:
     center = oracles.center_zyx(images[name], point)
     first = [int((c + 0.5) // 1) - n // 2 for c, n in zip(center, (1, 50, 50))]
     shape = images[name].GetSize()[::-1]
     padded += any(f < 0 or f + n > s for f, n, s in zip(first, (1, 50, 50), shape))
+    depth, height, width = (
+      max(min(f + n, s) - max(f, 0), 0) for f, n, s in zip(first, (1, 50, 50), shape)
+    )
+    if depth and height and width and not download.scans[name].compressed:
+      # From the first voxel of the patch to the last.
+      num_bytes += ((height - 1) * shape[2] + width) * 2
   assert 0 < padded < len(download.candidates)
   assert found == {
     'scans-read': 12,
     'scans-failed': 0,
-    'bytes-read': 2 * voxels,
+    'bytes-read': num_bytes,
     'patches-written': len(download.candidates),
     'patches-padded': padded,
   }

@@ -19,7 +19,8 @@ _SHAPE_ZYX = (3, 4, 5)
 _SPEC = patches.PatchSpec((1, 6, 6))
 # Lies beside the folder of the input, and has the right length for the scan.
 OUTSIDE_VOXEL = 0x5A5A
-_MODULES = ('luna_tfds.image_files', 'luna_tfds.nifti_files', 'luna_tfds.dicom_series')
+_MODULES = ('luna_tfds.image_files', 'luna_tfds.meta_image_files')
+_MODULES += ('luna_tfds.nifti_files', 'luna_tfds.dicom_series')
 _MODULES += ('luna_tfds.scan', 'luna_tfds.geometry')
 
 

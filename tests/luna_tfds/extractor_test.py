@@ -1,3 +1,5 @@
+import os
+
 import fake_data
 import hypothesis
 from hypothesis import strategies as st
@@ -7,7 +9,6 @@ import pytest
 import SimpleITK as sitk
 
 from luna_tfds import extractor
-from luna_tfds import geometry
 from luna_tfds import patches
 from luna_tfds import scan as scan_lib
 from luna_tfds.errors import ScanError
@@ -42,12 +43,11 @@ INDICES = [
 ]
 
 
-def extract(path, points, spec, mode=None):
-  """Returns the images; `mode` overrides how the scan is read."""
-  extraction = extractor.Extraction(scan_lib.open_scan(path), points, spec)
-  if mode:
-    extraction.read_plan = extractor.ReadPlan(mode, 0)
-  return [patch.image for patch in extraction]
+def extract(path, points, spec):
+  """Returns the images, in the order of the points."""
+  found = list(extractor.Extraction(scan_lib.open_scan(path), points, spec))
+  assert sorted(patch.index for patch in found) == list(range(len(points)))
+  return [patch.image for patch in sorted(found, key=lambda patch: patch.index)]
 
 
 def block_of(image, spec):
@@ -77,17 +77,6 @@ def test_patches_equal_those_of_simpleitk_and_numpy(storage, spec_name, tmp_path
     else:
       expected = oracles.mm_block(image, point, spec.shape_zyx, spec.spacing_mm)
       np.testing.assert_allclose(block_of(patch, spec), expected, atol=1)
-
-
-@pytest.mark.parametrize('spec_name', SPECS)
-@pytest.mark.parametrize('storage', STORAGE)
-def test_both_read_modes_give_the_same_patches(storage, spec_name, tmp_path):
-  fake = fake_data.make_scan(3, **STORAGE[storage])
-  path = fake.write(tmp_path)
-  points = np.array([fake.world(index) for index in INDICES])
-  of_regions = extract(path, points, SPECS[spec_name], 'regions')
-  of_scan = extract(path, points, SPECS[spec_name], 'scan')
-  np.testing.assert_array_equal(of_regions, of_scan)
 
 
 @pytest.mark.parametrize('spec_name', SPECS)
@@ -191,70 +180,79 @@ def test_no_centres(tmp_path):
   assert list(extractor.Extraction(scan, np.zeros((0, 3)), SPECS['axial'])) == []
 
 
-LUNA_GRID = geometry.Grid((133, 512, 512), (0.7, 0.7, 2.5), (0.0, 0.0, 0.0))
-SCAN_BYTES = 133 * 512 * 512 * 2
+@pytest.mark.parametrize('storage', ['plain', 'flipped', 'permuted'])
+def test_reads_forward_in_the_file(storage, tmp_path, monkeypatch):
+  fake = fake_data.make_scan(3, **STORAGE[storage])
+  points = [fake.world(index) for index in INDICES]
+  starts = []
+  pread = os.pread
+
+  def record(descriptor, num_bytes, start):
+    starts.append(start)
+    return pread(descriptor, num_bytes, start)
+
+  monkeypatch.setattr(os, 'pread', record)
+  extract(fake.write(tmp_path), points, SPECS['axial'])
+  if storage != 'permuted':  # there, a patch has several slices
+    assert starts == sorted(starts)
+  assert len(set(starts)) > 3
 
 
-def plan(num_centers, **changes):
-  centers = np.full((num_centers, 3), (60.0, 256.0, 256.0))
-  spec = changes.pop('spec', patches.PatchSpec())
-  fields = {'grid': LUNA_GRID, 'reads_regions': True, **changes}
-  return extractor.plan_read(centers_zyx=centers, spec=spec, **fields)
-
-
-def test_few_candidates_read_their_regions():
-  assert plan(1) == extractor.ReadPlan('regions', 50 * 50 * 2)
-  assert plan(10) == extractor.ReadPlan('regions', 10 * 50 * 50 * 2)
-  assert plan(3, bytes_per_voxel=4).num_bytes == 3 * 50 * 50 * 4
-
-
-def test_many_candidates_read_the_complete_scan():
-  assert plan(1000) == extractor.ReadPlan('scan', SCAN_BYTES)
-
-
-def test_large_patches_read_the_complete_scan():
-  cube = patches.PatchSpec((100, 300, 300), None, 'cube')
-  assert plan(1, spec=patches.PatchSpec()).mode == 'regions'
-  assert plan(1, spec=cube).mode == 'scan'
-
-
-def test_compressed_scans_are_read_completely():
-  assert plan(1, reads_regions=False) == extractor.ReadPlan('scan', SCAN_BYTES)
-
-
-def test_only_the_part_of_a_region_inside_the_scan_is_counted():
-  read_plan = extractor.plan_read(
-    LUNA_GRID, np.array([[60.0, 0.0, 511.0]]), patches.PatchSpec(), True
-  )
-  # 25 rows from 0; 25 columns up to 511 and the centre itself.
-  assert read_plan == extractor.ReadPlan('regions', 25 * 26 * 2)
-
-
-def test_reading_regions_never_reads_the_complete_scan(tmp_path, monkeypatch):
-  shape = (60, 256, 256)
-  voxels = np.zeros(shape, np.int16)
-  voxels[30, 100, 120] = 77
-  fake = fake_data.FakeScan('1.2.3', 0, voxels)
+def bytes_to_read(points, spec, tmp_path, **fields):
+  fake = fake_data.make_scan(3, **fields)
   scan = scan_lib.open_scan(fake.write(tmp_path))
+  return extractor.Extraction(scan, [fake.world(p) for p in points], spec).bytes_to_read
 
-  def refuse(self):
-    raise AssertionError('read the complete scan')
 
-  monkeypatch.setattr(scan_lib.Scan, 'read', refuse)
-  extraction = extractor.Extraction(scan, [fake.world((30, 100, 120))], SPECS['axial'])
-  assert extraction.read_plan.mode == 'regions'
-  assert next(iter(extraction)).image[8, 8, 0] == 77
+def test_bytes_to_read(tmp_path):
+  center = (12.0, 20.0, 22.0)
+  # From the first voxel of 17 rows to the last: 44 voxels a row, 16 of the last.
+  bytes_of_patch = (16 * 44 + 16) * 2
+  assert bytes_to_read([center], SPECS['axial'], tmp_path) == bytes_of_patch
+  assert bytes_to_read([center] * 9, SPECS['axial'], tmp_path) == 9 * bytes_of_patch
+  # 8 rows and 9 columns of three slices.
+  bytes_of_stack = 3 * (7 * 44 + 9) * 2
+  assert bytes_to_read([center], SPECS['stack'], tmp_path) == bytes_of_stack
+  # Only the part inside the scan: 9 rows and 8 columns.
+  bytes_at_corner = (8 * 44 + 8) * 2
+  assert bytes_to_read([(12.0, 0.0, 0.0)], SPECS['axial'], tmp_path) == bytes_at_corner
+  assert bytes_to_read([(-9.0, 0.0, 0.0)], SPECS['axial'], tmp_path) == 0
+
+
+def test_a_compressed_scan_is_read_completely(tmp_path):
+  num_bytes = bytes_to_read(
+    [(12.0, 20.0, 22.0)], SPECS['axial'], tmp_path, compressed=True
+  )
+  assert num_bytes == 24 * 40 * 44 * 2
+
+
+@pytest.mark.parametrize('storage', ['plain', 'flipped', 'permuted'])
+def test_reads_no_more_than_planned(storage, tmp_path, monkeypatch):
+  fake = fake_data.make_scan(3, **STORAGE[storage])
+  scan = scan_lib.open_scan(fake.write(tmp_path))
+  num_bytes = []
+  pread = os.pread
+  monkeypatch.setattr(
+    os, 'pread', lambda *args: num_bytes.append(args[1]) or pread(*args)
+  )
+  for spec in SPECS.values():
+    points = [fake.world(index) for index in INDICES]
+    extraction = extractor.Extraction(scan, points, spec)
+    num_bytes.clear()
+    assert len(list(extraction)) == len(points)
+    assert sum(num_bytes) == extraction.bytes_to_read
 
 
 def test_a_scan_truncated_after_opening_raises(tmp_path):
-  path = fake_data.make_scan(3).write(tmp_path)
+  fake = fake_data.make_scan(3)
+  path = fake.write(tmp_path)
   scan = scan_lib.open_scan(path)
   fake_data.truncate(path.with_suffix('.raw'), 40_000)
-  for mode in ('scan', 'regions'):
-    extraction = extractor.Extraction(scan, [(-10.0, 20.0, -180.0)], SPECS['axial'])
-    extraction.read_plan = extractor.ReadPlan(mode, 0)
-    with pytest.raises(ScanError):
-      list(extraction)
+  points = [fake.world((2.0, 20.0, 22.0)), fake.world((20.0, 20.0, 22.0))]
+  found = iter(extractor.Extraction(scan, points, SPECS['axial']))
+  assert next(found).index == 0
+  with pytest.raises(ScanError, match=r'\.raw: truncated while it was read'):
+    next(found)
 
 
 @pytest.mark.parametrize(

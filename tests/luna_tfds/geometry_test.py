@@ -168,21 +168,19 @@ def test_orient_by_hand_on_a_flipped_scan():
   shape=st.tuples(*[st.integers(1, 7)] * 3),
   data=st.data(),
 )
-def test_region_as_stored(direction, shape, data):
+def test_box_as_stored(direction, shape, data):
   stored = numbered(shape)
   grid, orientation = geometry.orient(
     geometry.Grid(shape, (0.7, 0.8, 1.5), (0.0, 0.0, 0.0), direction)
   )
   start = [data.draw(st.integers(0, n - 1)) for n in grid.shape_zyx]
   size = [data.draw(st.integers(1, n - s)) for n, s in zip(grid.shape_zyx, start)]
-  first, extent = orientation.region_as_stored(start, size, grid.shape_zyx)
-  assert min(first) >= 0
-  region = stored[tuple(slice(f, f + e) for f, e in zip(first, extent))]
+  box = geometry.Box(tuple(start), tuple(size))
+  box_as_stored = orientation.box_as_stored(box, grid.shape_zyx)
+  assert min(box_as_stored.start_zyx) >= 0
+  region = stored[box_as_stored.slices()]
   oriented = orientation.apply(stored)
-  np.testing.assert_array_equal(
-    orientation.apply(region),
-    oriented[tuple(slice(s, s + k) for s, k in zip(start, size))],
-  )
+  np.testing.assert_array_equal(orientation.apply(region), oriented[box.slices()])
 
 
 @pytest.mark.parametrize('noise', [1e-7, 1e-4])

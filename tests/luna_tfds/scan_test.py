@@ -6,7 +6,7 @@ import pytest
 import SimpleITK as sitk
 
 from luna_tfds import geometry
-from luna_tfds import image_files
+from luna_tfds import meta_image_files
 from luna_tfds import scan as scan_lib
 from luna_tfds.errors import ScanError
 
@@ -26,6 +26,11 @@ REGIONS = [
   ((5, 7, 11), (3, 20, 8)),
   ((0, 39, 0), (24, 1, 44)),
 ]
+
+
+def read_region(scan, start_zyx, size_zyx):
+  (voxels,) = scan.read_regions([geometry.Box(start_zyx, size_zyx)])
+  return voxels
 
 
 @pytest.fixture
@@ -51,7 +56,7 @@ def test_reads_world_oriented_voxels(storage, tmp_path):
   np.testing.assert_allclose(scan.grid.origin_xyz_mm, fake.origin_xyz_mm)
   np.testing.assert_allclose(scan.grid.spacing_xyz_mm, fake.spacing_xyz_mm)
   assert scan.grid.shape_zyx == fake.voxels.shape
-  assert scan.reads_regions == (not fake.compressed)
+  assert (scan.raw is None) == fake.compressed
 
 
 @pytest.mark.parametrize('storage', STORAGE)
@@ -60,14 +65,14 @@ def test_regions_are_slices_of_the_scan(storage, start, size, tmp_path):
   fake = fake_data.make_scan(3, **STORAGE[storage])
   scan = scan_lib.open_scan(fake.write(tmp_path))
   expected = fake.voxels[tuple(slice(s, s + n) for s, n in zip(start, size))]
-  region = scan.read_region(geometry.Box(start, size))
+  region = read_region(scan, start, size)
   assert region.dtype == np.int16
   np.testing.assert_array_equal(region, expected)
 
 
 def test_the_origin_of_a_flipped_file_is_the_opposite_corner(tmp_path):
   path = fake_data.make_scan(3, flips=(True, True, False)).write(tmp_path)
-  stored = image_files.read_meta_header(path).grid
+  stored = meta_image_files.read_meta_header(path).grid
   assert stored.direction == (-1, 0, 0, 0, -1, 0, 0, 0, 1)
   x, y, _ = stored.origin_xyz_mm
   assert (x, y) == pytest.approx((-31.5 + 43 * 0.7, 12.25 + 39 * 0.8))
@@ -81,7 +86,7 @@ def test_reads_other_formats(suffix, compressed, tmp_path):
   fake = fake_data.make_scan(3, compressed=compressed)
   written = fake.write(tmp_path, suffix.lower())
   scan = scan_lib.open_scan(written.rename(tmp_path / f'scan{suffix}'))
-  region = scan.read_region(geometry.Box((5, 7, 11), (3, 20, 8)))
+  region = read_region(scan, (5, 7, 11), (3, 20, 8))
   np.testing.assert_array_equal(region, fake.voxels[5:8, 7:27, 11:19])
   np.testing.assert_array_equal(scan.read(), fake.voxels)
   # NIfTI keeps its header in 32 bits.
@@ -105,7 +110,7 @@ def test_reads_a_dicom_folder(fake, tmp_path):
 
 def test_reads_a_region_of_a_dicom_folder(fake, tmp_path):
   scan = scan_lib.open_scan(fake_data.write_dicom(tmp_path / 'dicom', fake))
-  region = scan.read_region(geometry.Box((5, 7, 11), (3, 20, 8)))
+  region = read_region(scan, (5, 7, 11), (3, 20, 8))
   np.testing.assert_array_equal(region, fake.voxels[5:8, 7:27, 11:19])
 
 
@@ -189,9 +194,9 @@ def test_real_scan_and_a_region_of_it(real_data):
   scan = scan_lib.open_scan(path)
   expected = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
   assert scan.grid.shape_zyx == expected.shape
-  assert scan.reads_regions
+  assert scan.raw
   np.testing.assert_array_equal(scan.read(), expected)
-  region = scan.read_region(geometry.Box((60, 100, 200), (2, 50, 50)))
+  region = read_region(scan, (60, 100, 200), (2, 50, 50))
   np.testing.assert_array_equal(region, expected[60:62, 100:150, 200:250])
 
 

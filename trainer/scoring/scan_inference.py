@@ -38,6 +38,8 @@ def predict_points(
   batch_size = memory_budget.evaluation_batch_size(spec.image_shape)
   for start in range(0, len(probabilities), batch_size):
     stop = min(start + batch_size, len(probabilities))
-    images = np.stack([next(extraction).image for _ in range(start, stop)])
-    probabilities[start:stop] = inference.mean_probabilities(models, images, tta=tta)
+    batch = [next(extraction) for _ in range(start, stop)]
+    images = np.stack([patch.image for patch in batch])
+    indices = [patch.index for patch in batch]
+    probabilities[indices] = inference.mean_probabilities(models, images, tta=tta)
   return probabilities

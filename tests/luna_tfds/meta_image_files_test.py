@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from luna_tfds import geometry
-from luna_tfds import image_files
+from luna_tfds import meta_image_files
 from luna_tfds import scan as scan_lib
 from luna_tfds.errors import ScanError
 
@@ -148,6 +148,14 @@ def test_two_data_files(position, path):
     ('DimSize = 44', 'DimSize = -44', 'the scan has no voxels'),
     ('BinaryData = True', 'BinaryData = False', 'voxels as text'),
     ('CompressedData = False', 'CompressedData = no', 'must be True or False'),
+    ('ObjectType = Image', 'ObjectType = Tube', 'not an image: ObjectType = Tube'),
+    ('MET_SHORT', 'MET_STRING', 'ElementType = MET_STRING is not supported'),
+    ('MET_SHORT', 'short', 'ElementType = short is not supported'),
+    (
+      'BinaryDataByteOrderMSB = False',
+      'BinaryDataByteOrderMSB = False\nElementByteOrderMSB = False',
+      'has both BinaryDataByteOrderMSB and ElementByteOrderMSB',
+    ),
     ('DimSize', 'HeaderSize = 100\nDimSize', 'HeaderSize other than 0'),
     ('DimSize', 'HeaderSize = -1\nDimSize', 'HeaderSize other than 0'),
     (
@@ -226,7 +234,7 @@ def test_damaged_zraw(damage, size_in_header, tmp_path):
   with pytest.raises(ScanError, match=r'1\.2\.826\.0\.3\.mhd: .*(damaged|truncated)'):
     scan.read()
   with pytest.raises(ScanError, match=r'damaged|truncated'):
-    scan.read_region(geometry.Box((0, 0, 0), (1, 1, 1)))
+    list(scan.read_regions([geometry.Box((0, 0, 0), (1, 1, 1))]))
 
 
 @pytest.mark.parametrize('damage', DAMAGE)
@@ -337,9 +345,9 @@ def test_a_header_that_announces_a_huge_compressed_scan(suffix, tmp_path):
 
 def test_header_with_crlf(path):
   path.write_bytes(path.read_bytes().replace(b'\n', b'\r\n'))
-  header = image_files.read_meta_header(path)
+  header = meta_image_files.read_meta_header(path)
   assert header.grid.shape_zyx == (24, 40, 44)
-  assert image_files.data_file_of(path) == path.with_suffix('.raw')
+  assert meta_image_files.data_file_of(path) == path.with_suffix('.raw')
 
 
 def test_a_very_long_header_is_not_read_completely(path):

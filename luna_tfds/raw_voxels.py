@@ -1,0 +1,94 @@
+"""Voxels that are stored as a plain array: reads regions without the rest of the file.
+
+The rows of a region are read by position (`pread`), not through a memory map. Both load
+the same pages of the file. But where the file is truncated or the disk fails during the
+extraction, a memory map ends the process (SIGBUS), and `pread` raises an error; and the
+pages of a memory map count as memory of the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+
+from luna_tfds.errors import ScanError
+from luna_tfds.geometry import Box
+
+
+@dataclasses.dataclass(frozen=True)
+class RawVoxels:
+  """An array of voxels in a file, in C order.
+
+  Attributes:
+    path: the file.
+    offset: position of the first byte of the voxels in it.
+    shape_zyx: as stored.
+    dtype: type of a voxel, with its byte order.
+  """
+
+  path: pathlib.Path
+  offset: int
+  shape_zyx: tuple[int, ...]
+  dtype: np.dtype
+
+  def read_regions(self, boxes: Iterable[Box]) -> Iterator[np.ndarray]:
+    """Reads regions, one after another; it needs memory for one.
+
+    Args:
+      boxes: regions inside the array, in stored orientation; a side may be empty.
+
+    Yields:
+      For each box, an array [z, y, x] of `dtype`; it may be read-only.
+
+    Raises:
+      ScanError: the file cannot be read, or ends before the voxels.
+    """
+    try:
+      with self.path.open('rb', buffering=0) as file:
+        for box in boxes:
+          yield self._read_region(file.fileno(), box)
+    except OSError as error:
+      raise ScanError(f'{self.path}: {error.strerror}') from error
+
+  def num_bytes(self, box: Box) -> int:
+    """Returns how many bytes of the file are read for a region, 0 if it is empty."""
+    return box.size_zyx[0] * self._slice_bytes(box) if box.num_voxels else 0
+
+  def _slice_bytes(self, box: Box) -> int:
+    """Returns the distance from the first to the last byte of a region in a slice."""
+    _, height, width = box.size_zyx
+    return ((height - 1) * self.shape_zyx[2] + width) * self.dtype.itemsize
+
+  def _read_region(self, descriptor: int, box: Box) -> np.ndarray:
+    _, rows, columns = self.shape_zyx
+    depth, height, width = box.size_zyx
+    z, y, x = box.start_zyx
+    itemsize = self.dtype.itemsize
+    num_bytes = self._slice_bytes(box)
+    slices = []
+    if not box.num_voxels:
+      return np.empty(box.size_zyx, self.dtype)
+    for k in range(z, z + depth):
+      start = self.offset + ((k * rows + y) * columns + x) * itemsize
+      buffer = _read_at(descriptor, start, num_bytes)
+      if len(buffer) != num_bytes:
+        raise ScanError(f'{self.path}: truncated while it was read')
+      strides = (columns * itemsize, itemsize)
+      slices.append(np.ndarray((height, width), self.dtype, buffer, strides=strides))
+    return slices[0][np.newaxis] if depth == 1 else np.stack(slices)
+
+
+def _read_at(descriptor: int, start: int, num_bytes: int) -> bytes:
+  """Reads bytes of a file from a position; fewer only at its end."""
+  data = os.pread(descriptor, num_bytes, start)
+  # A system call reads at most 2 GiB, and may be interrupted by a signal.
+  while len(data) < num_bytes:
+    more = os.pread(descriptor, num_bytes - len(data), start + len(data))
+    if not more:
+      break
+    data += more
+  return data
