@@ -25,7 +25,7 @@ class ShardStats:
   Attributes:
     label_counts: number of non-nodule records and of nodule records.
     scans_read: scans opened and read.
-    bytes_read: voxel bytes read.
+    bytes_read: bytes of voxels read; regions that overlap are counted each.
     patches_padded: records of which a part is outside the scan.
     candidates_outside: records whose centre is outside the scan.
     failed: the scans that could not be read.

@@ -1,5 +1,6 @@
 import json
 
+import fake_job
 import pytest
 
 from beam_jobs import dataset_metadata
@@ -70,9 +71,11 @@ def test_metadata_of_a_dataset(data_dir, download):
   counts = [c for shards in metadata['shard_label_counts'].values() for c in shards]
   labels = [row[4] for row in download.candidates]
   assert [sum(column) for column in zip(*counts)] == [labels.count(0), labels.count(1)]
-  assert metadata['counts']['bytes_read'] == sum(
-    s.voxels.nbytes for s in download.scans.values()
-  )
+  assert metadata['counts']['bytes_read'] == fake_job.bytes_to_read(
+    (download.paths[name], point_xyz_mm)
+    for name, *point_xyz_mm, _ in download.candidates
+    if not download.scans[name].compressed
+  ) + sum(s.voxels.nbytes for s in download.scans.values() if s.compressed)
   # The keys are published: readers depend on them.
   assert set(metadata) == {
     'fingerprint',

@@ -3,6 +3,7 @@ import pathlib
 import shutil
 
 import fake_data
+import fake_job
 import oracles
 import pytest
 
@@ -10,8 +11,6 @@ from beam_jobs import dry_run
 from luna_tfds import CONFIGS
 from luna_tfds import JobError
 from luna_tfds import UsageError
-from luna_tfds import extractor
-from luna_tfds import scan as scan_lib
 from luna_tfds import text_format
 
 ALL = CONFIGS['axial_50px_all']
@@ -48,11 +47,8 @@ def test_a_compressed_scan_is_read_completely(tmp_path, out):
 
 def test_regions_of_an_uncompressed_scan_are_read(small, out):
   text = dry_run.summary(small.folder, ALL, out / '1.0.0')
-  num_bytes = sum(
-    extractor.Extraction(
-      scan_lib.open_scan(small.paths[name]), point_xyz_mm, ALL.spec
-    ).bytes_to_read
-    for name, *point_xyz_mm, _ in small.candidates
+  num_bytes = fake_job.bytes_to_read(
+    (small.paths[name], point_xyz_mm) for name, *point_xyz_mm, _ in small.candidates
   )
   assert f'{text_format.bytes_text(num_bytes)} to read, ' in text
   assert 'regions are read of 4 scans, all voxels of 0 scans' in text

@@ -11,7 +11,6 @@ from beam_jobs import plan as plan_lib
 from beam_jobs import shard_writer
 from luna_tfds import CONFIGS
 from luna_tfds import ScanError
-from luna_tfds import extractor
 from luna_tfds import patches
 from luna_tfds import records
 from luna_tfds import scan as scan_lib
@@ -65,11 +64,8 @@ def test_result_has_the_counts(one_shard, folder):
   stats = result.stats
   assert stats.label_counts == [labels[0], labels[1]]
   assert (stats.scans_read, stats.failed) == (3, [])
-  assert stats.bytes_read == sum(
-    extractor.Extraction(
-      scan_lib.open_scan(task.path), task.centers_xyz_mm, fake_job.CONFIG.spec
-    ).bytes_to_read
-    for task in shard.tasks
+  assert stats.bytes_read == fake_job.bytes_to_read(
+    (task.path, task.centers_xyz_mm) for task in shard.tasks
   )
   # A patch has 50 rows, the scans only 40.
   assert stats.patches_padded == len(one_shard.candidates)

@@ -5,6 +5,7 @@ from apache_beam.runners.portability import fn_api_runner
 from apache_beam.testing import test_pipeline
 from apache_beam.testing import util
 import fake_data
+import fake_job
 import oracles
 import pytest
 
@@ -46,20 +47,14 @@ def test_counters(download, folder):
   plan = plan_lib.make_plan(download.folder, CONFIG)
   found = counters(write(plan, folder))
   padded = 0
-  # A compressed scan is read completely.
-  num_bytes = sum(s.voxels.nbytes for s in download.scans.values() if s.compressed)
   images = {name: oracles.world_image(path) for name, path in download.paths.items()}
   for name, *point, _ in download.candidates:
     center = oracles.center_zyx(images[name], point)
     first = [int((c + 0.5) // 1) - n // 2 for c, n in zip(center, (1, 50, 50))]
     shape = images[name].GetSize()[::-1]
     padded += any(f < 0 or f + n > s for f, n, s in zip(first, (1, 50, 50), shape))
-    depth, height, width = (
-      max(min(f + n, s) - max(f, 0), 0) for f, n, s in zip(first, (1, 50, 50), shape)
-    )
-    if depth and height and width and not download.scans[name].compressed:
-      # From the first voxel of the patch to the last.
-      num_bytes += ((height - 1) * shape[2] + width) * 2
+  tasks = [task for shard in plan.shards for task in shard.tasks]
+  num_bytes = fake_job.bytes_to_read((t.path, t.centers_xyz_mm) for t in tasks)
   assert 0 < padded < len(download.candidates)
   assert found == {
     'scans-read': 12,
