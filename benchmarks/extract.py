@@ -1,13 +1,20 @@
 """Compares ways to extract patches, on the same scans in one run.
 
-    python benchmarks/extract.py --luna_dir=LUNA16 --output=extract.json
+    python benchmarks/standin.py --luna16=METADATA --output_dir=/tmp/luna16
+    python benchmarks/extract.py --luna_dir=/tmp/luna16 --output=extract.json
 
-(a) article: the complete scan is read again for each candidate;
-(b) loop: each scan is read once with SimpleITK in a plain loop;
-(c) job_1: luna16-extract with one worker; (d) job_all: with one worker per core.
+    article   the complete scan is read again for each candidate (timed on a few)
+    loop      each scan is read once with SimpleITK, in a plain loop
+    write     the same records without any reading: encoded, hashed and written
+    job_1     luna16-extract with one worker
+    job_all   luna16-extract with one worker per core
 
-(a) is timed on a few candidates. (a) and (b) only extract; the job also encodes, shuffles
-and writes. The start-up of Beam, timed on a download of one candidate, is subtracted.
+`article` and `loop` only extract; `job` also encodes, shuffles, writes and verifies. Rates
+of the job exclude its start-up, which is timed on a download of one candidate per worker.
+No rate is printed where the work takes less time than the start-up.
+
+It also prints how many bytes of voxels are in the patches, how many the job asks for, and
+how many are in the pages of the files that it touches.
 """
 
 from __future__ import annotations
@@ -26,6 +33,8 @@ from luna_tfds import cores as cores_lib
 from luna_tfds import tables
 
 _SIZE = 50
+_PAGE_BYTES = 4096
+_CONFIGS = ('axial_50px', 'axial_50px_all')
 
 
 def main() -> None:
@@ -34,58 +43,67 @@ def main() -> None:
   parser.add_argument('--luna_dir', type=pathlib.Path, required=True)
   parser.add_argument('--output', type=pathlib.Path, help='JSON file for the results')
   parser.add_argument('--article_candidates', type=int, default=20)
+  parser.add_argument('--config', choices=_CONFIGS, help='only this config')
   parser.add_argument('--stage', help=argparse.SUPPRESS)
-  parser.add_argument('--config', help=argparse.SUPPRESS)
   options = parser.parse_args()
   if options.stage:
-    print(json.dumps(_stage(options)))
+    print(json.dumps(_STAGES[options.stage](options)))
     return
   cores = cores_lib.num_usable_cores()
   results = {}
-  for config in ('axial_50px', 'axial_50px_all'):
-    stages = {
-      'article': _run(options, 'article', config),
-      'loop': _run(options, 'loop', config),
-      'startup': _job(_one_candidate(options.luna_dir), config, 1),
-      'job_1': _job(options.luna_dir, config, 1),
-      'startup_all': _job(_one_candidate(options.luna_dir, 2), config, cores),
-      'job_all': _job(options.luna_dir, config, cores),
-    }
-    results[config] = _ratios(stages, cores)
-    _print(config, stages, results[config]['ratios'])
+  for config in [options.config] if options.config else _CONFIGS:
+    results[config] = _compare(options, config, cores)
+    _print(config, results[config])
   if options.output:
     atomic_files.write_json(options.output, {'cores': cores, **results})
 
 
-def _ratios(stages: dict[str, dict], cores: int) -> dict:
-  for job, startup in (('job_1', 'startup'), ('job_all', 'startup_all')):
-    working = max(stages[job]['secs'] - stages[startup]['secs'], 1e-3)
-    stages[job]['working_secs'] = working
-    stages[job]['patches_per_sec'] = stages[job]['patches'] / working
-  speed = {name: stage['patches_per_sec'] for name, stage in stages.items()}
-  return {
-    'stages': stages,
-    'ratios': {
-      'job_1 / article': speed['job_1'] / speed['article'],
-      'job_1 / loop': speed['job_1'] / speed['loop'],
-      f'job_all / job_1 ({cores} cores)': speed['job_all'] / speed['job_1'],
-    },
-  }
-
-
-def _print(config: str, stages: dict[str, dict], ratios: dict[str, float]) -> None:
-  print(f'\n{config}')
-  print(
-    f'{"":12}{"patches":>9}{"secs":>9}{"patches/s":>11}{"MB read":>10}{"peak MB":>9}'
-  )
-  for name, stage in stages.items():
-    print(
-      f'{name:12}{stage["patches"]:9d}{stage["secs"]:9.2f}'
-      f'{stage["patches_per_sec"]:11.1f}{stage["bytes_read"] / 1e6:10.1f}'
-      f'{stage["peak_mb"]:9.0f}'
+def _compare(options: argparse.Namespace, config: str, cores: int) -> dict:
+  """Returns the times of all ways, the ratios of their rates, and counts of bytes."""
+  luna_dir = options.luna_dir
+  stages = {name: _run(options, name, config) for name in ('article', 'loop', 'write')}
+  for name, workers in (('job_1', 1), ('job_all', cores)):
+    stages[name] = _job(luna_dir, config, workers)
+    startup = _job(_one_candidate_per_worker(luna_dir, workers), config, workers)
+    stages[name]['startup_secs'] = startup['secs']
+    working_secs = stages[name]['secs'] - startup['secs']
+    stages[name]['patches_per_sec'] = (
+      stages[name]['patches'] / working_secs
+      if working_secs > startup['secs']
+      else None  # too short: the difference is mostly noise
     )
-  for name, ratio in ratios.items():
-    print(f'  {name}: {ratio:.2f}')
+  rates = {name: stage['patches_per_sec'] for name, stage in stages.items()}
+  pairs = {
+    'job_1 / article': ('job_1', 'article'),
+    'job_1 / loop': ('job_1', 'loop'),
+    'job_1 / write': ('job_1', 'write'),
+    f'job_all / job_1 ({cores} cores)': ('job_all', 'job_1'),
+  }
+  ratios = {
+    name: rates[a] / rates[b] if rates[a] and rates[b] else None
+    for name, (a, b) in pairs.items()
+  }
+  return {'stages': stages, 'ratios': ratios, 'bytes': _run(options, 'bytes', config)}
+
+
+def _print(config: str, result: dict) -> None:
+  print(f'\n{config}')
+  print(f'{"":10}{"patches":>9}{"secs":>9}{"start-up":>10}{"patches/s":>11}{"MB":>8}')
+  for name, stage in result['stages'].items():
+    rate = stage['patches_per_sec']
+    print(
+      f'{name:10}{stage["patches"]:9d}{stage["secs"]:9.2f}'
+      f'{stage.get("startup_secs", 0):10.2f}'
+      f'{"too short" if rate is None else format(rate, ".1f"):>11}'
+      f'{stage["peak_mb"]:8.0f}'
+    )
+  for name, ratio in result['ratios'].items():
+    print(f'  {name}: {"not enough work" if ratio is None else format(ratio, ".2f")}')
+  num_bytes = result['bytes']
+  print(
+    '  MB of voxels: '
+    + ', '.join(f'{value / 1e6:.1f} {name}' for name, value in num_bytes.items())
+  )
 
 
 def _run(options: argparse.Namespace, stage: str, config: str) -> dict:
@@ -95,44 +113,56 @@ def _run(options: argparse.Namespace, stage: str, config: str) -> dict:
   return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
-def _stage(options: argparse.Namespace) -> dict:
-  """Times (a) or (b), without imports."""
-  import numpy as np
-  import SimpleITK as sitk
-
+def _plan(options: argparse.Namespace):
+  """Returns the plan: all ways extract its candidates."""
   from beam_jobs import plan as plan_lib
   import luna_tfds
 
-  # All ways extract the candidates of the plan.
-  plan = plan_lib.make_plan(options.luna_dir, luna_tfds.CONFIGS[options.config])
-  tasks = [task for shard in plan.shards for task in shard.tasks]
-  patches, num_bytes, scans = [], 0, 0
-  start = time.perf_counter()
-  for task in tasks:
-    image = voxels = None
-    for center in task.centers_xyz_mm:
-      if image is None or options.stage == 'article':
-        image = sitk.ReadImage(task.path)
-        voxels = sitk.GetArrayFromImage(image)
-        num_bytes += voxels.nbytes
-        scans += 1
-      patches.append(_extract_patch(np, image, voxels, center))
-      if options.stage == 'article' and len(patches) == options.article_candidates:
-        break
-    if options.stage == 'article' and len(patches) >= options.article_candidates:
-      break
+  return plan_lib.make_plan(options.luna_dir, luna_tfds.CONFIGS[options.config])
+
+
+def _measured(num_patches: int, start: float) -> dict:
+  """Returns the rate since `start`, and the memory of this process."""
   secs = time.perf_counter() - start
   return {
-    'patches': len(patches),
+    'patches': num_patches,
     'secs': secs,
-    'patches_per_sec': len(patches) / secs,
-    'secs_per_scan': secs / scans,
-    'bytes_read': num_bytes,
+    'patches_per_sec': num_patches / secs,
     'peak_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
   }
 
 
-def _extract_patch(np, image, voxels, center):
+def _article(options: argparse.Namespace) -> dict:
+  """Reads the complete scan for each of the first candidates."""
+  import SimpleITK as sitk
+
+  tasks = [task for shard in _plan(options).shards for task in shard.tasks]
+  points = [(task.path, center) for task in tasks for center in task.centers_xyz_mm]
+  points = points[: options.article_candidates]
+  start = time.perf_counter()
+  for path, center in points:
+    image = sitk.ReadImage(path)
+    _cut_patch(image, sitk.GetArrayFromImage(image), center)
+  return _measured(len(points), start)
+
+
+def _loop(options: argparse.Namespace) -> dict:
+  """Reads each scan once."""
+  import SimpleITK as sitk
+
+  tasks = [task for shard in _plan(options).shards for task in shard.tasks]
+  start = time.perf_counter()
+  patches = []
+  for task in tasks:
+    image = sitk.ReadImage(task.path)
+    voxels = sitk.GetArrayFromImage(image)
+    patches += [_cut_patch(image, voxels, center) for center in task.centers_xyz_mm]
+  return _measured(len(patches), start)
+
+
+def _cut_patch(image, voxels, center):
+  import numpy as np
+
   index = image.TransformPhysicalPointToContinuousIndex(center.tolist())
   x, y, z = (int(np.floor(i + 0.5)) for i in index)
   patch = np.full((_SIZE, _SIZE), -1000, np.int16)
@@ -148,41 +178,106 @@ def _extract_patch(np, image, voxels, center):
   return np.maximum(patch, -1000)
 
 
+def _write(options: argparse.Namespace) -> dict:
+  """Writes the records of the job, with one image for all of them."""
+  import numpy as np
+
+  from luna_tfds import record_keys
+  from luna_tfds import records
+  from luna_tfds import tfrecord
+
+  plan = _plan(options)
+  encoder = records.RecordEncoder((_SIZE, _SIZE, 1))
+  image = np.random.default_rng(0).integers(-1000, 400, (_SIZE, _SIZE, 1), np.int16)
+  start = time.perf_counter()
+  num_patches = 0
+  with tempfile.TemporaryDirectory() as folder:
+    for shard in plan.shards:
+      made = [
+        records.Record(
+          image,
+          int(task.labels[i]),
+          task.seriesuid,
+          int(task.candidate_ids[i]),
+          task.subset,
+          task.centers_xyz_mm[i],
+          task.centers_xyz_mm[i],
+          (0.7, 0.7, 1.25),
+          int(task.matches.nodule_id[i]),
+          float(task.matches.diameter_mm[i]),
+          bool(task.matches.excluded[i]),
+        )
+        for task in shard.tasks
+        for i in range(len(task.labels))
+      ]
+      order = np.argsort(record_keys.hash_keys((r.key for r in made), 0, 'shuffle'))
+      encoded = [encoder.encode(made[i]) for i in order]
+      path = pathlib.Path(folder, shard.fingerprint)
+      with atomic_files.atomic_write(path) as partial_path:
+        tfrecord.write_tfrecords(partial_path, encoded)
+      num_patches += len(encoded)
+  return _measured(num_patches, start)
+
+
+def _bytes(options: argparse.Namespace) -> dict:
+  """Counts the bytes of voxels that the job needs, asks for, and touches."""
+  import luna_tfds
+  from luna_tfds import extractor
+  from luna_tfds import scan as scan_lib
+
+  spec = luna_tfds.CONFIGS[options.config].spec
+  counts = {'in patches': 0, 'asked for': 0, 'in pages touched': 0, 'in scans': 0}
+  for task in (task for shard in _plan(options).shards for task in shard.tasks):
+    scan = scan_lib.open_scan(task.path)
+    extraction = extractor.Extraction(scan, task.centers_xyz_mm, spec)
+    scan_bytes = scan.grid.num_voxels * scan.bytes_per_voxel
+    counts['in scans'] += scan_bytes
+    counts['asked for'] += extraction.bytes_to_read
+    counts['in patches'] += sum(
+      box.num_voxels * scan.bytes_per_voxel for box in extraction.regions
+    )
+    if scan.raw is None:
+      counts['in pages touched'] += scan_bytes
+    else:
+      pages = set()
+      for start, num_bytes in scan.byte_ranges(extraction.regions):
+        last = start + num_bytes - 1
+        pages.update(range(start // _PAGE_BYTES, last // _PAGE_BYTES + 1))
+      counts['in pages touched'] += len(pages) * _PAGE_BYTES
+  return counts
+
+
+_STAGES = {'article': _article, 'loop': _loop, 'write': _write, 'bytes': _bytes}
+
+
 def _job(luna_dir: pathlib.Path, config: str, workers: int) -> dict:
+  """Runs luna16-extract; the peak is that of its largest process."""
   with tempfile.TemporaryDirectory() as data_dir:
     command = [sys.executable, '-m', 'beam_jobs.extract_patches']
     command += [f'--luna_dir={luna_dir}', f'--data_dir={data_dir}']
     command += [f'--config={config}', f'--num_workers={workers}']
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     secs = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     folder = next(pathlib.Path(data_dir).glob('luna16_patches/*/*/metadata.json'))
     metadata = json.loads(folder.read_text())
-  patches = sum(
-    sum(counts)
-    for shards in metadata['shard_label_counts'].values()
-    for counts in shards
-  )
+  counts = [c for shards in metadata['shard_label_counts'].values() for c in shards]
   return {
-    'patches': patches,
+    'patches': sum(map(sum, counts)),
     'secs': secs,
-    'patches_per_sec': patches / secs,
-    'bytes_read': metadata['counts']['bytes_read'],
     # Of the largest process so far.
-    'peak_mb': max(before, after) / 1e3,
+    'peak_mb': resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3,
   }
 
 
-def _one_candidate(luna_dir: pathlib.Path, count: int = 1) -> pathlib.Path:
-  """Returns a download of `count` scans in as many subsets, with one positive each."""
+def _one_candidate_per_worker(luna_dir: pathlib.Path, workers: int) -> pathlib.Path:
+  """Returns a download of scans in as many subsets, with one positive each."""
   folder = pathlib.Path(tempfile.mkdtemp())
   for name in ('annotations.csv', 'annotations_excluded.csv'):
     (folder / name).symlink_to((luna_dir / name).resolve())
   scans = {path.parent.name: path for path in sorted(luna_dir.glob('subset*/*.mhd'))}
   rows = []
-  for path in list(scans.values())[:count]:
+  for path in list(scans.values())[:workers]:
     (folder / path.parent.name).mkdir()
     for file in path.parent.glob(f'{path.stem}.*'):
       (folder / path.parent.name / file.name).symlink_to(file.resolve())

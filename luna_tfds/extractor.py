@@ -36,6 +36,7 @@ class Extraction:
   the scan. Voxels are read during the iteration.
 
   Attributes:
+    regions: [n] the part of the scan that each patch is computed from.
     bytes_to_read: bytes of voxels that an iteration reads.
     num_padded: patches yielded so far of which a part is outside the scan.
     num_outside: patches yielded so far whose centre is outside the scan.
@@ -55,8 +56,8 @@ class Extraction:
       np.reshape(centers_xyz_mm, (-1, 3)), scan.grid
     )
     self._boxes = patches.source_boxes(self._centers_zyx, scan.grid, spec)
-    self._inside = [box.intersection(scan.grid.shape_zyx) for box in self._boxes]
-    self.bytes_to_read = scan.bytes_to_read(self._inside)
+    self.regions = [box.intersection(scan.grid.shape_zyx) for box in self._boxes]
+    self.bytes_to_read = sum(n for _, n in scan.byte_ranges(self.regions))
     self.num_padded = 0
     self.num_outside = 0
 
@@ -72,10 +73,10 @@ class Extraction:
     grid, spec = self._scan.grid, self._spec
     spacing_xyz_mm = spec.image_spacing_xyz_mm(grid)
     outside = geometry.is_outside(self._centers_zyx, grid).tolist()
-    order = self._scan.file_order(self._inside)
-    regions = self._scan.read_regions([self._inside[i] for i in order])
+    order = self._scan.file_order(self.regions)
+    regions = self._scan.read_regions([self.regions[i] for i in order])
     for i, voxels in zip(order, regions):
-      box, inside, center = self._boxes[i], self._inside[i], self._centers_zyx[i]
+      box, inside, center = self._boxes[i], self.regions[i], self._centers_zyx[i]
       image, padded = patches.make_patch(voxels, box, inside, center, grid, spec)
       self.num_padded += padded
       self.num_outside += outside[i]

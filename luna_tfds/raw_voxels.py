@@ -54,32 +54,33 @@ class RawVoxels:
     except OSError as error:
       raise ScanError(f'{self.path}: {error.strerror}') from error
 
-  def num_bytes(self, box: Box) -> int:
-    """Returns how many bytes of the file are read for a region, 0 if it is empty."""
-    return box.size_zyx[0] * self._slice_bytes(box) if box.num_voxels else 0
+  def byte_ranges(self, box: Box) -> list[tuple[int, int]]:
+    """Returns the (position, length) in the file of what is read for a region.
 
-  def _slice_bytes(self, box: Box) -> int:
-    """Returns the distance from the first to the last byte of a region in a slice."""
-    _, height, width = box.size_zyx
-    return ((height - 1) * self.shape_zyx[2] + width) * self.dtype.itemsize
-
-  def _read_region(self, descriptor: int, box: Box) -> np.ndarray:
+    There is one range for each slice, from the first voxel of the region to its last.
+    """
+    if not box.num_voxels:
+      return []
     _, rows, columns = self.shape_zyx
     depth, height, width = box.size_zyx
     z, y, x = box.start_zyx
     itemsize = self.dtype.itemsize
-    num_bytes = self._slice_bytes(box)
+    start = self.offset + ((z * rows + y) * columns + x) * itemsize
+    num_bytes = ((height - 1) * columns + width) * itemsize
+    return [(start + k * rows * columns * itemsize, num_bytes) for k in range(depth)]
+
+  def _read_region(self, descriptor: int, box: Box) -> np.ndarray:
+    _, height, width = box.size_zyx
+    strides = (self.shape_zyx[2] * self.dtype.itemsize, self.dtype.itemsize)
     slices = []
-    if not box.num_voxels:
-      return np.empty(box.size_zyx, self.dtype)
-    for k in range(z, z + depth):
-      start = self.offset + ((k * rows + y) * columns + x) * itemsize
+    for start, num_bytes in self.byte_ranges(box):
       buffer = _read_at(descriptor, start, num_bytes)
       if len(buffer) != num_bytes:
         raise ScanError(f'{self.path}: truncated while it was read')
-      strides = (columns * itemsize, itemsize)
       slices.append(np.ndarray((height, width), self.dtype, buffer, strides=strides))
-    return slices[0][np.newaxis] if depth == 1 else np.stack(slices)
+    if not slices:
+      return np.empty(box.size_zyx, self.dtype)
+    return slices[0][np.newaxis] if len(slices) == 1 else np.stack(slices)
 
 
 def _read_at(descriptor: int, start: int, num_bytes: int) -> bytes:

@@ -106,15 +106,17 @@ class Scan:
     starts = [self._as_stored(box).start_zyx for box in boxes]
     return sorted(range(len(boxes)), key=starts.__getitem__)
 
-  def bytes_to_read(self, boxes: Sequence[Box]) -> int:
-    """Returns how many bytes of voxels `read_regions` reads.
+  def byte_ranges(self, boxes: Sequence[Box]) -> Iterator[tuple[int, int]]:
+    """Yields what `read_regions` reads of the data file: (position, length) in bytes.
 
     Args:
       boxes: regions in world orientation; a side may be empty.
     """
     if self.raw:
-      return sum(self.raw.num_bytes(self._as_stored(box)) for box in boxes)
-    return self.grid.num_voxels * self.bytes_per_voxel
+      for box in boxes:
+        yield from self.raw.byte_ranges(self._as_stored(box))
+    else:
+      yield 0, self.grid.num_voxels * self.bytes_per_voxel
 
   def _as_stored(self, box: Box) -> Box:
     return self.orientation.box_as_stored(box, self.grid.shape_zyx)

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import itertools
 import lzma
 import pathlib
 from typing import Any
@@ -39,6 +40,9 @@ _READ_ERRORS = (
 
 # Longer lines are read in parts, so that memory is bounded; they have no valid columns.
 _MAX_LINE_CHARS = 2**16
+
+# Few enough that a batch of the longest lines needs little memory.
+_ROWS_PER_BATCH = 32
 
 _COORDINATES = ('coordX', 'coordY', 'coordZ')
 
@@ -172,21 +176,19 @@ def read_table(
   try:
     with _open_text(path) as file:
       text_lines = iter(lambda: file.readline(_MAX_LINE_CHARS), '')
-      lines = (line for line in csv.reader(text_lines) if line)
+      lines = filter(None, csv.reader(text_lines))
       header = next(lines, [])
       positions = _find_columns(path, header, columns)
-      for line in lines:
-        name = line[positions[0]].strip() if len(line) == len(header) else ''
+      while batch := list(itertools.islice(lines, _ROWS_PER_BATCH)):
         try:
-          if not name:
-            raise ValueError
-          numbers.extend([_parse_number(line[i]) for i in positions[1:]])
+          batch_names, batch_numbers = _parse_rows(batch, len(header), positions)
         except ValueError:
+          k, problem = _first_problem(batch, header, positions)
           raise UsageError(
-            f'{path}, row {len(seriesuids)} (from 0): '
-            f'{_row_problem(line, header, positions)}'
+            f'{path}, row {len(seriesuids) + k} (from 0): {problem}'
           ) from None
-        seriesuids.append(names.setdefault(name, name))
+        seriesuids += [names.setdefault(name, name) for name in batch_names]
+        numbers.extend(batch_numbers)
   except _READ_ERRORS as error:
     raise UsageError(f'{path}: cannot be read as CSV: {error}') from error
   if not seriesuids and not may_be_empty:
@@ -249,43 +251,69 @@ def _find_columns(
   return [header.index(name) for name in columns]
 
 
-def _row_problem(
-  line: Sequence[str], header: Sequence[str], positions: Sequence[int]
-) -> str:
-  """Returns what is wrong with a row, and the fix.
+def _parse_rows(
+  rows: Sequence[Sequence[str]], num_columns: int, positions: Sequence[int]
+) -> tuple[list[str], list[float]]:
+  """Parses rows together: several times faster than one after another.
 
   Args:
-    line: the invalid row.
-    header: the names of its columns.
+    rows: rows of the file.
+    num_columns: number of columns of the header.
+    positions: columns of the seriesuid and of the numbers.
+
+  Returns:
+    The seriesuids, and the numbers of all rows.
+
+  Raises:
+    ValueError: a row is invalid.
+  """
+  if any(len(row) != num_columns for row in rows):
+    raise ValueError
+  names = [row[positions[0]].strip() for row in rows]
+  texts = [row[i] for row in rows for i in positions[1:]]
+  if not all(names) or not _may_be_numbers(''.join(texts)):
+    raise ValueError
+  return names, list(map(float, texts))
+
+
+def _first_problem(
+  rows: Sequence[Sequence[str]], header: Sequence[str], positions: Sequence[int]
+) -> tuple[int, str]:
+  """Returns the index of the first invalid row, what is wrong with it, and the fix.
+
+  Args:
+    rows: rows of which at least one is invalid.
+    header: the names of the columns.
     positions: columns of the seriesuid and of the numbers.
   """
-  if len(line) != len(header):
-    fix = 'correct the row'
-    if len(line) > len(header):
-      fix = 'numbers must have a point as decimal separator, not a comma'
-    return f'{len(line)} columns, but the header has {len(header)}; {fix}'
-  if not line[positions[0]].strip():
-    return 'seriesuid is empty; correct the row'
-  wrong = next(i for i in positions[1:] if not _is_number(line[i]))
-  return (
-    f'{shown_text(header[wrong].strip())} must be a number, found '
-    f'{line[wrong][:80]!r}; correct the row'
-  )
+  for k, row in enumerate(rows):
+    if len(row) != len(header):
+      fix = 'correct the row'
+      if len(row) > len(header):
+        fix = 'numbers must have a point as decimal separator, not a comma'
+      return k, f'{len(row)} columns, but the header has {len(header)}; {fix}'
+    if not row[positions[0]].strip():
+      return k, 'seriesuid is empty; correct the row'
+    for i in positions[1:]:
+      if not _is_number(row[i]):
+        return k, (
+          f'{shown_text(header[i].strip())} must be a number, found '
+          f'{row[i][:80]!r}; correct the row'
+        )
+  raise AssertionError('all rows are valid')
 
 
-def _parse_number(text: str) -> float:
-  """Returns a number; raises ValueError for 1_000 and digits of other scripts."""
-  if '_' in text or not text.isascii():
-    raise ValueError
-  return float(text)
+def _may_be_numbers(text: str) -> bool:
+  """Returns whether text has no 1_000 and no digits of other scripts, as `float` takes."""
+  return '_' not in text and text.isascii()
 
 
 def _is_number(text: str) -> bool:
   try:
-    _parse_number(text)
+    float(text)
   except ValueError:
     return False
-  return True
+  return _may_be_numbers(text)
 
 
 @contextlib.contextmanager

@@ -43,7 +43,14 @@ def test_a_region_equals_the_slice_of_the_array(data, offset, tmp_path_factory):
   for box, region in zip(boxes, voxels.read_regions(boxes), strict=True):
     assert region.shape == box.size_zyx
     np.testing.assert_array_equal(region, array[box.slices()])
-    assert voxels.num_bytes(box) <= array.nbytes
+    ranges = voxels.byte_ranges(box)
+    assert len(ranges) == (box.size_zyx[0] if box.num_voxels else 0)
+    content = path.read_bytes()
+    for (start, num_bytes), expected in zip(ranges, array[box.slices()], strict=False):
+      part = content[start : start + num_bytes]
+      first, last = expected.ravel()[0], expected.ravel()[-1]
+      assert part.startswith(first.tobytes())
+      assert part.endswith(last.tobytes())
 
 
 @pytest.mark.parametrize('msb_field', ['BinaryDataByteOrderMSB', 'ElementByteOrderMSB'])
