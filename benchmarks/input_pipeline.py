@@ -70,15 +70,21 @@ def main() -> None:
     options.output.write_text(json.dumps(results, indent=2) + '\n')
 
 
-def make_records(folder: pathlib.Path, count: int, shards: int = 16, ratio: int = 5):
+def make_records(
+  folder: pathlib.Path,
+  count: int,
+  shards: int = 16,
+  ratio: int = 5,
+  image_shape: tuple[int, ...] = _SHAPE,
+):
   """Writes records of noise, `ratio` non-nodules for each nodule; returns their source."""
   from luna_tfds import records
   from luna_tfds import tfrecord
   from trainer.data import split_source
 
-  encoder = records.RecordEncoder(_SHAPE)
+  encoder = records.RecordEncoder(image_shape)
   rng = np.random.default_rng(0)
-  noise = rng.integers(-1000, 400, (64, *_SHAPE)).astype(np.int16)
+  noise = rng.integers(-1000, 400, (64, *image_shape)).astype(np.int16)
   slices, positives = [], 0
   for shard, numbers in enumerate(np.array_split(np.arange(count), shards)):
     path = folder / records.shard_name('train', shard, shards)
@@ -96,9 +102,9 @@ def make_records(folder: pathlib.Path, count: int, shards: int = 16, ratio: int 
   return split_source.SplitSource(
     split='train',
     slices=tuple(slices),
-    image_shape=_SHAPE,
+    image_shape=image_shape,
     label_counts=(count - positives, positives),
-    num_bytes=count * records.record_bytes(_SHAPE),
+    num_bytes=count * records.record_bytes(image_shape),
     fingerprint='made up',
   )
 
