@@ -76,7 +76,8 @@ def verify(
 
   Args:
     folder: the folder of a version of the dataset.
-    on_shard: called after each shard with the number of shards done and of all shards.
+    on_shard: called first and after each shard with the number of shards done and of
+      all shards.
 
   Returns:
     Lines of text: what was checked.
@@ -88,10 +89,12 @@ def verify(
   dataset = _read_dataset(folder)
   problems = _file_problems(dataset)
   state = _KeyState()
-  for number, shard in enumerate(dataset.shards):
+  if on_shard:
+    on_shard(0, len(dataset.shards))
+  for done, shard in enumerate(dataset.shards, start=1):
     problems += _shard_problems(dataset, shard, state)
     if on_shard:
-      on_shard(number + 1, len(dataset.shards))
+      on_shard(done, len(dataset.shards))
   _raise_problems(problems, folder)
   return _summary(dataset, state)
 

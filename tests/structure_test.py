@@ -52,7 +52,7 @@ LATE_IMPORTS = {
   'luna_tfds.dicom_series': 'as luna_tfds.scan, which imports it',
   'luna_tfds.records': 'the Beam workers encode records without TensorFlow',
   'luna_tfds.article_patches': 'a reader of the dataset has no need of Pillow',
-  'beam_jobs.progress': 'the bar is for terminals only',
+  'luna_tfds.progress': 'the bar is for terminals only',
 }
 
 

@@ -22,6 +22,7 @@ from luna_tfds import cli_flags
 from luna_tfds import file_lock
 from luna_tfds import splits
 from luna_tfds.errors import UsageError
+from trainer import bootstrap_progress
 from trainer import shared_flags
 from trainer import train_flags
 
@@ -88,9 +89,10 @@ def main(unused: list[str]) -> None:
   plans = folds.plan_folds(config, workdir, numbers, _TEST_DATASET.value)
   with file_lock.hold(workdir / 'crossval.lock', 'cross-validation', workdir):
     folds.train_folds(plans, _PARALLEL_FOLDS.value, _given_train_flags())
-    for plan in plans:
-      folds.score_fold(plan, resampling)
-    merged = merging.merge(plans, workdir, reference, resampling)
+    with bootstrap_progress.displayed():
+      for plan in plans:
+        folds.score_fold(plan, resampling)
+      merged = merging.merge(plans, workdir, reference, resampling)
   for warning in merged.warnings:
     print(f'luna16-crossval: warning: {warning}', file=sys.stderr)
   print(merging.table(merged))

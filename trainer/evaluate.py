@@ -25,6 +25,7 @@ from luna_tfds.errors import UsageError
 from model.metrics.resampling import Resampling
 from model.metrics.threshold_rule import THRESHOLD_RULES
 from model.metrics.threshold_rule import ThresholdRule
+from trainer import bootstrap_progress
 from trainer import shared_flags
 
 if TYPE_CHECKING:
@@ -90,12 +91,14 @@ def main(rest: list[str]) -> None:
   cli.make_output_folder(folder, _OUTPUT_DIR.name)
   cli.load_tensorflow()
   if compared:
-    _compare(compared[0], compared[1], resampling, folder)
+    with bootstrap_progress.displayed():
+      _compare(compared[0], compared[1], resampling, folder)
     return
   from trainer.report import evaluation_files
   from trainer.report import text_table
 
-  evaluation = _evaluate(paths, resampling)
+  with bootstrap_progress.displayed():
+    evaluation = _evaluate(paths, resampling)
   _print_warnings(evaluation.metrics.warnings)
   print(text_table.metrics_table(evaluation.metrics))
   print(f'report: {evaluation_files.write(evaluation, folder)}')

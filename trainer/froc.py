@@ -21,6 +21,7 @@ from luna_tfds import cli_flags
 from luna_tfds import tables
 from luna_tfds.text_format import count_text
 from model.metrics import froc_matching
+from trainer import bootstrap_progress
 from trainer import shared_flags
 
 FLAGS = cli.new_flags()
@@ -61,9 +62,10 @@ def main(unused: list[str]) -> None:
   submission = tables.read_table(submission_csv, 'probability')
   cli.make_output_folder(output_dir, _OUTPUT_DIR.name)
   assert reference is not None  # the annotations are required
-  result = froc_submission.score_submission(
-    submission, reference, resampling, _MAX_MARKS_PER_SCAN.value
-  )
+  with bootstrap_progress.displayed():
+    result = froc_submission.score_submission(
+      submission, reference, resampling, _MAX_MARKS_PER_SCAN.value
+    )
   for warning in result.warnings:
     print(f'luna16-froc: warning: {warning}', file=sys.stderr)
   from trainer.pictures import froc_plot

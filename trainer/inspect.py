@@ -145,19 +145,16 @@ def _describe(
 
 def _verify() -> None:
   """Verifies the dataset; neither TensorFlow nor the input pipeline is needed."""
+  from luna_tfds import progress
   from luna_tfds import verification
   from trainer.data import dataset as dataset_lib
 
   folder = dataset_lib.find_folder(
     cli.required_value(_DATA_DIR), cli.required_value(_DATASET)
   )
-  print('\n'.join(verification.verify(folder, _print_progress)))
-
-
-def _print_progress(done: int, total: int) -> None:
-  end = '\n' if done == total else '\r'
-  if sys.stderr.isatty():
-    print(f'{done}/{total} shards', end=end, file=sys.stderr, flush=True)
+  with progress.displayed('shards', 'verification') as report:
+    lines = verification.verify(folder, report)
+  print('\n'.join(lines))
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,9 @@ Bootstrap", 1993).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+import contextlib
+import contextvars
 import dataclasses
 
 import numpy as np
@@ -17,6 +19,13 @@ CONFIDENCE_LEVEL = 0.95
 # The quantiles of the resamples that bound an interval.
 LOWER_QUANTILE = (1 - CONFIDENCE_LEVEL) / 2
 UPPER_QUANTILE = 1 - LOWER_QUANTILE
+
+
+# Takes how many resamples are done, and how many there are.
+Report = Callable[[int, int], None]
+_REPORT: contextvars.ContextVar[Report | None] = contextvars.ContextVar(
+  'report', default=None
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +88,27 @@ def draw_scan_weights(num_scans: int, resampling: Resampling) -> Iterator[np.nda
     [num_scans] int64: how many times each scan was drawn.
   """
   rng = np.random.default_rng(resampling.seed)
-  for _ in range(resampling.resamples):
+  report = _REPORT.get()
+  for done in range(resampling.resamples):
+    if report:
+      report(done, resampling.resamples)
     yield np.bincount(rng.integers(num_scans, size=num_scans), minlength=num_scans)
+  if report:
+    report(resampling.resamples, resampling.resamples)
+
+
+@contextlib.contextmanager
+def reported_to(report: Report) -> Iterator[None]:
+  """Reports the progress of every bootstrap in a `with` block.
+
+  Args:
+    report: called with the resamples done, from 0, and the resamples of the bootstrap.
+  """
+  token = _REPORT.set(report)
+  try:
+    yield
+  finally:
+    _REPORT.reset(token)
 
 
 def percentile_interval(values: np.ndarray) -> Interval:

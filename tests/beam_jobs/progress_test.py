@@ -1,5 +1,7 @@
+import contextlib
 import re
 import sys
+import threading
 
 import pytest
 
@@ -7,17 +9,6 @@ from beam_jobs import progress
 from luna_tfds import atomic_files
 
 NUM_SCANS = {'a' * 16: 4, 'b' * 16: 6}
-
-
-@pytest.fixture
-def clock(monkeypatch):
-  """A clock that the test sets: `clock.now += 5`."""
-
-  class Clock:
-    now = 100.0
-
-  monkeypatch.setattr(progress.time, 'monotonic', lambda: Clock.now)
-  return Clock
 
 
 def finish(folder, fingerprint):
@@ -32,29 +23,6 @@ def test_lines_end_with_all_scans(folder, capsys):
     (folder.state_dir / f'{"b" * 16}.scans').unlink()
   (line,) = capsys.readouterr().err.splitlines()
   assert re.fullmatch(r'10/10 scans, \S+ scans/s, 0 s left', line)
-
-
-def test_lines_have_rate_and_remaining_time(clock, capsys):
-  lines = progress._Lines(total=50, done=10)
-  clock.now += 20
-  lines.show(20)
-  assert capsys.readouterr().err == '20/50 scans, 0.5 scans/s, 60 s left\n'
-
-
-def test_lines_are_printed_every_ten_seconds(clock, capsys):
-  lines = progress._Lines(total=100, done=0)
-  for done in range(1, 36):
-    clock.now += 1
-    lines.show(done)
-  printed = [int(s.partition('/')[0]) for s in capsys.readouterr().err.splitlines()]
-  assert printed == [10, 20, 30]
-
-
-def test_without_progress_there_is_no_estimate(clock, capsys):
-  lines = progress._Lines(total=100, done=7)
-  clock.now += 11
-  lines.show(7)
-  assert capsys.readouterr().err == '7/100 scans, 0 scans/s, no estimate yet\n'
 
 
 def test_lines_of_a_failed_job_claim_no_completion(folder, capsys):
@@ -83,19 +51,33 @@ def test_bar_of_a_failed_job_stays_where_it_was(folder, capsys, monkeypatch):
   assert '10/10' not in capsys.readouterr().err
 
 
-def test_progress_is_polled_during_the_block(folder, capsys, monkeypatch):
+def test_progress_is_polled_during_the_block(folder, monkeypatch):
   monkeypatch.setattr(progress, '_POLL_SECS', 0.01)
-  shown = progress.threading.Event()
+  shown = threading.Event()
 
-  class Display(progress._Lines):
-    def show(self, done):
-      if done == 3:
-        shown.set()
+  @contextlib.contextmanager
+  def displayed(*unused, **unused_options):
+    yield lambda done, total: shown.set() if (done, total) == (3, 10) else None
 
-  monkeypatch.setattr(progress, '_Lines', Display)
+  monkeypatch.setattr(progress.progress, 'displayed', displayed)
   with progress.display(folder, NUM_SCANS):
     folder.record_progress('a' * 16, 3)
     assert shown.wait(timeout=20)
+
+
+def test_a_shard_that_starts_again_does_not_lower_the_progress(folder, monkeypatch):
+  reported = []
+
+  @contextlib.contextmanager
+  def displayed(*unused, **unused_options):
+    yield lambda done, total: reported.append(done)
+
+  monkeypatch.setattr(progress.progress, 'displayed', displayed)
+  monkeypatch.setattr(progress, '_POLL_SECS', 100)
+  folder.record_progress('a' * 16, 3)
+  with progress.display(folder, NUM_SCANS):
+    folder.reset_progress('a' * 16)
+  assert reported == [3, 3]
 
 
 def test_more_scans_than_planned_are_not_displayed(folder, capsys):

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from luna_tfds import progress
 from model.metrics.froc import FPS_PER_SCAN
 from trainer import froc
 
@@ -156,3 +157,10 @@ def test_command_loads_neither_tensorflow_nor_beam(inputs, fresh_python):
   )
   arguments = json.dumps(arguments_of(inputs, '--bootstrap=5'))
   assert fresh_python(code, arguments) == [False, 0, []]
+
+
+def test_progress_of_the_bootstrap_is_displayed(inputs, monkeypatch, capsys):
+  monkeypatch.setattr(progress, '_LINE_SECS', 0.0)
+  assert run(inputs, '--bootstrap=50') == 0
+  last = capsys.readouterr().err.splitlines()[-1]
+  assert last.startswith('bootstrap: 50/50 resamples, ')

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
+from luna_tfds import progress
 from luna_tfds import records
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
@@ -42,6 +43,8 @@ def check_metadata(dataset: OpenedDataset) -> None:
 def audit(dataset: OpenedDataset, patients_csv: str | None = None) -> str:
   """Reads every record of every split and checks that no split leaks into another.
 
+  The progress is displayed.
+
   Args:
     dataset: an extracted dataset.
     patients_csv: path of a CSV with the columns seriesuid and patient; None for none.
@@ -57,9 +60,16 @@ def audit(dataset: OpenedDataset, patients_csv: str | None = None) -> str:
   patient_of_scan = _read_patients(patients_csv) if patients_csv else {}
   problems = _metadata_problems(dataset)
   state = _AuditState(patient_of_scan)
-  for split in dataset.split_names:
-    for index, item in enumerate(dataset.open_split(split).slices):
-      problems += _audit_shard(dataset, split, index, pathlib.Path(item.path), state)
+  shards = [
+    (split, index, pathlib.Path(item.path))
+    for split in dataset.split_names
+    for index, item in enumerate(dataset.open_split(split).slices)
+  ]
+  with progress.displayed('shards', 'audit') as report:
+    report(0, len(shards))
+    for done, (split, index, path) in enumerate(shards, start=1):
+      problems += _audit_shard(dataset, split, index, path, state)
+      report(done, len(shards))
   if patients_csv:
     _check_every_scan_has_a_patient(state, patients_csv)
   _raise_problems(problems, dataset)

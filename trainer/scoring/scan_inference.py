@@ -8,6 +8,7 @@ import numpy as np
 
 from luna_tfds import extractor
 from luna_tfds import patches
+from luna_tfds import progress
 from luna_tfds.scan import Scan
 from trainer.data import memory_budget
 from trainer.scoring import inference
@@ -23,6 +24,8 @@ def predict_points(
 ) -> np.ndarray:
   """Cuts the patches around some points, as the dataset's were cut, and scores them.
 
+  The progress is displayed.
+
   Args:
     models: their probabilities are averaged.
     scan: from `luna_tfds.scan.open_scan`.
@@ -36,10 +39,14 @@ def predict_points(
   extraction = iter(extractor.Extraction(scan, centers_xyz_mm, spec))
   probabilities = np.zeros(len(centers_xyz_mm))
   batch_size = memory_budget.evaluation_batch_size(spec.image_shape)
-  for start in range(0, len(probabilities), batch_size):
-    stop = min(start + batch_size, len(probabilities))
-    batch = [next(extraction) for _ in range(start, stop)]
-    images = np.stack([patch.image for patch in batch])
-    indices = [patch.index for patch in batch]
-    probabilities[indices] = inference.mean_probabilities(models, images, tta=tta)
+  total = len(probabilities)
+  with progress.displayed('candidates', 'scoring') as report:
+    report(0, total)
+    for start in range(0, total, batch_size):
+      stop = min(start + batch_size, total)
+      batch = [next(extraction) for _ in range(start, stop)]
+      images = np.stack([patch.image for patch in batch])
+      indices = [patch.index for patch in batch]
+      probabilities[indices] = inference.mean_probabilities(models, images, tta=tta)
+      report(stop, total)
   return probabilities

@@ -7,13 +7,18 @@ import dataclasses
 
 import numpy as np
 
+from luna_tfds import progress
 from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import shown_text
 from trainer.data import damaged_shards
 from trainer.data import input_pipeline
 from trainer.data.split_source import SplitSource
 from trainer.scoring import inference
+
+# Of a split string, in the description of the progress.
+_MAX_SPLIT_CHARS = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +93,7 @@ def score_split(
   tta: bool = False,
   batch_size: int | None = None,
 ) -> ScoredRecords:
-  """Scores every record of a split once, in stored order.
+  """Scores every record of a split once, in stored order; displays the progress.
 
   Args:
     models: their probabilities are averaged.
@@ -102,13 +107,21 @@ def score_split(
   columns: dict[str, list[np.ndarray]] = {name: [] for name in _FEATURES}
   probabilities = []
   batches = input_pipeline.evaluation_batches(source, batch_size, ('image', *_FEATURES))
-  with damaged_shards.reported(source):
+  description = f'scoring {shown_text(source.split, _MAX_SPLIT_CHARS)}'
+  with (
+    damaged_shards.reported(source),
+    progress.displayed('records', description) as report,
+  ):
+    done = 0
+    report(done, source.num_records)
     for batch in batches:
       for name in _FEATURES:
         columns[name].append(batch[name].numpy())
       probabilities.append(
         inference.mean_probabilities(models, batch['image'], tta=tta)
       )
+      done += len(probabilities[-1])
+      report(done, source.num_records)
   features = {name: np.concatenate(parts) for name, parts in columns.items()}
   features['seriesuid'] = features['seriesuid'].astype(str)
   return ScoredRecords(**features, probability=np.concatenate(probabilities))

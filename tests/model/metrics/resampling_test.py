@@ -52,3 +52,14 @@ def test_undefined_values_are_left_out_of_the_interval():
 def test_negative_settings_are_refused(name):
   with pytest.raises(ValueError, match=f'{name} must be 0 or more. Received: -1'):
     Resampling(**{name: -1})
+
+
+def test_progress_of_a_bootstrap_is_reported():
+  reported = []
+  with resampling.reported_to(lambda *counts: reported.append(counts)):
+    drawn = list(resampling.draw_scan_weights(5, Resampling(3)))
+  assert reported == [(0, 3), (1, 3), (2, 3), (3, 3)]
+  np.testing.assert_array_equal(
+    drawn, list(resampling.draw_scan_weights(5, Resampling(3)))
+  )
+  assert len(reported) == 4

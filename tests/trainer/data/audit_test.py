@@ -6,6 +6,7 @@ import shutil
 import fake_data
 import pytest
 
+from luna_tfds import progress
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from trainer.data import audit
@@ -200,3 +201,9 @@ def test_a_dataset_without_metadata_is_checked_by_its_lengths(copy):
   audit.check_metadata(open_copy(copy))
   text = audit.audit(open_copy(copy))
   assert 'no metadata.json: only the lengths of shards could be compared' in text
+
+
+def test_progress_is_displayed(opened_dataset, monkeypatch, capsys):
+  monkeypatch.setattr(progress, '_LINE_SECS', 0.0)
+  audit.audit(opened_dataset)
+  assert capsys.readouterr().err.splitlines()[-1].startswith('audit: 10/10 shards, ')

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from luna_tfds import patches
+from luna_tfds import progress
 from luna_tfds import scan as scan_lib
 from trainer.scoring import inference
 from trainer.scoring import scan_inference
@@ -59,3 +60,12 @@ def test_stored_records_get_the_same_from_their_scan(trained, opened_dataset, do
     tta=False,
   )
   np.testing.assert_allclose(found, records.probability, rtol=1e-5)
+
+
+def test_progress_is_displayed(small_model, scan, centers_xyz_mm, monkeypatch, capsys):
+  monkeypatch.setattr(progress, '_LINE_SECS', 0.0)
+  scan_inference.predict_points(
+    [small_model], scan, centers_xyz_mm[:3], SPEC, tta=False
+  )
+  last = capsys.readouterr().err.splitlines()[-1]
+  assert last.startswith('scoring: 3/3 candidates, ')

@@ -6,6 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 import luna_tfds  # noqa: F401, registers the dataset
+from luna_tfds import progress
 from luna_tfds.errors import UsageError
 from trainer.scoring import inference
 from trainer.scoring import scored_records
@@ -109,3 +110,11 @@ def test_concatenated_records_keep_their_order():
     np.testing.assert_array_equal(
       getattr(joined, field.name), np.concatenate([first, second])
     )
+
+
+def test_progress_of_scoring_is_displayed(model, source, monkeypatch, capsys):
+  monkeypatch.setattr(progress, '_LINE_SECS', 0.0)
+  scored_records.score_split([model], source, batch_size=7)
+  last = capsys.readouterr().err.splitlines()[-1]
+  count = source.num_records
+  assert last.startswith(f'scoring {SPLIT}: {count}/{count} records, ')
