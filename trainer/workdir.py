@@ -1,6 +1,7 @@
 """The files of a run, and whether a run may continue in a folder.
 
-config.json               settings, dataset fingerprint, versions
+config.json               settings, dataset fingerprint, the versions and the precision
+                          that the run was started with, and what changed since
 history.csv               one row for each epoch
 checkpoints/last.keras    all that is needed to continue
 checkpoints/best.keras    the network of the best epoch on validation
@@ -18,11 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import csv
 import dataclasses
-import importlib.metadata
 import pathlib
-import platform
 import shutil
-import subprocess
 from typing import Any
 
 from luna_tfds import atomic_files
@@ -31,6 +29,7 @@ from luna_tfds import patches
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import error_text
 from trainer import config as config_lib
+from trainer import run_versions
 
 # May differ between the runs of one workdir: the first makes a run longer, the others
 # say where the data are, or what is done after training.
@@ -48,14 +47,6 @@ _MAY_DIFFER_IF_NOT_FINITE = ('recipe.learning_rate', 'precision')
 
 # Stands for a metric that an epoch does not have; Keras's CSVLogger wrote it too.
 _NOT_AVAILABLE = 'NA'
-
-_VERSIONED_PACKAGES = (
-  'tensorflow',
-  'keras',
-  'tensorflow-datasets',
-  'numpy',
-  'scikit-learn',
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,13 +120,20 @@ class Workdir:
     config: config_lib.TrainConfig,
     fingerprint: str,
     patch: patches.PatchSpec | None,
-  ) -> None:
+    precision_used: str = '',
+  ) -> list[str]:
     """Makes the folder, or checks that the run in it has the same settings.
 
     Args:
       config: the run.
       fingerprint: of the dataset.
       patch: how the patches of the dataset were cut, for prediction; None if unknown.
+      precision_used: the Keras dtype policy of the network, where `config.precision` may
+        be 'auto'.
+
+    Returns:
+      The versions, and the precision, that have changed since the run was here last, e.g.
+      'keras 3.10.0 -> 3.11.0'.
 
     Raises:
       UsageError: the folder holds another run, or cannot be written.
@@ -145,17 +143,21 @@ class Workdir:
     except OSError as error:
       raise UsageError(f'{self.path}: cannot be written: {error.strerror}') from error
     changed: list[dict[str, Any]] = []
+    new: list[dict[str, Any]] = []
+    started_with = now = run_versions.current(precision_used)
     if self.config.is_file():
       changed = self._check_same_run(config, fingerprint)
+      started_with = run_versions.at_start(self._read_config(), now)
+      epoch = len(self.read_history())
+      new = run_versions.changes(started_with, changed, now, epoch)
     for folder in (self.path, self.last.parent):
       atomic_files.remove_temporaries(folder)
     fields = {
       'config': config.to_json(),
       'dataset_fingerprint': fingerprint,
       'patch': None if patch is None else dataclasses.asdict(patch),
-      'code_version': _code_version(),
-      'versions': _versions(),
-      'changed': changed,
+      **started_with,
+      'changed': [*changed, *new],
     }
     if config.input.hard_negatives and not self.hard_negatives.is_file():
       with atomic_files.atomic_write(self.hard_negatives) as temporary:
@@ -163,6 +165,7 @@ class Workdir:
         shutil.copyfile(given, temporary)
     atomic_files.write_json(self.config, fields)
     self.not_finite.unlink(missing_ok=True)
+    return [run_versions.change_text(change) for change in new]
 
   def mark_not_finite(self) -> None:
     """Records that the settings of the run made the loss NaN or infinite."""
@@ -179,7 +182,9 @@ class Workdir:
         continue
       if name in _MAY_DIFFER_IF_NOT_FINITE and self.not_finite.is_file():
         epoch = len(self.read_history())
-        changed.append({'epoch': epoch, 'name': name, 'before': before[name]})
+        changed.append(
+          {'epoch': epoch, 'name': name, 'before': before[name], 'after': value}
+        )
         continue
       raise UsageError(
         f'{self.path} holds a run with {name}={before[name]}, not {value}; give '
@@ -357,27 +362,3 @@ def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     else:
       flat[prefix + name] = value
   return flat
-
-
-def _code_version() -> str:
-  """The package's version and, in a git checkout, the commit."""
-  version = importlib.metadata.version('luna16-patches')
-  root = pathlib.Path(__file__).parent.parent
-  try:
-    commit = subprocess.run(
-      ['git', '-C', str(root), 'describe', '--always', '--dirty'],
-      capture_output=True,
-      text=True,
-      check=True,
-      timeout=10,
-    ).stdout.strip()
-  except (OSError, subprocess.SubprocessError):
-    return version
-  return f'{version} ({commit})'
-
-
-def _versions() -> dict[str, str]:
-  return {
-    'python': platform.python_version(),
-    **{name: importlib.metadata.version(name) for name in _VERSIONED_PACKAGES},
-  }

@@ -180,7 +180,7 @@ def resampled_sensitivity(
     raise ValueError('resamples must be 1 or more. Received: 0')
   ranked = _RankedEntries(entries)
   sensitivity = np.full((resampling.resamples, len(fps_per_scan)), np.nan)
-  for row, weights in zip(sensitivity, draw_scan_weights(entries.scans, resampling)):
+  for weights, row in zip(draw_scan_weights(entries.scans, resampling), sensitivity):
     tp, fp, nodules = ranked.cumulative_counts(weights)
     if nodules:
       row[:] = np.interp(fps_per_scan, *_curve_points(tp, fp, nodules, entries.scans))

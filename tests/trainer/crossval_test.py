@@ -169,7 +169,7 @@ def test_run_again_nothing_is_trained_or_scored(
   assert code == 0
   assert read_result(finished) == before
   out = capsys.readouterr().out.splitlines()
-  assert out[0].split()[:3] == ['fold', 'records', 'nodules']
+  assert out[0].split()[:3] == ['fold', 'records', 'positive']
   assert [line.split()[0] for line in out[1:6]] == ['0', '3', 'mean', 'std', 'pooled']
 
 

@@ -6,6 +6,7 @@ import pytest
 from luna_tfds import patches
 from luna_tfds.errors import UsageError
 from trainer import config as config_lib
+from trainer import run_versions
 from trainer import workdir as workdir_lib
 
 PATCH = patches.PatchSpec((1, 50, 50), None, 'axial')
@@ -187,3 +188,54 @@ def test_a_damaged_history_is_rejected(text, workdir):
   for read in (workdir.read_history, lambda: workdir.truncate_history(1)):
     with pytest.raises(UsageError, match=r'history\.csv, row \d .*restore'):
       read()
+
+
+def set_versions(monkeypatch, **versions):
+  monkeypatch.setattr(run_versions, '_versions', lambda: versions)
+
+
+def test_a_run_keeps_the_versions_it_was_started_with(tmp_path, monkeypatch):
+  workdir = workdir_lib.Workdir(tmp_path / 'run')
+  monkeypatch.setattr(run_versions, '_code_version', lambda: '1.1.0')
+  set_versions(monkeypatch, keras='3.10.0', numpy='2.0.0')
+  assert workdir.prepare(CONFIG, 'abc', PATCH, 'float32') == []
+  assert workdir.prepare(CONFIG, 'abc', PATCH, 'float32') == []
+  workdir.append_history(0, {'loss': 1.0})
+  set_versions(monkeypatch, keras='3.11.0', numpy='2.0.0')
+  changes = workdir.prepare(CONFIG, 'abc', PATCH, 'mixed_bfloat16')
+  assert changes == [
+    'precision_used float32 -> mixed_bfloat16',
+    'keras 3.10.0 -> 3.11.0',
+  ]
+  # A change is reported once.
+  assert workdir.prepare(CONFIG, 'abc', PATCH, 'mixed_bfloat16') == []
+  fields = json.loads(workdir.config.read_text())
+  assert fields['versions'] == {'keras': '3.10.0', 'numpy': '2.0.0'}
+  assert fields['precision_used'] == 'float32'
+  assert fields['code_version'] == '1.1.0'
+  assert fields['changed'] == [
+    {
+      'epoch': 1,
+      'name': 'precision_used',
+      'before': 'float32',
+      'after': 'mixed_bfloat16',
+    },
+    {'epoch': 1, 'name': 'versions.keras', 'before': '3.10.0', 'after': '3.11.0'},
+  ]
+
+
+def test_versions_that_change_back_are_reported(tmp_path, monkeypatch):
+  workdir = workdir_lib.Workdir(tmp_path / 'run')
+  for version in ('1.0.0', '1.1.0'):
+    monkeypatch.setattr(run_versions, '_code_version', lambda version=version: version)
+    workdir.prepare(CONFIG, 'abc', PATCH)
+  monkeypatch.setattr(run_versions, '_code_version', lambda: '1.0.0')
+  assert workdir.prepare(CONFIG, 'abc', PATCH) == ['code_version 1.1.0 -> 1.0.0']
+
+
+def test_a_run_of_version_1_0_0_has_no_precision_to_compare(workdir):
+  fields = json.loads(workdir.config.read_text())
+  del fields['precision_used'], fields['changed']
+  workdir.config.write_text(json.dumps(fields))
+  assert workdir.prepare(CONFIG, 'abc', PATCH, 'float32') == []
+  assert json.loads(workdir.config.read_text())['precision_used'] == 'float32'

@@ -39,7 +39,7 @@ _THREAD_VARIABLES = (
   'TF_NUM_INTEROP_THREADS',
 )
 # Changes when the results of a fold do, so that folds are scored again.
-_SCORES_FORMAT = 3
+_SCORES_FORMAT = 4
 
 
 @dataclasses.dataclass(frozen=True)

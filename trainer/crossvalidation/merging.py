@@ -12,6 +12,7 @@ import numpy as np
 
 from luna_tfds import atomic_files
 from luna_tfds import tables
+from luna_tfds.text_format import count_text
 from model.metrics.classification import METRIC_LABELS
 from model.metrics.classification import METRICS
 from model.metrics.resampling import Resampling
@@ -139,7 +140,7 @@ def merge(
 def table(merged: MergedFolds) -> str:
   """Returns the metrics of the folds as text."""
   head = ''.join(f'{METRIC_LABELS[name]:>11}' for name in _TABLE_METRICS)
-  lines = [f'{"fold":<8}{"records":>9}{"nodules":>9}{head}']
+  lines = [f'{"fold":<8}{"records":>9}{"positive":>9}{head}']
 
   def line(name: str, values: Mapping[str, float | None], *counts: int) -> str:
     left = ''.join(f'{count:>9}' for count in counts)
@@ -153,6 +154,12 @@ def table(merged: MergedFolds) -> str:
   lines.append(line('std', spread))
   pooled = merged.pooled.metrics
   lines.append(line('pooled', pooled.to_json(), pooled.records, pooled.nodules))
+  if merged.pooled.num_excluded:
+    everything = merged.pooled.all_candidates.metrics
+    counts = everything.records, everything.nodules
+    lines.append(line('  all', everything.to_json(), *counts))
+    excluded = count_text(merged.pooled.num_excluded, 'excluded finding')
+    lines.append(f'  all: with {excluded} as non-nodules; the others leave them out')
   for name in _TABLE_METRICS:
     if text := formatting.interval(merged.pooled.intervals.get(name)):
       lines.append(

@@ -104,8 +104,8 @@ def _check_counts(
   if config.balance != 'none' and not (counts.negatives and counts.nodule):
     raise ValueError(
       f'the split {source.split!r} holds {counts.negatives} non-nodules and '
-      f'{counts.nodule} nodules; both are needed to balance them (--balance=none takes '
-      'the classes as they are)'
+      f'{counts.nodule} nodule candidates; both are needed to balance them '
+      '(--balance=none takes the classes as they are)'
     )
   if not counts.negatives + counts.nodule:
     raise ValueError(f'all records of the split {source.split!r} are excluded')

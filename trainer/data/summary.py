@@ -45,12 +45,12 @@ def describe(source: SplitSource) -> str:
   columns = {name: np.concatenate([b[name] for b in batches]) for name in _FEATURES}
   lines = [
     f'{source.split}: {count_text(source.num_records, "record")} '
-    f'{source.image_shape}, {count_text(source.label_counts[1], "nodule")} '
+    f'{source.image_shape}, {count_text(source.label_counts[1], "nodule candidate")} '
     f'({source.prior:.2%}), {int(columns["excluded"].sum())} excluded, '
     f'{source.num_bytes / 2**20:.0f} MB in {count_text(len(source.slices), "file")}'
   ]
   for title, groups in _groups(columns):
-    lines.append(f'  {title:<12}{"non-nodules":>12}{"nodules":>9}')
+    lines.append(f'  {title:<12}{"negative":>12}{"positive":>9}')
     for name, members in groups.items():
       counts = np.bincount(columns['label'][members], minlength=2)
       lines.append(f'  {name:<12}{counts[0]:>12}{counts[1]:>9}')

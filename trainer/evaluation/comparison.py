@@ -45,7 +45,7 @@ class Comparison:
     workdirs: of the two models.
     datasets: full names of their datasets.
     split: that was scored.
-    records: how many.
+    records: how many, without excluded findings.
     resampled_unit: 'scans' or 'records'.
     resampling: of the intervals.
     records_trained_on: of each model, the records of scans that it was trained on; None
@@ -97,6 +97,9 @@ def compare(a: Evaluation, b: Evaluation, resampling: Resampling) -> Comparison:
     UsageError: the records differ.
   """
   rows_a, rows_b = _matching_rows(a, b)
+  # As in the metrics of each model, which excluded findings are no part of.
+  counted = ~(a.scored.records.excluded[rows_a] | b.scored.records.excluded[rows_b])
+  rows_a, rows_b = rows_a[counted], rows_b[counted]
   scans = ScanIndex.from_ids(a.scored.records.groups[rows_a])
   of_a, of_b = (
     bootstrap.ResampledMetrics(

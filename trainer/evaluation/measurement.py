@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from luna_tfds import patches
+from luna_tfds.errors import UsageError
+from luna_tfds.text_format import count_text
 from model.metrics import bootstrap
 from model.metrics import classification
 from model.metrics import thresholds
@@ -55,12 +57,36 @@ class TargetRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class Measurement:
-  """The metrics of scored records.
+class AllCandidates:
+  """The metrics if excluded findings count as non-nodules, as in the article.
 
   Attributes:
     metrics: of all records.
-    scans: of the records; None if unknown.
+    intervals: of `metrics`, by name; empty without resamples.
+  """
+
+  metrics: classification.ClassificationMetrics
+  intervals: dict[str, Interval]
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns metrics and intervals as in metrics.json."""
+    return {
+      **self.metrics.to_json(),
+      **subgroups.intervals_to_json(self.intervals),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+  """The metrics of scored records.
+
+  A record that hits an excluded finding is neither a nodule nor a true negative. It counts
+  in `all_candidates` only.
+
+  Attributes:
+    metrics: of the records without excluded findings.
+    all_candidates: the same with excluded findings.
+    scans: of the records that count; None if unknown.
     targets: the rates at thresholds that reach targets.
     intervals: of `metrics`, by name; empty without resamples.
     resampling: how intervals were computed: by resampling scans, or records where scans
@@ -71,6 +97,7 @@ class Measurement:
   """
 
   metrics: classification.ClassificationMetrics
+  all_candidates: AllCandidates
   scans: int | None
   targets: tuple[TargetRow, ...]
   intervals: dict[str, Interval]
@@ -78,6 +105,11 @@ class Measurement:
   by_diameter: tuple[DiameterRow, ...]
   by_subset: tuple[GroupRow, ...]
   by_slice_thickness: tuple[GroupRow, ...]
+
+  @property
+  def num_excluded(self) -> int:
+    """Records that hit an excluded finding."""
+    return self.all_candidates.metrics.records - self.metrics.records
 
   @property
   def resampled_unit(self) -> str:
@@ -89,6 +121,8 @@ class Measurement:
     fields: dict[str, Any] = {
       **self.metrics.to_json(),
       'scans': self.scans,
+      'excluded_records': self.num_excluded,
+      'all_candidates': self.all_candidates.to_json(),
       'operating_points': [row.to_json() for row in self.targets],
     }
     if self.intervals:
@@ -117,23 +151,33 @@ def measure(
   """Measures scored records.
 
   Args:
-    records: with their probabilities.
+    records: with their probabilities, excluded findings included.
     predicted: [n] bool, whether a record is predicted to be a nodule.
     patch: how the patches were cut; None if unknown.
     resampling: for the intervals.
+
+  Raises:
+    UsageError: all records hit excluded findings.
   """
-  labels, probabilities = records.label, records.probability
-  intervals = {}
-  if resampling.resamples:
-    intervals = bootstrap.metric_intervals(
-      labels, probabilities, predicted, records.groups, resampling
+  all_candidates = AllCandidates(
+    *_metrics_and_intervals(records, predicted, resampling)
+  )
+  metrics, intervals = all_candidates.metrics, all_candidates.intervals
+  if records.excluded.all():
+    raise UsageError(
+      f'the {count_text(len(records), "scored record")} hit excluded findings, which are '
+      'neither nodules nor true negatives; score a larger split'
     )
+  if records.excluded.any():
+    predicted, records = predicted[~records.excluded], records.without_excluded
+    metrics, intervals = _metrics_and_intervals(records, predicted, resampling)
   by_slice_thickness: list[GroupRow] = []
   # Images that were resampled have the spacing of the config, whatever the scan's.
   if patch is None or patch.spacing_mm is None:
     by_slice_thickness = subgroups.by_slice_thickness(records, predicted, resampling)
   return Measurement(
-    metrics=classification.classification_metrics(labels, probabilities, predicted),
+    metrics=metrics,
+    all_candidates=all_candidates,
     scans=records.num_scans,
     targets=_target_rows(records, resampling),
     intervals=intervals,
@@ -142,6 +186,16 @@ def measure(
     by_subset=tuple(subgroups.by_subset(records, predicted, resampling)),
     by_slice_thickness=tuple(by_slice_thickness),
   )
+
+
+def _metrics_and_intervals(
+  records: ScoredRecords, predicted: np.ndarray, resampling: Resampling
+) -> tuple[classification.ClassificationMetrics, dict[str, Interval]]:
+  some = records.label, records.probability, predicted
+  intervals = {}
+  if resampling.resamples:
+    intervals = bootstrap.metric_intervals(*some, records.groups, resampling)
+  return classification.classification_metrics(*some), intervals
 
 
 def _target_rows(

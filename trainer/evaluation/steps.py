@@ -16,6 +16,7 @@ import numpy as np
 
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import count_text
 from model.metrics.resampling import Resampling
 from trainer.article_baseline import ARTICLE
 from trainer.data.dataset import OpenedDataset
@@ -186,7 +187,9 @@ def score(
   if chooses_threshold and not point.is_fixed:
     if validation is not None and min(validation.label_counts):
       selection = scored_records.score_split(models, validation, tta=point.tta)
-    elif rule:
+      if not selection.without_excluded.has_both_classes:
+        selection = None
+    if selection is None and rule:
       raise UsageError(
         f'--threshold={rule} needs a validation split with both classes to choose on, '
         f'and {dataset.name} has none; give a number'
@@ -318,7 +321,7 @@ def _warnings(scored: ScoredSplit) -> tuple[str, ...]:
     )
   if scored.selection is not None and scored.selection_trained_on:
     warnings.append(
-      f'the threshold was chosen on {len(scored.selection)} records, of which '
+      f'the threshold was chosen on {count_text(len(scored.selection), "record")}, of which '
       f'{scored.selection_trained_on} are of scans that were trained on: on new scans '
       'another threshold may be better'
     )

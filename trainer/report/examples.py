@@ -72,15 +72,18 @@ def choose_examples(records: ScoredRecords, predicted: np.ndarray) -> Examples:
 
   Args:
     records: with their probabilities.
-    predicted: [n] bool, whether a record is predicted to be a nodule.
+    predicted: [n] bool, whether a record is predicted to be a nodule. Of the excluded
+      findings, which are no errors, only these are shown.
   """
-  nodule = records.label == 1
+  counted = ~records.excluded
+  nodule, other = counted & (records.label == 1), counted & (records.label == 0)
   most_probable = int(np.argmax(np.where(nodule, 1, -1) + records.probability))
   groups = (
     _group('False negatives', nodule & ~predicted, records, is_error=True),
-    _group('False positives', ~nodule & predicted, records, is_error=True),
+    _group('False positives', other & predicted, records, is_error=True),
     _group('True positives', nodule & predicted, records, is_error=False),
-    _group('True negatives', ~nodule & ~predicted, records, is_error=False),
+    _group('True negatives', other & ~predicted, records, is_error=False),
+    _group('Excluded findings', records.excluded & predicted, records, is_error=False),
   )
   return Examples(groups, most_probable)
 

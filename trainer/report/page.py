@@ -80,11 +80,14 @@ def _subtitle(metrics: EvaluationMetrics) -> str:
   parts = [
     f'{metrics.model}{members} on {metrics.dataset}, split {metrics.split}: '
     + count_text(measured.metrics.records, 'record'),
-    count_text(measured.metrics.nodules, 'nodule'),
+    count_text(measured.metrics.nodules, 'nodule candidate'),
   ]
   if measured.scans is not None:
     parts.append(count_text(measured.scans, 'scan'))
-  return ', '.join(parts)
+  text = ', '.join(parts)
+  if measured.num_excluded:
+    text += f'; {count_text(measured.num_excluded, "excluded finding")} left out'
+  return text
 
 
 def _notices(metrics: EvaluationMetrics) -> list[str]:
@@ -118,18 +121,35 @@ def _metrics(metrics: EvaluationMetrics) -> html.Section:
       f' The 95 % intervals come from {measured.resampling.resamples} resamples of '
       f'{measured.resampled_unit}.'
     )
-  rows = [
+  columns = [('this model', measured.metrics, measured.intervals)]
+  if measured.num_excluded:
+    everything = measured.all_candidates
+    columns.append(('with excluded', everything.metrics, everything.intervals))
+    text += (
+      f' {_sentence_of_excluded(measured.num_excluded)} The second column counts them as '
+      "non-nodules, as the article's numbers do."
+    )
+  rows: list[Sequence[html.Cell]] = [
     (
       label,
-      (
-        formatting.number(measured.metrics.value(name)),
-        formatting.interval(measured.intervals.get(name)),
+      *(
+        (formatting.number(of.value(name)), formatting.interval(bounds.get(name)))
+        for _, of, bounds in columns
       ),
       formatting.number(ARTICLE.get(name), 3),
     )
     for name, label in LONG_METRIC_LABELS.items()
   ]
-  return html.Section('Metrics', text, ('', 'this model', 'the article'), rows)
+  header = ('', *(title for title, _, _ in columns), 'the article')
+  return html.Section('Metrics', text, header, rows)
+
+
+def _sentence_of_excluded(count: int) -> str:
+  hit = count_text(count, 'record hits', 'records hit')
+  return (
+    f'{hit} an excluded finding, which is neither a nodule nor a true negative: the '
+    "metrics leave them out, as LUNA16's official script does."
+  )
 
 
 def _interval_in_words(bounds: Interval | None) -> str:
@@ -138,7 +158,7 @@ def _interval_in_words(bounds: Interval | None) -> str:
 
 
 def _curves(evaluation: Evaluation, folder: pathlib.Path) -> html.Section:
-  records = evaluation.scored.records
+  records = evaluation.scored.records.without_excluded
   labels, probabilities = records.label, records.probability
   counts = evaluation.metrics.measurement.metrics.confusion_matrix
   drawings: dict[str, tuple[Callable[[], Figure], str]] = {
@@ -199,7 +219,12 @@ def _subgroups(measured: Measurement, folder: pathlib.Path) -> list[html.Section
   if measured.by_diameter:
     sections.append(_by_diameter(measured.by_diameter, folder))
   names = subgroups.GROUP_METRICS
-  header = ('records', 'scans', 'nodules', *(METRIC_LABELS[name] for name in names))
+  header = (
+    'records',
+    'scans',
+    'nodule candidates',
+    *(METRIC_LABELS[name] for name in names),
+  )
   for title, text, first, rows in (
     (
       'By slice thickness',

@@ -21,16 +21,29 @@ _METRICS = (
 
 
 def metrics_table(evaluated: EvaluationMetrics) -> str:
-  """Returns the main metrics with their intervals, beside the article's."""
+  """Returns the main metrics with their intervals, beside the article's.
+
+  If there are excluded findings, a column holds the metrics with them.
+  """
   measured = evaluated.measurement
   records = count_text(measured.metrics.records, 'record')
-  nodules = count_text(measured.metrics.nodules, 'nodule')
+  nodules = count_text(measured.metrics.nodules, 'nodule candidate')
   lines = [f'{evaluated.split}: {records}, {nodules}']
+  has_excluded = measured.num_excluded > 0
+  if has_excluded:
+    excluded = count_text(measured.num_excluded, 'excluded finding')
+    lines[0] += f'; {excluded} left out, in brackets with them as non-nodules'
   for name in _METRICS:
     value = formatting.number(measured.metrics.value(name))
     interval = formatting.interval(measured.intervals.get(name))
     article = f'   (article {ARTICLE[name]:.3f})' if name in ARTICLE else ''
-    line = f'  {METRIC_LABELS[name]:<12}{value:>8}   {interval:<15}{article}'
+    with_excluded = ''
+    if has_excluded:
+      other = formatting.number(measured.all_candidates.metrics.value(name))
+      with_excluded = f'   [{other}]'
+    line = (
+      f'  {METRIC_LABELS[name]:<12}{value:>8}   {interval:<15}{with_excluded}{article}'
+    )
     lines.append(line.rstrip())
   return '\n'.join(lines)
 

@@ -84,6 +84,8 @@ class OperatingPoint:
   ) -> OperatingPoint:
     """Returns the operating point with a threshold chosen by its rule.
 
+    Excluded findings are left out, as in the metrics.
+
     Args:
       validation: records to choose on; None if there are none of both classes.
       split: their split string.
@@ -91,12 +93,13 @@ class OperatingPoint:
     fixed = self.parsed_rule.fixed_threshold
     if fixed is not None:
       return dataclasses.replace(self, threshold=fixed, chosen_on=_GIVEN)
-    if validation is None or split is None:
+    chosen_on = None if validation is None else validation.without_excluded
+    if chosen_on is None or split is None or not chosen_on.has_both_classes:
       return dataclasses.replace(
         self, threshold=DEFAULT_THRESHOLD, chosen_on=NO_VALIDATION
       )
     threshold = thresholds.choose_threshold(
-      validation.label, validation.probability, self.parsed_rule
+      chosen_on.label, chosen_on.probability, self.parsed_rule
     )
     return dataclasses.replace(self, threshold=threshold, chosen_on=split)
 
@@ -152,6 +155,8 @@ def cross_fit(
 ) -> tuple[np.ndarray, tuple[float, float]]:
   """Gives each half of the scans the threshold that is chosen on the other half.
 
+  Excluded findings do not choose, but are predicted like all records.
+
   Returns:
     (predicted [n] bool, the thresholds of the first half and of the second).
   """
@@ -159,7 +164,7 @@ def cross_fit(
   predicted = np.zeros(len(records), bool)
   fitted = []
   for half in (first, ~first):
-    others = ~half
+    others = ~half & ~records.excluded
     threshold = DEFAULT_THRESHOLD
     if len(np.unique(records.label[others])) == 2:
       threshold = thresholds.choose_threshold(

@@ -74,6 +74,20 @@ class ScoredRecords:
     return len(np.unique(self.seriesuid)) if self.scans_known else None
 
   @property
+  def without_excluded(self) -> ScoredRecords:
+    """The records that are a true or a false answer.
+
+    A candidate that hits an excluded finding is neither a nodule nor a true negative:
+    LUNA16's readers did not agree on it, and its official script ignores marks there.
+    """
+    return self.select(~self.excluded) if self.excluded.any() else self
+
+  def select(self, kept: np.ndarray) -> ScoredRecords:
+    """Returns the records where `kept`, [n] bool, is true."""
+    names = [field.name for field in dataclasses.fields(self)]
+    return ScoredRecords(**{name: getattr(self, name)[kept] for name in names})
+
+  @property
   def has_both_classes(self) -> bool:
     """Whether there are nodules and non-nodules."""
     return len(np.unique(self.label)) == 2

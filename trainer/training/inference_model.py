@@ -75,9 +75,10 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
   deployed_prior = config.deployed_prior or run.source.prior
   calibrated = _calibrate(run, network)
   stream_prior = trained_prior
-  if calibrated is not None and validation is not None:
-    stream_prior = validation.prior
-  model = build_inference_model(network, stream_prior, deployed_prior, calibrated)
+  fitted = None
+  if calibrated is not None:
+    fitted, stream_prior = calibrated
+  model = build_inference_model(network, stream_prior, deployed_prior, fitted)
   # Until the new threshold is stored, the run counts as not finished: the old one was
   # chosen for another model.
   run.workdir.operating_point.unlink(missing_ok=True)
@@ -101,28 +102,35 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
 
 def _calibrate(
   run: TrainingRun, network: keras.Model
-) -> calibration.LogitCalibration | None:
-  """Calibrates on validation if hard non-nodules were drawn more often."""
+) -> tuple[calibration.LogitCalibration, float] | None:
+  """Calibrates on validation if hard non-nodules were drawn more often.
+
+  Excluded findings are left out, as in the metrics.
+
+  Returns:
+    The calibration, and the share of nodules in the records that it was fitted to.
+  """
   validation = run.validation
   if not run.balance.counts.hard_negative:
     return None
   if validation is None or min(validation.label_counts) < _MIN_CALIBRATION_RECORDS:
     print(
       'warning: the probabilities are not calibrated: with --hard_negatives that needs '
-      f'a validation split with at least {_MIN_CALIBRATION_RECORDS} nodules and as many '
-      'non-nodules',
+      f'a validation split with at least {_MIN_CALIBRATION_RECORDS} nodule candidates and '
+      'as many non-nodules',
       file=sys.stderr,
     )
     return None
   plain = inference.InferenceModel(build_inference_model(network, 0.0, 0.0))
-  records = scored_records.score_split([plain], validation)
+  records = scored_records.score_split([plain], validation).without_excluded
+  prior = float(records.label.mean())
   logits = calibration.logits(records.probability)
   fitted = calibration.fit(records.label, logits)
   eces = [
     classification.expected_calibration_error(records.label, 1 / (1 + np.exp(-z)))
     for z in (
       logits
-      + np.log(validation.prior / (1 - validation.prior))
+      + np.log(prior / (1 - prior))
       - np.log(run.balance.prior / (1 - run.balance.prior)),
       fitted.scale * logits + fitted.offset,
     )
@@ -132,4 +140,4 @@ def _calibrate(
     f'with the shift of the prior alone {eces[0]:.4f}',
     file=sys.stderr,
   )
-  return fitted
+  return fitted, prior

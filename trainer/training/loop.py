@@ -6,6 +6,7 @@ import dataclasses
 import sys
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from luna_tfds import cli
@@ -17,6 +18,7 @@ from trainer import config as config_lib
 from trainer import workdir as workdir_lib
 from trainer.data import input_pipeline
 from trainer.data import memory_budget
+from trainer.data import split_index
 from trainer.data.balance import Balance
 from trainer.data.split_source import SplitSource
 from trainer.training import callbacks
@@ -264,9 +266,17 @@ def _validation_batches(
     return None
   batch_size = _validation_batch_size(validation, replicas)
   batches = input_pipeline.evaluation_batches(
-    validation, batch_size, ('image', 'label')
+    validation, batch_size, ('image', 'label', 'excluded')
   )
-  return batches.map(lambda r: (r['image'], tf.cast(r['label'], tf.float32)))
+  index = split_index.SplitIndex.of_source(split_index.with_index(validation))
+  # Keras divides the loss by the number of all records, whatever their weights are.
+  weight = len(index.is_excluded) / max(int(np.sum(~index.is_excluded)), 1)
+
+  def without_excluded(record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+    weights = tf.where(record['excluded'], 0.0, weight)
+    return record['image'], tf.cast(record['label'], tf.float32), weights
+
+  return batches.map(without_excluded)
 
 
 def _keys_of_batch(

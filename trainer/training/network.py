@@ -54,7 +54,8 @@ def build_network(
   network.compile(
     optimizer=optimizer,
     loss=keras.losses.BinaryCrossentropy(from_logits=True),
-    metrics=[
+    # Weighted, because excluded findings have the weight 0 in validation.
+    weighted_metrics=[
       keras.metrics.BinaryAccuracy(name='accuracy', threshold=0.0),
       keras.metrics.AUC(
         curve='ROC', from_logits=True, num_thresholds=1000, name='roc_auc'

@@ -19,6 +19,7 @@ from trainer.data.split_source import SplitSource
 from trainer.training import determinism
 from trainer.training import inference_model
 from trainer.training import loop
+from trainer.training import precision
 
 _DEFAULT_VALIDATION = config_lib.TrainConfig.validation_split
 
@@ -54,7 +55,18 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
   run = loop.TrainingRun(config, source, balance, validation, workdir)
   loop.check(run)
   with damaged_shards.reported(source, validation), workdir.locked():
-    workdir.prepare(config, source.fingerprint, dataset.metadata.patch)
+    changes = workdir.prepare(
+      config,
+      source.fingerprint,
+      dataset.metadata.patch,
+      precision.resolve_precision(config.precision),
+    )
+    if changes:
+      print(
+        f'luna16-train: warning: {path}: continues with other versions or another '
+        f'precision than before: {", ".join(changes)}',
+        file=sys.stderr,
+      )
     epochs = loop.fit(run)
     point = inference_model.write_inference_model(run)
   return (

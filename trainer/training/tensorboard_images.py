@@ -79,14 +79,15 @@ class TensorBoardImages(keras.callbacks.Callback):
 
 
 def _first_records(validation: SplitSource | None) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the images and the labels of the first validation records."""
+  """Returns images and labels of the first records, without excluded findings."""
   if validation is None:
     return np.zeros(0), np.zeros(0, np.int64)
   record_bytes = records.record_bytes(validation.image_shape)
   count = min(_MAX_RECORDS, max(_MAX_BYTES // record_bytes, 1))
-  batches = input_pipeline.evaluation_batches(validation, count, ('image', 'label'))
-  batch = next(iter(batches))
-  return batch['image'].numpy(), batch['label'].numpy()
+  names = ('image', 'label', 'excluded')
+  batch = next(iter(input_pipeline.evaluation_batches(validation, count, names)))
+  counted = ~batch['excluded'].numpy()
+  return batch['image'].numpy()[counted], batch['label'].numpy()[counted]
 
 
 def _as_image(figure: Figure) -> tf.Tensor:

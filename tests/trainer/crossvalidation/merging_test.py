@@ -223,7 +223,7 @@ def test_a_dataset_with_a_part_of_the_negatives_is_warned_of(plans, data_dir, tm
 def test_table_of_the_folds(plans, reference, tmp_path):
   merged, result = merge(plans, tmp_path, reference)
   lines = merging.table(merged).splitlines()
-  assert lines[0].split()[:3] == ['fold', 'records', 'nodules']
+  assert lines[0].split()[:3] == ['fold', 'records', 'positive']
   names = [line.split()[0] for line in lines[1:7]]
   assert names == ['2', '5', '7', 'mean', 'std', 'pooled']
   assert lines[1].split()[1:3] == ['30', '6']

@@ -42,12 +42,12 @@ def write_spacings(folder, spacings_xyz_mm):
 
 
 def rows_of(text, title):
-  """The rows (name, non-nodules, nodules) below a title."""
+  """The rows (name, negative, positive) below a title."""
   lines = text.splitlines()
   start = next(k for k, line in enumerate(lines) if line.split()[0:2] == title.split())
   rows = []
   for line in lines[start + 1 :]:
-    if line.split()[-1] == 'nodules':
+    if line.split()[-1] == 'positive':
       break
     name, *counts = line.split()
     rows.append((name, *map(int, counts)))
@@ -57,21 +57,21 @@ def rows_of(text, title):
 def test_the_first_line_counts_the_records(with_excluded):
   first = summary.describe(with_excluded.source).splitlines()[0]
   assert first == (
-    'train: 360 records (4, 4, 1), 60 nodules (16.67%), 72 excluded, 0 MB in 4 files'
+    'train: 360 records (4, 4, 1), 60 nodule candidates (16.67%), 72 excluded, 0 MB in 4 files'
   )
 
 
 def test_one_record_is_in_the_singular(tmp_path):
   source = fake_source.write_split(tmp_path, 0, 1, shards=1).source
   first = summary.describe(source).splitlines()[0]
-  assert first.startswith('train: 1 record (4, 4, 1), 1 nodule (100.00%)')
+  assert first.startswith('train: 1 record (4, 4, 1), 1 nodule candidate (100.00%)')
   assert first.endswith('in 1 file')
 
 
 def test_records_are_counted_by_subset_and_spacing(tmp_path):
   spacings = [(0.5, 0.5, 1.0), (0.6, 0.6, 2.5), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)]
   text = summary.describe(write_spacings(tmp_path, spacings))
-  assert rows_of(text, 'subset non-nodules') == [('3', 2, 2)]
+  assert rows_of(text, 'subset negative') == [('3', 2, 2)]
   assert rows_of(text, 'pixel mm') == [
     ('0.50-0.60', 1, 0),
     # 0.6 begins the second of five ranges.

@@ -1,9 +1,12 @@
+import dataclasses
+
 import fake_scores
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
 from luna_tfds import patches
+from luna_tfds.errors import UsageError
 from model.metrics.classification import METRICS
 from model.metrics.resampling import Resampling
 from trainer.evaluation import measurement
@@ -116,3 +119,38 @@ def test_one_class_has_no_targets_and_no_areas():
   assert found.targets == ()
   assert np.isnan(found.metrics.pr_auc)
   assert np.isnan(found.intervals['roc_auc'].lower)
+
+
+def with_excluded(records, seed=4):
+  """The records, of which a third of the non-nodules hit an excluded finding."""
+  some = np.random.default_rng(seed).random(len(records)) < 1 / 3
+  return dataclasses.replace(records, excluded=some & (records.label == 0))
+
+
+def test_excluded_findings_do_not_count(records):
+  excluded = with_excluded(records)
+  resampling = Resampling(resamples=30)
+  found = measure(excluded, resampling)
+  expected = measure(records.select(~excluded.excluded), resampling)
+  fields, of_expected = found.to_json(), expected.to_json()
+  count = int(excluded.excluded.sum())
+  assert fields.pop('excluded_records') == count > 50
+  assert of_expected.pop('excluded_records') == 0
+  del fields['all_candidates'], of_expected['all_candidates']
+  assert fields == of_expected
+
+
+def test_all_candidates_count_excluded_findings_as_non_nodules(records):
+  resampling = Resampling(resamples=30)
+  found = measure(with_excluded(records), resampling).to_json()['all_candidates']
+  everything = measure(records, resampling).to_json()
+  assert found == {name: everything[name] for name in found}
+  assert found == everything['all_candidates']
+  assert found['records'] == 400
+  assert set(found['intervals']) == set(METRICS)
+
+
+def test_only_excluded_findings_cannot_be_measured(records):
+  only = dataclasses.replace(records, excluded=np.ones(len(records), bool))
+  with pytest.raises(UsageError, match='the 400 scored records hit excluded findings'):
+    measure(only)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import fake_scores
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ def test_groups_hold_the_most_confident_records_of_each_outcome(records):
     'False positives',
     'True positives',
     'True negatives',
+    'Excluded findings',
   ]
   for name, label, is_predicted in (
     ('False negatives', 1, False),
@@ -73,3 +76,20 @@ def test_correct_predictions_have_no_errors(records):
   examples = examples_lib.choose_examples(records, records.label == 1)
   assert not examples.has_errors
   assert examples_lib.choose_examples(records, records.label == 0).has_errors
+
+
+def test_an_excluded_finding_is_no_error(records):
+  excluded = np.arange(30) >= 12  # so 18 of the 20 non-nodules
+  records = dataclasses.replace(records, excluded=excluded)
+  examples = examples_lib.choose_examples(records, np.ones(30, bool))
+  totals = {group.name: group.total for group in examples.groups}
+  assert totals == {
+    'False negatives': 0,
+    'False positives': 2,
+    'True positives': 10,
+    'True negatives': 0,
+    'Excluded findings': 18,
+  }
+  assert not examples.groups[-1].is_error
+  nobody = examples_lib.choose_examples(records, np.zeros(30, bool))
+  assert nobody.groups[-1].total == 0

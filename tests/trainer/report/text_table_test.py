@@ -1,8 +1,11 @@
 import dataclasses
+import types
 
+import fake_scores
 import pytest
 
 from model.metrics.resampling import Resampling
+from trainer.evaluation import measurement
 from trainer.evaluation import steps
 from trainer.report import text_table
 
@@ -18,9 +21,9 @@ def test_table_has_the_main_metrics_beside_those_of_the_article(evaluation):
   )
   first, *lines = text_table.metrics_table(metrics).splitlines()
   measured = metrics.measurement
-  assert first == (
+  assert first.startswith(
     f'validation+test: {measured.metrics.records} records, '
-    f'{measured.metrics.nodules} nodules'
+    f'{measured.metrics.nodules} nodule candidates; '
   )
   labels = [line[2:14].rstrip() for line in lines]
   assert labels == [
@@ -46,6 +49,26 @@ def test_without_intervals_and_with_undefined_metrics(evaluation):
     evaluation.metrics, measurement=dataclasses.replace(measured, metrics=undefined)
   )
   lines = text_table.metrics_table(metrics).splitlines()
-  assert lines[0].endswith(' records, 1 nodule')
-  assert lines[-1].split() == ['PR', 'AUC', '–']
+  assert ' records, 1 nodule candidate; 3 excluded findings ' in lines[0]
+  assert lines[-1].split()[:3] == ['PR', 'AUC', '–']
   assert all('…' not in line for line in lines)
+
+
+def test_metrics_with_excluded_findings_are_in_brackets():
+  records = fake_scores.make_records(
+    [
+      {'scan': 'a', 'label': 1, 'probability': 0.9},
+      {'scan': 'a', 'label': 0, 'probability': 0.1},
+      {'scan': 'b', 'label': 0, 'probability': 0.8, 'excluded': True},
+    ]
+  )
+  measured = measurement.measure(
+    records, records.probability >= 0.5, None, Resampling(resamples=0)
+  )
+  metrics = types.SimpleNamespace(split='test', measurement=measured)
+  first, _, precision, *_ = text_table.metrics_table(metrics).splitlines()
+  assert first == (
+    'test: 2 records, 1 nodule candidate; 1 excluded finding left out, in brackets with '
+    'them as non-nodules'
+  )
+  assert precision.split() == ['precision', '1.0000', '[0.5000]', '(article', '0.893)']

@@ -160,3 +160,27 @@ def test_a_threshold_that_is_no_number_is_rejected(tmp_path):
   path.write_text(json.dumps({**dataclasses.asdict(make_point()), 'threshold': np.nan}))
   with pytest.raises(UsageError, match='threshold must be finite'):
     OperatingPoint.read(path)
+
+
+def test_excluded_findings_choose_no_threshold():
+  records = fake_scores.random_records(0)
+  excluded = (records.label == 0) & (records.probability > 0.4)
+  marked = dataclasses.replace(records, excluded=excluded)
+  kept = records.select(~excluded)
+  point = make_point(rule='precision:0.6')
+  chosen = point.choose(marked, 'validation')
+  assert chosen == point.choose(kept, 'validation')
+  assert chosen.threshold != point.choose(records, 'validation').threshold
+  rule = ThresholdRule('precision', 0.6)
+  predicted, thresholds = operating_point.cross_fit(marked, rule)
+  of_kept, expected = operating_point.cross_fit(kept, rule)
+  assert thresholds == expected
+  np.testing.assert_array_equal(predicted[~excluded], of_kept)
+  assert predicted[excluded].any()  # an excluded finding is predicted like any record
+
+
+def test_with_excluded_non_nodules_only_there_is_no_record_to_choose_on():
+  records = fake_scores.random_records(0)
+  marked = dataclasses.replace(records, excluded=records.label == 0)
+  chosen = make_point().choose(marked, 'validation')
+  assert (chosen.threshold, chosen.chosen_on) == (0.5, 'no validation split')

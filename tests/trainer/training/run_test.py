@@ -9,6 +9,7 @@ import pytest
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from trainer import config as config_lib
+from trainer import run_versions
 from trainer import workdir as workdir_lib
 from trainer.data import dataset as dataset_lib
 from trainer.scoring import inference
@@ -44,6 +45,7 @@ def test_workdir_holds_all_files_of_a_run(trained):
   }
   assert fields['dataset_fingerprint']
   assert 'keras' in fields['versions']
+  assert fields['precision_used'] in ('float32', 'mixed_bfloat16')
   assert config_lib.load(trained.config).to_json() == fields['config']
   opened, config = workdir_lib.open_workdir(trained.path)
   assert opened == trained
@@ -177,3 +179,26 @@ def test_hard_negatives_are_kept_and_the_output_is_calibrated(
   # The rerun needs the file no more.
   path.unlink()
   run_lib.train(config, tmp_path / 'run')
+
+
+def test_changed_versions_are_warned_of_once(data_dir, tmp_path, capsys, monkeypatch):
+  def stop(run):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(run_lib.loop, 'fit', stop)
+  warnings = []
+  for version in ('2.19.0', '2.21.0', '2.21.0'):
+    versions = {'tensorflow': version}
+    monkeypatch.setattr(run_versions, '_versions', lambda versions=versions: versions)
+    with pytest.raises(KeyboardInterrupt):
+      run_lib.train(train_config(data_dir), tmp_path / 'run')
+    lines = capsys.readouterr().err.splitlines()
+    warnings.append([line for line in lines if 'warning' in line])
+  assert warnings == [
+    [],
+    [
+      f'luna16-train: warning: {tmp_path / "run"}: continues with other versions or '
+      'another precision than before: tensorflow 2.19.0 -> 2.21.0'
+    ],
+    [],
+  ]
