@@ -15,6 +15,7 @@ from absl import flags
 
 from luna_tfds import cli
 from luna_tfds import cli_flags
+from luna_tfds.errors import UsageError
 from trainer import shared_flags
 
 FLAGS = cli.new_flags()
@@ -48,19 +49,24 @@ def main(unused: list[str]) -> None:
   cli.make_output_folder(folder, _OUTPUT_DIR.name)
   cli.load_tensorflow()
   from trainer.data import dataset as dataset_lib
+  from trainer.evaluation import trained_run
   from trainer.pictures import colors
   from trainer.pictures import figures
   from trainer.pictures import network_pictures
-  from trainer.scoring import inference
   from trainer.scoring import scored_records
 
   dataset = dataset_lib.open_dataset(_DATA_DIR.value or config.data_dir, config.dataset)
+  (run_of_model,) = trained_run.open_runs([str(workdir.path)])
+  trained_run.check_patches(run_of_model, dataset)
   source = dataset.open_split(_SPLIT.value)
-  model = inference.load_model(workdir.model)
   position = scored_records.position_of(source, _RECORD.value)
   image = scored_records.read_images(source, [position])[0]
+  model = run_of_model.model.keras_model
+  pictures = network_pictures.all_pictures(model, image)
+  if not pictures:
+    raise UsageError(f'{workdir.path}: the network has no convolution to show')
   with figures.theme(colors.LIGHT):
-    for name, draw in network_pictures.all_pictures(model.keras_model, image).items():
+    for name, draw in pictures.items():
       figures.save(draw(), folder / f'{name}.png')
       print(folder / f'{name}.png')
 

@@ -21,6 +21,7 @@ from luna_tfds import splits
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import error_text
+from model.metrics.classification import METRICS
 from model.metrics.resampling import Resampling
 from trainer import config as config_lib
 from trainer.crossvalidation.parallel_training import TrainingProcesses
@@ -91,6 +92,24 @@ class FoldPlan:
       'fingerprint': self.test_dataset.metadata.fingerprint,
       'format': _SCORES_FORMAT,
     }
+
+  def read_metrics(self) -> dict[str, Any]:
+    """Returns the content of the file of metrics.
+
+    Raises:
+      UsageError: it is damaged.
+    """
+    try:
+      fields = atomic_files.read_json(self.metrics_file)
+      missing = {'records', 'nodules', *METRICS} - fields.keys()
+      if missing:
+        raise ValueError(f'{min(missing)} is missing')
+    except (AttributeError, OSError, ValueError) as error:
+      raise UsageError(
+        f'{self.metrics_file}: cannot be read: {error_text(error)}; delete it to score '
+        'the fold again'
+      ) from error
+    return dict(fields)
 
   def read_state(self) -> dict[str, Any]:
     """Returns the settings of what has been done; empty at first.

@@ -119,7 +119,7 @@ def merge(
     froc_plot.save_froc_curve(
       froc.curve, froc.band, resampling.resamples, str(froc), workdir / 'froc.png'
     )
-  fold_metrics = tuple(atomic_files.read_json(plan.metrics_file) for plan in plans)
+  fold_metrics = tuple(plan.read_metrics() for plan in plans)
   merged = MergedFolds(
     plans=tuple(plans),
     fold_metrics=fold_metrics,

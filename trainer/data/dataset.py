@@ -16,9 +16,12 @@ from luna_tfds import atomic_files
 from luna_tfds import patches
 from luna_tfds import record_index
 from luna_tfds import records
+from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.record_index import ShardIndex
+from luna_tfds.text_format import count_text
 from luna_tfds.text_format import error_text
+from trainer.data import damaged_shards
 from trainer.data.split_source import ShardSlice
 from trainer.data.split_source import SplitSource
 
@@ -114,6 +117,7 @@ class OpenedDataset:
 
     Raises:
       UsageError: there is no such split, or it is empty.
+      JobError: a shard has to be read, and cannot be.
     """
     try:
       info = self.builder.info.splits[split]
@@ -147,15 +151,26 @@ class OpenedDataset:
         slices.append(item)
     return self._source(source.split, tuple(slices))
 
+  def in_files(self, source: SplitSource, paths: Collection[str]) -> SplitSource:
+    """Returns the part of a split of this dataset that is in some files."""
+    slices = tuple(item for item in source.slices if item.path in paths)
+    return self._source(source.split, slices)
+
   def _source(self, split: str, slices: tuple[ShardSlice, ...]) -> SplitSource:
-    label_counts = self._label_counts(slices)
-    return SplitSource(
+    uncounted = SplitSource(
       split=split,
       slices=slices,
       image_shape=self.image_shape,
+      label_counts=(0, 0),
+      num_bytes=0,
+      fingerprint=self.metadata.fingerprint,
+    )
+    with damaged_shards.reported(uncounted):
+      label_counts = self._label_counts(slices)
+    return dataclasses.replace(
+      uncounted,
       label_counts=label_counts,
       num_bytes=sum(label_counts) * records.record_bytes(self.image_shape),
-      fingerprint=self.metadata.fingerprint,
     )
 
   def _shard_slice(
@@ -286,4 +301,9 @@ def _read_label_counts(item: ShardSlice) -> np.ndarray:
   for block in dataset.batch(_LABELS_PER_READ):
     labels = records.parse_batch(block, (), ['label'])['label']
     counts += np.bincount(labels.numpy(), minlength=2)
+  if counts.sum() != item.take:
+    raise JobError(
+      f'{item.path}: holds {count_text(int(counts.sum()), "record")} where '
+      f'{_INFO_FILE} says {item.take}; restore the shard, or extract the dataset again'
+    )
   return counts

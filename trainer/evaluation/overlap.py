@@ -13,9 +13,8 @@ import dataclasses
 import numpy as np
 
 from luna_tfds.errors import UsageError
-from trainer.data import damaged_shards
 from trainer.data import dataset as dataset_lib
-from trainer.data import input_pipeline
+from trainer.data import shared_scans
 from trainer.data.dataset import OpenedDataset
 from trainer.data.split_source import SplitSource
 from trainer.evaluation.trained_run import TrainedRun
@@ -112,7 +111,7 @@ def records_shared_with(
   if same_dataset:
     shared = source.shared_positions(scored.source)
     source = dataset.in_subsets(source, np.unique(records.subset).tolist())
-  uids = _read_seriesuids(source)
+  uids = shared_scans.read_seriesuids(source)
   if '' in uids and not same_dataset:
     return None
   result: np.ndarray = shared | np.isin(records.seriesuid, sorted(uids - {''}))
@@ -121,12 +120,3 @@ def records_shared_with(
 
 def _dataset_of(run: TrainedRun) -> OpenedDataset:
   return dataset_lib.open_dataset(run.config.data_dir, run.config.dataset)
-
-
-def _read_seriesuids(source: SplitSource) -> set[str]:
-  uids: set[bytes] = set()
-  if source.slices:
-    with damaged_shards.reported(source):
-      for batch in input_pipeline.evaluation_batches(source, names=('seriesuid',)):
-        uids.update(batch['seriesuid'].numpy().tolist())
-  return {uid.decode() for uid in uids}

@@ -23,6 +23,7 @@ from trainer.data.dataset import OpenedDataset
 from trainer.data.split_source import SplitSource
 from trainer.evaluation import measurement
 from trainer.evaluation import overlap
+from trainer.evaluation import trained_run
 from trainer.evaluation.overlap import ScoredSource
 from trainer.evaluation.trained_run import TrainedRun
 from trainer.scoring import operating_point
@@ -173,7 +174,8 @@ def score(
     JobError: a model gives probabilities that are not finite.
   """
   source = dataset.open_split(split)
-  _check_patches(runs, dataset)
+  for run in runs:
+    trained_run.check_patches(run, dataset)
   config, models = runs[0].config, [run.model for run in runs]
   validation = None
   if dataset.has_split(config.validation_split):
@@ -258,23 +260,6 @@ def measure(
       scored.records, decision.predicted, scored.dataset.metadata.patch, resampling
     ),
   )
-
-
-def _check_patches(runs: Sequence[TrainedRun], dataset: OpenedDataset) -> None:
-  """Checks shape, spacing and layout; of published patches only the shape is known."""
-  spec = dataset.metadata.patch
-  for run in runs:
-    if run.model.image_shape != dataset.image_shape:
-      raise UsageError(
-        f'the model of {run.workdir.path} takes images of shape '
-        f'{run.model.image_shape}, those of {dataset.name} have {dataset.image_shape}; '
-        'give the --dataset it was trained on'
-      )
-    if None not in (run.patch, spec) and run.patch != spec:
-      raise UsageError(
-        f'the model of {run.workdir.path} was trained on patches {run.patch}, those of '
-        f'{dataset.name} are {spec}; give the --dataset it was trained on'
-      )
 
 
 def _shares_selection_records(

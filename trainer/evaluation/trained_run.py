@@ -9,6 +9,7 @@ from luna_tfds import patches
 from luna_tfds.errors import UsageError
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib
+from trainer.data.dataset import OpenedDataset
 from trainer.scoring import inference
 from trainer.scoring.operating_point import OperatingPoint
 
@@ -59,6 +60,28 @@ def open_runs(paths: Sequence[str]) -> tuple[TrainedRun, ...]:
     )
     for workdir, config in opened
   )
+
+
+def check_patches(run: TrainedRun, dataset: OpenedDataset) -> None:
+  """Checks that a dataset holds patches of the kind that a run was trained on.
+
+  Of published patches only the shape is known.
+
+  Raises:
+    UsageError: shape, spacing or layout differ.
+  """
+  if run.model.image_shape != dataset.image_shape:
+    raise UsageError(
+      f'the model of {run.workdir.path} takes images of shape '
+      f'{run.model.image_shape}, those of {dataset.name} have {dataset.image_shape}; '
+      'give the dataset it was trained on'
+    )
+  spec = dataset.metadata.patch
+  if None not in (run.patch, spec) and run.patch != spec:
+    raise UsageError(
+      f'the model of {run.workdir.path} was trained on patches {run.patch}, those of '
+      f'{dataset.name} are {spec}; give the dataset it was trained on'
+    )
 
 
 def _check_same_splits(

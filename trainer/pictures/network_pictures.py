@@ -26,8 +26,11 @@ def all_pictures(
 
   Returns:
     By name, functions that draw a Matplotlib figure, in the colours of the theme in
-    force: 'filters', 'features_<layer>' for each convolution, and 'grad_cam'.
+    force: 'filters', 'features_<layer>' for each convolution, and 'grad_cam'; none if
+    the network has no convolution.
   """
+  if not convolutions(model):
+    return {}
   pictures = {'filters': functools.partial(draw_filters, first_filters(model))}
   for name, maps in feature_maps(model, image).items():
     pictures[f'features_{name}'] = functools.partial(draw_maps, maps, name)
@@ -42,7 +45,10 @@ def convolutions(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def first_filters(model: keras.Model) -> np.ndarray:
-  """Returns the first layer's filters [n, height, width]; the middle one of a stack."""
+  """Returns the filters [n, height, width] of the first convolution, which must be there.
+
+  Of volumes the middle slice.
+  """
   kernel = np.asarray(convolutions(model)[0].kernel, np.float32)
   if kernel.ndim == 5:
     kernel = kernel[kernel.shape[0] // 2]

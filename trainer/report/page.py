@@ -58,7 +58,7 @@ def build_page(evaluation: Evaluation, folder: pathlib.Path) -> str:
       *_targets(measured),
       *_subgroups(measured, folder),
       _examples(evaluation, examples, images, folder),
-      _network(evaluation, examples, images, folder),
+      *_network(evaluation, examples, images, folder),
       *_training(evaluation, folder),
       _configuration(evaluation),
     ],
@@ -349,8 +349,11 @@ def _tile(
 
 def _network(
   evaluation: Evaluation, examples: Examples, images: np.ndarray, folder: pathlib.Path
-) -> html.Section:
-  """Filters, feature maps and Grad-CAM, for the nodule of highest probability."""
+) -> list[html.Section]:
+  """Filters, feature maps and Grad-CAM, for the nodule of highest probability.
+
+  There are none of a network without a convolution.
+  """
   records = evaluation.scored.records
   model = evaluation.scored.runs[0].model.keras_model
   image = images[examples.slot(examples.most_probable)]
@@ -368,7 +371,9 @@ def _network(
     f'{records.probability[examples.most_probable]:.3f}) the output of each convolution '
     'and the Grad-CAM evidence for the nodule class.'
   )
-  return html.Section('What the network computes', text, pictures=pictures)
+  if not pictures:
+    return []
+  return [html.Section('What the network computes', text, pictures=pictures)]
 
 
 def _network_caption(name: str) -> str:

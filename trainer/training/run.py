@@ -15,6 +15,7 @@ from trainer.data import audit
 from trainer.data import balance as balance_lib
 from trainer.data import damaged_shards
 from trainer.data import dataset as dataset_lib
+from trainer.data import shared_scans
 from trainer.data.split_source import SplitSource
 from trainer.training import determinism
 from trainer.training import inference_model
@@ -36,7 +37,7 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
 
   Raises:
     UsageError: the dataset is missing, its classes cannot be balanced, the splits for
-      training and validation overlap, or the folder holds another run.
+      training and validation share records or scans, or the folder holds another run.
     JobError: the metadata of the dataset contradict each other, a shard cannot be read,
       another training writes to the folder, or the loss is not a number.
   """
@@ -46,7 +47,7 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
   audit.check_metadata(dataset)
   source = dataset.open_split(config.train_split)
   validation = _open_validation(dataset, config)
-  _check_no_overlap(source, validation)
+  _check_no_overlap(dataset, source, validation)
   # Before config.json is written: the folder of a run that cannot start stays free.
   workdir = workdir_lib.Workdir(path)
   inputs = _with_stored_hard_negatives(config.input, workdir)
@@ -75,13 +76,24 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
   )
 
 
-def _check_no_overlap(source: SplitSource, validation: SplitSource | None) -> None:
-  """On records that were trained on, the best epoch is the one that remembers most."""
-  shared = source.num_shared_records(validation) if validation is not None else 0
-  if validation is not None and shared:
+def _check_no_overlap(
+  dataset: dataset_lib.OpenedDataset,
+  source: SplitSource,
+  validation: SplitSource | None,
+) -> None:
+  """On scans that were trained on, the best epoch is the one that remembers most."""
+  if validation is None:
+    return
+  splits = f'--train_split={source.split} and --validation_split={validation.split}'
+  if shared := source.num_shared_records(validation):
     raise UsageError(
-      f'--train_split={source.split} and --validation_split={validation.split} have '
-      f'{count_text(shared, "record")} in common; give splits without common records'
+      f'{splits} have {count_text(shared, "record")} in common; give splits without '
+      'common records'
+    )
+  if scans := shared_scans.shared_scans(dataset, source, validation):
+    raise UsageError(
+      f'{splits} have records of {count_text(len(scans), "scan")} in common, the first '
+      f'is {min(scans)}; split between shards, as in train[:4shard] and train[4shard:]'
     )
 
 

@@ -43,8 +43,10 @@ class TensorBoardImages(keras.callbacks.Callback):
 
   def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
     """Logs the images of an epoch."""
-    filters = network_pictures.first_filters(self.model)
-    figures = {'filters': network_pictures.draw_filters(filters)}
+    figures = {}
+    if network_pictures.convolutions(self.model):
+      filters = network_pictures.first_filters(self.model)
+      figures['filters'] = network_pictures.draw_filters(filters)
     if len(self._images):
       logits = self._logits()
       probabilities = inference.sigmoid(np.asarray(logits, np.float64))
