@@ -1,7 +1,11 @@
+import pathlib
+import shutil
+
 import numpy as np
 from PIL import Image
 import pytest
 
+from luna_tfds import atomic_files
 from trainer import visualize
 from trainer.pictures import network_pictures
 from trainer.scoring import inference
@@ -73,3 +77,16 @@ def test_a_mistake_is_one_line_and_exit_code_2(
   assert run(*defaults, *flags) == 2
   assert message in error_line()
   assert not list(tmp_path.iterdir())
+
+
+def test_patches_of_another_kind_are_refused(
+  other_trained, data_dir, tmp_path, error_line
+):
+  folder = pathlib.Path('luna16_patches', 'axial_50px_all', '1.0.0')
+  copy = shutil.copytree(data_dir / folder, tmp_path / 'data' / folder)
+  fields = atomic_files.read_json(copy / 'metadata.json')
+  fields['patch']['spacing_mm'] = 0.5
+  atomic_files.write_json(copy / 'metadata.json', fields)
+  flags = [f'--workdir={other_trained}', f'--data_dir={tmp_path / "data"}']
+  assert run(*flags, f'--output_dir={tmp_path / "pictures"}') == 2
+  assert 'was trained on patches' in error_line()

@@ -12,6 +12,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from luna_tfds import atomic_files
+from luna_tfds.errors import UsageError
 from model.metrics import classification
 from model.metrics.resampling import Resampling
 from trainer import config as config_lib
@@ -237,3 +238,31 @@ def test_table_of_the_folds(plans, reference, tmp_path):
   ):
     assert line.split()[-5:] == [f'{fields[name]:.4f}' for name in columns]
   assert lines[-1] == f'  {merged.froc}'
+
+
+@pytest.mark.parametrize(
+  ('content', 'problem'),
+  [('{"records": 3', ''), ('[]', ''), ('{"records": 3}', '.* is missing')],
+)
+def test_a_damaged_file_of_metrics_is_named(plans, tmp_path, content, problem):
+  plans[1].metrics_file.write_text(content)
+  with pytest.raises(
+    UsageError, match=f'{plans[1].metrics_file}: cannot be read: .*{problem}; delete it'
+  ):
+    merge(plans, tmp_path)
+
+
+def test_excluded_findings_are_left_out_and_listed(plans, fold_results, tmp_path):
+  records, predicted = fold_results[0]
+  excluded = np.arange(len(records)) % 3 == 0
+  changed = dataclasses.replace(records, excluded=excluded)
+  folds_lib.write_scores(plans[0].scores_file, changed, predicted)
+  merged, result = merge(plans, tmp_path)
+  assert result['pooled']['records'] == 80
+  assert result['pooled']['excluded_records'] == 10
+  assert result['pooled']['all_candidates']['records'] == 90
+  lines = merging.table(merged).splitlines()
+  (number,) = (n for n, line in enumerate(lines) if line.startswith('pooled'))
+  assert lines[number].split()[1] == '80'
+  assert lines[number + 1].split()[:2] == ['all', '90']
+  assert '10 excluded findings' in lines[number + 2]

@@ -6,8 +6,10 @@ import fake_source
 import numpy as np
 import pytest
 
+from luna_tfds import record_index
 from luna_tfds import records
 from luna_tfds import splits
+from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from trainer.data import dataset as dataset_lib
 
@@ -145,3 +147,34 @@ def test_a_file_of_tfds_with_other_content_is_refused(dataset, tmp_path, name, t
   (folder / name).write_text(text)
   with pytest.raises(UsageError, match=f'{folder}: .* cannot be read'):
     dataset_lib.open_dataset('', str(folder))
+
+
+@pytest.fixture
+def without_index(data_dir, tmp_path):
+  """The folder of a dataset as version 1.0.0 wrote it: without an index of the records."""
+  from_folder = data_dir / 'luna16_patches' / 'axial_50px_all' / '1.0.0'
+  folder = shutil.copytree(from_folder, tmp_path / 'axial_50px_all' / '1.0.0')
+  (folder / record_index.RECORD_INDEX).unlink()
+  return folder
+
+
+def test_labels_are_counted_by_reading_without_an_index(without_index, opened_dataset):
+  copy = dataset_lib.open_dataset('', str(without_index))
+  counts = copy.open_split('train[1:9]').label_counts
+  assert counts == opened_dataset.open_split('train[1:9]').label_counts
+
+
+@pytest.mark.parametrize('keep', ['damaged', 'fewer'])
+def test_a_damaged_shard_is_named_when_labels_are_counted(without_index, keep):
+  path = min(without_index.glob('*-train.tfrecord-*'))
+  content = path.read_bytes()
+  if keep == 'damaged':
+    path.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+  else:
+    path.write_bytes(b'')
+  copy = dataset_lib.open_dataset('', str(without_index))
+  problem = (
+    'cannot be read: record 0 ' if keep == 'damaged' else 'holds 0 records where'
+  )
+  with pytest.raises(JobError, match=f'{path}: {problem}'):
+    copy.open_split('train[:3]')

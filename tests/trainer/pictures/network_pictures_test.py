@@ -90,3 +90,10 @@ def test_filters_are_scaled_by_their_largest_weight():
   sheet = axes.images[0].get_array()
   np.testing.assert_allclose(sheet[0, :2], [0.5, -1], rtol=1e-6)
   np.testing.assert_allclose(sheet[0, 3:], [1, 0.5], rtol=1e-6)
+
+
+def test_a_network_without_a_convolution_has_no_pictures(image):
+  inputs = keras.Input((50, 50, 1))
+  x = keras.layers.Flatten()(inputs)
+  network = keras.Model(inputs, keras.layers.Dense(1, name='logit')(x))
+  assert network_pictures.all_pictures(network, image) == {}

@@ -18,6 +18,7 @@ from trainer.training import callbacks
 from trainer.training import checkpoints
 from trainer.training import distribution
 from trainer.training import loop
+from trainer.training import network as network_lib
 from trainer.training.loop import FitRange
 
 
@@ -202,3 +203,20 @@ def test_one_class_in_validation_does_not_choose_the_first_epoch(tmp_path):
   assert min(losses) < losses[0]
   note = checkpoints.read_note(run.workdir.best)
   assert note.metrics['val_loss'] == pytest.approx(min(losses))
+
+
+def test_excluded_findings_do_not_count_in_validation(tmp_path):
+  rows = fake_run.make_rows(60, np.random.default_rng(3), scrambled=True)
+  rows = [(x, label, not label and k % 3 == 0) for k, (x, label, _) in enumerate(rows)]
+  kept = [row for row in rows if not row[2]]
+  assert len(kept) < 60
+  run = fake_run.make_run(tmp_path / 'run')
+  network = network_lib.build_network(run.config, (16, 16, 1), 0.3, 1)
+  found = []
+  for name, some in (('all', rows), ('kept', kept)):
+    (tmp_path / name).mkdir()
+    validation = fake_source.write_records(tmp_path / name, some, 2, 'validation')
+    batches = loop._validation_batches(validation, 1)
+    found.append(network.evaluate(batches, return_dict=True, verbose=0))
+  assert set(found[0]) == {'loss', 'accuracy', 'roc_auc', 'pr_auc'}
+  assert found[0] == pytest.approx(found[1], rel=1e-5)

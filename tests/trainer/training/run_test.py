@@ -202,3 +202,12 @@ def test_changed_versions_are_warned_of_once(data_dir, tmp_path, capsys, monkeyp
     ],
     [],
   ]
+
+
+def test_splits_that_share_a_scan_are_refused(data_dir, tmp_path):
+  config = train_config(
+    data_dir, train_split='train[20:]', validation_split='train[:20]'
+  )
+  with pytest.raises(UsageError, match=r'records of \d+ scans? in common, .*shard'):
+    run_lib.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()

@@ -60,3 +60,16 @@ def test_images_of_each_epoch_are_logged(tmp_path, network, labels, names):
   assert set(images) == {(name, step) for name in names for step in (0, 1)}
   # Nothing is blank.
   assert all(image.std() > 1 for image in images.values())
+
+
+def test_a_network_without_a_convolution_has_no_filters(tmp_path):
+  image = keras.Input((16, 16, 1), name='image')
+  x = keras.layers.Flatten()(image)
+  network = keras.Model(image, keras.layers.Dense(1, name='logit')(x))
+  (tmp_path / 'shards').mkdir()
+  validation = make_split(tmp_path / 'shards', [0, 1])
+  callback = TensorBoardImages(tmp_path / 'logs', validation)
+  callback.set_model(network)
+  callback.on_epoch_end(0)
+  images = read_images(tmp_path / 'logs')
+  assert set(images) == {('examples', 0), ('precision_recall', 0)}
