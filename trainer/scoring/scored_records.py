@@ -77,8 +77,9 @@ class ScoredRecords:
   def without_excluded(self) -> ScoredRecords:
     """The records that are a true or a false answer.
 
-    A candidate that hits an excluded finding is neither a nodule nor a true negative:
-    LUNA16's readers did not agree on it, and its official script ignores marks there.
+    A candidate that hits an excluded finding is neither a nodule nor a true negative: the
+    radiologists marked something there, but fewer than three of four a nodule of 3 mm or
+    more. LUNA16's official script ignores marks there.
     """
     return self.select(~self.excluded) if self.excluded.any() else self
 
