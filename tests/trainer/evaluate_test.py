@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 
 import keras
@@ -51,6 +52,12 @@ def predictions(evaluated):
 
 
 @pytest.fixture(scope='module')
+def counted(predictions):
+  """The predictions without excluded findings, which the headline metrics leave out."""
+  return [row for row in predictions if row['excluded'] == '0']
+
+
+@pytest.fixture(scope='module')
 def metrics(evaluated):
   return read_metrics(evaluated)
 
@@ -77,9 +84,9 @@ def test_predictions_have_nine_digits(predictions):
     assert len(digits) >= 9, row
 
 
-def test_metrics_follow_from_the_predictions(predictions, metrics):
-  labels, p = column(predictions, 'label', int), column(predictions, 'probability')
-  assert metrics['records'] == len(predictions)
+def test_metrics_follow_from_the_predictions(counted, metrics):
+  labels, p = column(counted, 'label', int), column(counted, 'probability')
+  assert metrics['records'] == len(counted)
   assert metrics['nodules'] == labels.sum()
   assert metrics['scans'] == 12
   expected = sklearn_metrics.average_precision_score(labels, p)
@@ -94,9 +101,20 @@ def test_metrics_follow_from_the_predictions(predictions, metrics):
   assert row['precision'] == pytest.approx(precision)
 
 
-def test_metrics_by_subset(predictions, metrics):
+def test_metrics_of_all_candidates_include_excluded_findings(predictions, metrics):
   labels, p = column(predictions, 'label', int), column(predictions, 'probability')
-  subsets = column(predictions, 'subset', int)
+  found = metrics['all_candidates']
+  assert found['records'] == len(predictions)
+  excluded = sum(row['excluded'] == '1' for row in predictions)
+  assert metrics['excluded_records'] == excluded > 0
+  expected = sklearn_metrics.average_precision_score(labels, p)
+  assert found['pr_auc'] == pytest.approx(expected)
+  assert found['pr_auc'] < metrics['pr_auc']
+
+
+def test_metrics_by_subset(counted, metrics):
+  labels, p = column(counted, 'label', int), column(counted, 'probability')
+  subsets = column(counted, 'subset', int)
   rows = metrics['by_subset']
   assert [row['subset'] for row in rows] == list(range(10))
   for row in rows:
@@ -108,9 +126,9 @@ def test_metrics_by_subset(predictions, metrics):
     assert row['pr_auc'] == pytest.approx(expected)
 
 
-def test_metrics_by_slice_thickness(download, predictions, metrics):
+def test_metrics_by_slice_thickness(download, counted, metrics):
   thickness_mm = np.array(
-    [download.scans[row['seriesuid']].spacing_xyz_mm[2] for row in predictions]
+    [download.scans[row['seriesuid']].spacing_xyz_mm[2] for row in counted]
   )
   rows = {row['bin']: row for row in metrics['by_slice_thickness']}
   assert set(rows) == {'below 1 mm', '1.5 to 2 mm', '2 mm and over'}
@@ -133,7 +151,10 @@ def test_metrics_and_report_are_printed(trained, tmp_path, capsys):
   code = run(f'--workdir={trained}', '--split=validation', f'--output_dir={tmp_path}')
   assert code == 0
   lines = capsys.readouterr().out.splitlines()
-  assert lines[0].startswith('validation: 13 records, 1 nodule')
+  assert re.match(
+    r'validation: \d+ records, 1 nodule candidate; \d+ excluded findings? left out',
+    lines[0],
+  )
   assert lines[-1] == f'report: {tmp_path / "report.html"}'
   # Records of the split chose the stored threshold.
   assert 'two-fold cross-fitting' in read_metrics(tmp_path)['threshold_chosen_on']

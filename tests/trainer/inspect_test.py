@@ -36,7 +36,7 @@ def test_split_balance_and_rate_are_printed(flags, data_dir, tmp_path, capsys):
     f'  {"0.70-0.70":<12}{counts}',
     f'  {"1.50-1.50":<12}{counts}',
   ]
-  assert lines[-3].startswith('balance: rejection, 50.0% nodules')
+  assert lines[-3].startswith('balance: rejection, 50.0% of class nodule')
   assert lines[-2].startswith('input: ')
   assert lines[-2].endswith(' records/s, balanced and augmented')
   assert lines[-1] == f'examples: {tmp_path / "examples.png"}'

@@ -51,10 +51,10 @@ class Balance:
 
   def __str__(self) -> str:
     if self.mode == 'none':
-      return f'balance: none (classes as they are), {self.prior:.1%} nodules'
+      return f'balance: none (classes as they are), {self.prior:.1%} of class nodule'
     reads = f'{self.reads_per_kept_record:.1f} records for each one it keeps'
     verb = 'reads' if self.mode == 'rejection' else 'would read'
-    return f'balance: {self.mode}, {self.prior:.1%} nodules; rejection {verb} {reads}'
+    return f'balance: {self.mode}, {self.prior:.1%} of class nodule; rejection {verb} {reads}'
 
 
 def plan_balance(source: SplitSource, config: config_lib.InputConfig) -> Balance:

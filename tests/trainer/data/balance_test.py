@@ -21,15 +21,15 @@ def test_auto_takes_streams_where_rejection_reads_too_much(tmp_path, small_split
   [
     (
       'rejection',
-      'balance: rejection, 50.0% nodules; rejection reads 3.0 records for each one it '
+      'balance: rejection, 50.0% of class nodule; rejection reads 3.0 records for each one it '
       'keeps',
     ),
     (
       'streams',
-      'balance: streams, 50.0% nodules; rejection would read 3.0 records for each one '
+      'balance: streams, 50.0% of class nodule; rejection would read 3.0 records for each one '
       'it keeps',
     ),
-    ('none', 'balance: none (classes as they are), 16.7% nodules'),
+    ('none', 'balance: none (classes as they are), 16.7% of class nodule'),
   ],
 )
 def test_balance_is_described_in_one_line(small_split, mode, text):

@@ -26,7 +26,9 @@ def second(evaluate_folders, other_trained):
 def test_differences_are_those_of_the_metrics(first, second):
   found = comparison.compare(first, second, FEW)
   assert list(found.metrics) == ['pr_auc', 'roc_auc', 'f1']
-  assert found.records == len(first.scored.records)
+  # Excluded findings are left out, as in the metrics.
+  assert found.records == len(first.scored.records.without_excluded)
+  assert found.records < len(first.scored.records)
   assert found.resampled_unit == 'scans'
   for name, row in found.metrics.items():
     a, b = (e.metrics.measurement.metrics.value(name) for e in (first, second))
@@ -43,7 +45,8 @@ def test_leaks_of_both_models_are_reported(first, second):
   assert fields['records_trained_on_a'] == fields['records_trained_on_b'] == trained_on
   paths = [str(e.scored.runs[0].workdir.path) for e in (first, second)]
   assert [text.partition(': ')[0] for text in fields['warnings']] == paths
-  assert f'{trained_on} of the {found.records} records' in fields['warnings'][0]
+  total = len(first.scored.records)
+  assert f'{trained_on} of the {total} records' in fields['warnings'][0]
 
 
 def test_a_model_does_not_differ_from_itself(first):
@@ -86,7 +89,7 @@ def test_models_of_two_datasets_are_compared_on_one(
 ):
   a, b = (evaluate_folders(folder) for folder in (trained, trained_on_part))
   found = comparison.compare(a, b, FEW)
-  assert found.records == len(a.scored.records)
+  assert found.records == len(a.scored.records.without_excluded)
   assert found.workdirs == (str(trained), str(trained_on_part))
 
 

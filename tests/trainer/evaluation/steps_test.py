@@ -144,6 +144,7 @@ def test_test_time_augmentation_chooses_the_threshold_anew(
 
 
 def assert_threshold_has_the_best_f1(records, threshold):
+  records = records.without_excluded
   f1_scores = [
     sklearn_metrics.f1_score(records.label, records.probability >= p)
     for p in records.probability
@@ -174,7 +175,9 @@ def test_metrics_say_what_was_measured(on_test, opened_dataset):
   assert fields['threshold_rule'] == 'max_f1'
   assert fields['threshold_chosen_on'] == 'validation'
   assert fields['deployed_prior'] == opened_dataset.open_split('train').prior
-  assert fields['records'] == len(on_test.scored.records)
+  records = on_test.scored.records
+  assert fields['records'] == len(records.without_excluded)
+  assert fields['all_candidates']['records'] == len(records)
   assert fields['article']['precision'] == 0.893
 
 

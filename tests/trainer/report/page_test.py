@@ -223,10 +223,16 @@ def test_page_has_all_sections_and_metrics(page, evaluated):
   assert f'{measured.metrics.pr_auc:.4f}' in page
   assert formatting.interval(measured.intervals['pr_auc']) in page
   assert '0.893' in page  # the article's precision
-  assert f'{metrics.records_trained_on} of the {measured.metrics.records}' in page
+  total = measured.all_candidates.metrics.records
+  assert f'{metrics.records_trained_on} of the {total}' in page
   assert 'article_cnn' in page
   assert f'split train+test: {measured.metrics.records} records' in page
   assert 'computed from 11 scans only' in page
+  everything = measured.all_candidates
+  assert f'{measured.num_excluded} records hit an excluded finding' in page
+  assert 'with excluded' in page
+  assert f'{everything.metrics.pr_auc:.4f}' in page
+  assert formatting.interval(everything.intervals['pr_auc']) in page
 
 
 def test_every_plot_is_written_beside_the_page(page, plots_folder):

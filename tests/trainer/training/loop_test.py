@@ -176,7 +176,9 @@ def test_the_balance_is_printed(tmp_path, capsys):
   run = fake_run.make_run(tmp_path, epochs=1, steps=1)
   loop.fit(run)
   first = capsys.readouterr().err.splitlines()[0]
-  assert first.startswith('balance: rejection, 50.0% nodules; rejection reads 1.')
+  assert first.startswith(
+    'balance: rejection, 50.0% of class nodule; rejection reads 1.'
+  )
   assert first.endswith('; held in memory')
 
 
