@@ -57,7 +57,7 @@ def main(unused: list[str]) -> None:
 
   dataset = dataset_lib.open_dataset(_DATA_DIR.value or config.data_dir, config.dataset)
   (run_of_model,) = trained_run.open_runs([str(workdir.path)])
-  trained_run.check_patches(run_of_model, dataset)
+  trained_run.check_patches(run_of_model, dataset, '--data_dir')
   source = dataset.open_split(_SPLIT.value)
   position = scored_records.position_of(source, _RECORD.value)
   image = scored_records.read_images(source, [position])[0]

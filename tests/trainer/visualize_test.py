@@ -89,4 +89,6 @@ def test_patches_of_another_kind_are_refused(
   atomic_files.write_json(copy / 'metadata.json', fields)
   flags = [f'--workdir={other_trained}', f'--data_dir={tmp_path / "data"}']
   assert run(*flags, f'--output_dir={tmp_path / "pictures"}') == 2
-  assert 'was trained on patches' in error_line()
+  line = error_line()
+  assert 'was trained on patches' in line
+  assert 'give the --data_dir it was trained on' in line

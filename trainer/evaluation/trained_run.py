@@ -62,10 +62,17 @@ def open_runs(paths: Sequence[str]) -> tuple[TrainedRun, ...]:
   )
 
 
-def check_patches(run: TrainedRun, dataset: OpenedDataset) -> None:
+def check_patches(
+  run: TrainedRun, dataset: OpenedDataset, flag: str = '--dataset'
+) -> None:
   """Checks that a dataset holds patches of the kind that a run was trained on.
 
   Of published patches only the shape is known.
+
+  Args:
+    run: the run.
+    dataset: to read.
+    flag: of the command, that chooses the dataset.
 
   Raises:
     UsageError: shape, spacing or layout differ.
@@ -74,13 +81,13 @@ def check_patches(run: TrainedRun, dataset: OpenedDataset) -> None:
     raise UsageError(
       f'the model of {run.workdir.path} takes images of shape '
       f'{run.model.image_shape}, those of {dataset.name} have {dataset.image_shape}; '
-      'give the dataset it was trained on'
+      f'give the {flag} it was trained on'
     )
   spec = dataset.metadata.patch
   if None not in (run.patch, spec) and run.patch != spec:
     raise UsageError(
       f'the model of {run.workdir.path} was trained on patches {run.patch}, those of '
-      f'{dataset.name} are {spec}; give the dataset it was trained on'
+      f'{dataset.name} are {spec}; give the {flag} it was trained on'
     )
 
 

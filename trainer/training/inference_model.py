@@ -113,7 +113,16 @@ def _calibrate(
   validation = run.validation
   if not run.balance.counts.hard_negative:
     return None
-  if validation is None or min(validation.label_counts) < _MIN_CALIBRATION_RECORDS:
+  records = None
+  if validation is not None and not validation.has_one_class:
+    plain = inference.InferenceModel(build_inference_model(network, 0.0, 0.0))
+    records = scored_records.score_split([plain], validation).without_excluded
+  nodules = 0 if records is None else int(records.label.sum())
+  if (
+    validation is None
+    or records is None
+    or min(nodules, len(records) - nodules) < _MIN_CALIBRATION_RECORDS
+  ):
     print(
       'warning: the probabilities are not calibrated: with --hard_negatives that needs '
       f'a validation split with at least {_MIN_CALIBRATION_RECORDS} nodule candidates and '
@@ -121,9 +130,7 @@ def _calibrate(
       file=sys.stderr,
     )
     return None
-  plain = inference.InferenceModel(build_inference_model(network, 0.0, 0.0))
-  records = scored_records.score_split([plain], validation).without_excluded
-  prior = float(records.label.mean())
+  prior = nodules / len(records)
   logits = calibration.logits(records.probability)
   fitted = calibration.fit(records.label, logits)
   eces = [
