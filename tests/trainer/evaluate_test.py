@@ -171,7 +171,7 @@ def test_flags_reach_the_evaluation(trained, tmp_path):
   flags = ['--threshold=0.3', '--tta', '--seed=4', f'--output_dir={tmp_path}']
   assert run(f'--workdir={trained}', *flags) == 0
   found = read_metrics(tmp_path)
-  rows = read_predictions(tmp_path)
+  rows = [row for row in read_predictions(tmp_path) if row['excluded'] == '0']
   predicted = column(rows, 'probability') >= 0.3
   labels = column(rows, 'label', int)
   assert (found['threshold'], found['threshold_chosen_on']) == (0.3, 'given')
