@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from beam_jobs import plan as plan_lib
+from luna_tfds import dataclass_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +42,8 @@ class TaskInputs:
   @classmethod
   def from_json(cls, fields: dict[str, Any]) -> TaskInputs:
     """Restores the output of `dataclasses.asdict`."""
-    files = tuple(InputFile(**file) for file in fields['files'])
-    return cls(**{**fields, 'files': files})
+    files = tuple(dataclass_json.make(InputFile, file) for file in fields['files'])
+    return dataclass_json.make(cls, {**fields, 'files': files})
 
 
 def read_state(task: plan_lib.Task, fingerprint: str) -> TaskInputs:

@@ -208,7 +208,7 @@ class JobFolder:
     try:
       fields = atomic_files.read_json(self._result_path(shard.fingerprint))
       result = ShardResult.from_json(fields)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (AttributeError, OSError, ValueError, KeyError, TypeError):
       return None  # missing, damaged, or of an earlier version
     return result if len(result.inputs) == len(shard.tasks) else None
 

@@ -122,7 +122,7 @@ def read(folder: pathlib.Path) -> RegisteredDataset | None:
       folder / dataset_metadata.SHARD_RESULTS
     )
     results = tuple(map(ShardResult.from_json, fields)) or None
-  except (OSError, ValueError, KeyError, TypeError):
+  except (AttributeError, OSError, ValueError, KeyError, TypeError):
     results = None
   return RegisteredDataset(folder, fingerprint, results, num_failed, shard_sha256)
 
@@ -133,6 +133,8 @@ def _has_same_tasks(shard: plan_lib.Shard, result: ShardResult) -> bool:
   A repaired scan has another fingerprint, because its header or its size has changed.
   """
   failed = result.failed_scans
+  if len(result.inputs) != len(shard.tasks):
+    return False
   if not failed:
     return shard.fingerprint == result.fingerprint
   recorded = [(task.seriesuid, task.fingerprint) for task in result.inputs]

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from beam_jobs import input_state
+from luna_tfds import dataclass_json
 from luna_tfds import record_index
 
 
@@ -84,12 +85,13 @@ class ShardResult:
       KeyError, TypeError, ValueError: it is not the output of `to_json` of this version.
     """
     stats = dict(fields['stats'])
-    stats['failed'] = [FailedScan(**failed) for failed in stats['failed']]
-    return cls(
-      **{
+    failed = [dataclass_json.make(FailedScan, scan) for scan in stats['failed']]
+    return dataclass_json.make(
+      cls,
+      {
         **fields,
-        'stats': ShardStats(**stats),
+        'stats': dataclass_json.make(ShardStats, {**stats, 'failed': failed}),
         'record_index': record_index.ShardIndex.from_json(fields['record_index']),
         'inputs': tuple(map(input_state.TaskInputs.from_json, fields['inputs'])),
-      }
+      },
     )

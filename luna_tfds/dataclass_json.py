@@ -35,11 +35,18 @@ def make(cls: type[_T], fields: Mapping[str, Any]) -> _T:
 
 
 def _has_type(value: Any, hint: Any) -> bool:
-  arguments = typing.get_args(hint)
-  if typing.get_origin(hint) in (typing.Union, types.UnionType):
+  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+  if hint is Any:
+    return True
+  if origin in (typing.Union, types.UnionType):
     return any(_has_type(value, argument) for argument in arguments)
-  if typing.get_origin(hint) is tuple:  # of any length
-    return isinstance(value, tuple) and all(_has_type(v, arguments[0]) for v in value)
+  if origin in (tuple, list):  # of any length
+    return isinstance(value, origin) and all(_has_type(v, arguments[0]) for v in value)
+  if origin is dict:
+    return isinstance(value, dict) and all(
+      _has_type(key, arguments[0]) and _has_type(item, arguments[1])
+      for key, item in value.items()
+    )
   if hint in (int, float):
     # JSON does not tell 1.0 from 1; bool is a subclass of int.
     is_integer = isinstance(value, int) and not isinstance(value, bool)

@@ -15,6 +15,7 @@ import pathlib
 from typing import Any
 
 from luna_tfds import atomic_files
+from luna_tfds import dataclass_json
 from luna_tfds import tfrecord
 
 RECORD_INDEX = 'record_index.json'
@@ -67,12 +68,8 @@ class ShardIndex:
     Raises:
       KeyError, TypeError, ValueError: the values are not those of an index.
     """
-    index = cls(
-      num_records=int(fields['num_records']),
-      nodules=tuple(map(int, fields['nodules'])),
-      excluded=tuple(map(int, fields['excluded'])),
-      offsets=tuple(map(int, fields['offsets'])),
-    )
+    tuples = {name: tuple(fields[name]) for name in ('nodules', 'excluded', 'offsets')}
+    index = dataclass_json.make(cls, {**fields, **tuples})
     index._check()
     return index
 
@@ -85,6 +82,8 @@ class ShardIndex:
         raise ValueError(
           f'records must ascend within 0..{self.num_records - 1}. Received: {numbers}'
         )
+    if not all(a < b for a, b in itertools.pairwise((-1, *self.offsets))):
+      raise ValueError(f'offsets must ascend from 0. Received: {self.offsets}')
     if len(self.offsets) != -(-self.num_records // RECORDS_PER_OFFSET):
       raise ValueError(
         f'{self.num_records} records need one offset for each {RECORDS_PER_OFFSET}. '

@@ -10,21 +10,24 @@ import dataclasses
 import hashlib
 import math
 import pathlib
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from luna_tfds import atomic_files
 from luna_tfds import record_index
 from luna_tfds import record_keys
 from luna_tfds import records
+from luna_tfds import stored_metadata
 from luna_tfds import tfrecord
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import count_text
+from luna_tfds.text_format import error_text
+
+_T = TypeVar('_T')
 
 # Problems that are listed; of the others only the number.
 _MAX_LISTED_PROBLEMS = 5
@@ -185,26 +188,32 @@ class _KeyState:
 def _read_dataset(folder: pathlib.Path) -> _StoredDataset:
   try:
     info = tfds.builder_from_directory(str(folder)).info
-    metadata = atomic_files.read_json(folder / 'metadata.json')
-    shards = _stored_shards(folder, info, metadata)
+    shards = _stored_shards(folder, info, stored_metadata.read(folder))
+    image_bytes = _image_bytes(info.features['image'].shape)
   except Exception as error:  # TFDS and protobuf raise errors of many types
     missing = not (folder / 'dataset_info.json').is_file()
-    problem = 'contains no dataset' if missing else f'its metadata are damaged: {error}'
+    problem = (
+      'contains no dataset'
+      if missing
+      else f'its metadata are damaged: {error_text(error)}'
+    )
     raise UsageError(
       f'{folder}: {problem}; extract it again with luna16-extract --overwrite'
     ) from error
   return _StoredDataset(
     folder=folder,
-    image_bytes=_image_bytes(info.features['image'].shape),
+    image_bytes=image_bytes,
     split_bytes={name: split.num_bytes for name, split in info.splits.items()},
     shards=shards,
   )
 
 
 def _stored_shards(
-  folder: pathlib.Path, info: tfds.core.DatasetInfo, metadata: Mapping[str, Any]
+  folder: pathlib.Path,
+  info: tfds.core.DatasetInfo,
+  metadata: stored_metadata.StoredMetadata,
 ) -> list[_StoredShard]:
-  indexes = {'index': record_index.read_record_index(folder)}
+  indexes = record_index.read_record_index(folder)
   shards = []
   for split, split_info in info.splits.items():
     for index, num_records in enumerate(split_info.shard_lengths):
@@ -214,19 +223,21 @@ def _stored_shards(
           split=split,
           path=folder / name,
           num_records=num_records,
-          label_counts=_of_shard(metadata, 'shard_label_counts', split, index),
-          subset=_of_shard(metadata, 'shard_subsets', split, index),
-          sha256=_of_shard(metadata, 'shard_sha256', split, index),
-          keys_sha256=_of_shard(metadata, 'shard_keys_sha256', split, index),
-          index=_of_shard(indexes, 'index', split, index),
+          label_counts=_of_shard(metadata.shard_label_counts, split, index),
+          subset=_of_shard(metadata.shard_subsets, split, index),
+          sha256=_of_shard(metadata.shard_sha256, split, index),
+          keys_sha256=_of_shard(metadata.shard_keys_sha256, split, index),
+          index=_of_shard(indexes, split, index),
         )
       )
   return shards
 
 
-def _of_shard(metadata: Mapping[str, Any], name: str, split: str, index: int) -> Any:
+def _of_shard(
+  by_split: Mapping[str, Sequence[_T]], split: str, index: int
+) -> _T | None:
   """Returns the entry of a shard in a list of the metadata, None if there is none."""
-  values = metadata.get(name, {}).get(split, ())
+  values = by_split.get(split, ())
   return values[index] if index < len(values) else None
 
 

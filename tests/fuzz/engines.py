@@ -156,7 +156,8 @@ def run_atheris(session, num_inputs, seed):
           return changed
       return input_files.pack(readers.draw_input(session.reader, session.seeds, rng))
 
-  options = (f'-runs={num_inputs}', f'-seed={seed + 1}', '-max_len=2000000')
+  # libFuzzer counts the empty input that it begins with.
+  options = (f'-runs={num_inputs + 1}', f'-seed={seed + 1}', '-max_len=2000000')
   limits = ('-len_control=0', '-rss_limit_mb=0', '-timeout=0', '-print_final_stats=1')
   arguments = [sys.argv[0], *options, *limits, str(corpus)]
   atheris.Setup(arguments, test_one_input, custom_mutator=mutate)

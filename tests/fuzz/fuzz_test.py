@@ -32,7 +32,7 @@ def test_changed_headers_are_read_or_rejected(tmp_path):
     *('mhd', 'mha', 'nifti', 'dicom', 'download'),
     *('candidates', 'findings', 'submission', 'seriesuids', 'article'),
     *('config', 'operating_point', 'history', 'predictions', 'tfrecord'),
-    *('keras', 'checkpoint'),
+    *('record_index', 'metadata', 'patients', 'fold', 'scores', 'keras', 'checkpoint'),
   ],
 )
 def test_changed_files_are_read_or_rejected(reader, tmp_path):

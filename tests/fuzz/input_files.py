@@ -5,7 +5,7 @@ a line of JSON with the names and the sizes, then the contents.
 """
 
 import json
-import shutil
+import os
 
 
 def pack(files):
@@ -29,13 +29,27 @@ def unpack(packed):
 
 
 def write(files, folder):
-  """Writes the files of an input to a folder, which holds nothing else afterwards."""
-  if folder.exists():
-    shutil.rmtree(folder)
+  """Writes the files of an input to a folder, which holds nothing else afterwards.
+
+  Folders that are needed again are kept, as removing one takes longer than most readers.
+  """
+  needed = {folder}
+  for name in files:
+    needed.update((folder / name).parents)
+  for parent, folders, names in os.walk(folder, topdown=False):
+    for name in names:
+      os.unlink(os.path.join(parent, name))
+    for path in (folder.joinpath(parent, name) for name in folders):
+      if path.is_symlink():
+        path.unlink()
+      elif path not in needed:
+        path.rmdir()
+  for path in sorted(needed):
+    if not path.is_dir():
+      path.mkdir()
   for name, content in files.items():
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    with open(folder / name, 'wb') as file:
+      file.write(content)
 
 
 def read(folder):

@@ -9,6 +9,7 @@ import functools
 import gzip
 import io
 import json
+import re
 import struct
 import zipfile
 import zlib
@@ -272,6 +273,40 @@ _MEMBER_NAMES = (
   'model.weights.h5',
 )
 _MEMBER_NAMES += ('assets/x', 'assets/../../outside', 'config.json', 'x\0y', 'é.csv')
+
+
+_NPY_TYPES = (b"'<i8'", b"'<f4'", b"'|b1'", b"'|O'", b"'<U9'", b"'>c16'", b"'<M8[s]'")
+_NPY_SHAPES = (
+  b'()',
+  b'(0,)',
+  b'(1,)',
+  b'(19,)',
+  b'(-1,)',
+  b'(4, 5)',
+  b'(99999999999,)',
+)
+
+
+def mutate_npy(data, rng):
+  """Changes the type or the shape of a NumPy array in a file, or any bytes."""
+  kind = rng.randrange(3)
+  if kind == 0:
+    return mutate_bytes(data, rng)
+  pattern, choices = (rb"'[<>|][^']*'", _NPY_TYPES) if kind == 1 else _NPY_SHAPE
+  replacement = rng.choice(choices)
+  changed = re.sub(pattern, lambda match: replacement, data, count=1)
+  # The length of the header is stated in front of it.
+  return changed[:8] + _padded_header(changed[8:], len(changed) - len(data))
+
+
+_NPY_SHAPE = (rb'\([0-9, ]*\)', _NPY_SHAPES)
+
+
+def _padded_header(rest, growth):
+  if len(rest) < 2:
+    return rest
+  length = (int.from_bytes(rest[:2], 'little') + growth) % 2**16
+  return length.to_bytes(2, 'little') + rest[2:]
 
 
 # Offset, struct code and some values of fields of a NIfTI-1 header.

@@ -6,6 +6,7 @@ A reader gets a folder with the files of an input and must return, or raise one 
 
 from collections.abc import Callable
 import dataclasses
+import importlib
 import random
 
 import input_files
@@ -76,41 +77,21 @@ def find(name):
   Raises:
     KeyError: there is no such reader.
   """
-  return _LOADERS[name]()[name]
+  return importlib.import_module(_MODULE_OF_READER[name]).READERS[name]
 
 
-def _scans():
-  import scan_readers
-
-  return scan_readers.READERS
-
-
-def _tables():
-  import table_readers
-
-  return table_readers.READERS
-
-
-def _runs():
-  import run_readers
-
-  return run_readers.READERS
-
-
-def _datasets():
-  import dataset_readers
-
-  return dataset_readers.READERS
-
-
-_LOADERS = {
-  **dict.fromkeys(('mhd', 'mha', 'nifti', 'dicom'), _scans),
-  **dict.fromkeys(
-    ('candidates', 'findings', 'submission', 'seriesuids', 'download', 'article'),
-    _tables,
+# Imported when they are needed: TensorFlow takes ten seconds.
+_READERS_OF_MODULE = {
+  'scan_readers': ('mhd', 'mha', 'nifti', 'dicom'),
+  'table_readers': (
+    *('candidates', 'findings', 'submission', 'seriesuids', 'download', 'article'),
   ),
-  **dict.fromkeys(('predictions', 'config', 'operating_point', 'history'), _runs),
-  'tfrecord': _datasets,
-  **dict.fromkeys(('keras', 'checkpoint'), _runs),
+  'run_readers': ('predictions', 'config', 'operating_point', 'history'),
+  'dataset_readers': ('tfrecord', 'record_index', 'metadata', 'patients'),
+  'fold_readers': ('fold', 'scores'),
+  'model_readers': ('keras', 'checkpoint'),
 }
-NAMES = tuple(_LOADERS)
+_MODULE_OF_READER = {
+  name: module for module, names in _READERS_OF_MODULE.items() for name in names
+}
+NAMES = tuple(_MODULE_OF_READER)

@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,10 @@ import readers  # noqa: E402
 
 # A reader that crashes again and again is broken.
 _MAX_CRASHES = 20
+
+# A file system in memory, on which files are written several times faster than on a disk.
+_MEMORY_FOLDER = pathlib.Path('/dev/shm')
+_MIN_FREE_BYTES = 2**30
 
 
 def _parse_arguments():
@@ -78,7 +83,9 @@ def _watch(name, arguments):
   (arguments.failures / f'{name}.known').unlink(missing_ok=True)
   num_findings = 0
   while num_inputs < arguments.inputs and num_crashes < _MAX_CRASHES:
-    with tempfile.TemporaryDirectory(prefix=f'fuzz-{name}-') as temporary:
+    with tempfile.TemporaryDirectory(
+      prefix=f'fuzz-{name}-', dir=_temporary_root()
+    ) as temporary:
       folder = pathlib.Path(temporary)
       with (folder / 'log').open('w') as log:
         child = subprocess.Popen(
@@ -109,11 +116,19 @@ def _watch(name, arguments):
         break
   secs = time.monotonic() - start
   print(
-    f'{name}: {num_inputs} inputs by {arguments.engine} in {secs:.0f} s, '
-    f'{num_findings} findings',
+    f'{name}: {num_inputs} inputs by {arguments.engine} in {secs:.0f} s '
+    f'({num_inputs / secs:.0f}/s), {num_findings} findings',
     flush=True,
   )
   return num_findings
+
+
+def _temporary_root():
+  """Returns where the files of inputs are written; None for the usual folder."""
+  if not os.access(_MEMORY_FOLDER, os.W_OK):
+    return None
+  is_large = shutil.disk_usage(_MEMORY_FOLDER).free >= _MIN_FREE_BYTES
+  return _MEMORY_FOLDER if is_large else None
 
 
 def _report_crash(name, code, folder, failures):
@@ -143,6 +158,9 @@ def _rerun(path):
   """Reads a saved input again, and shows the traceback."""
   reader = readers.find(path.name.rpartition('-')[0])
   folder = path.with_suffix('')
+  shutil.rmtree(folder, ignore_errors=True)
+  folder.mkdir()
+  readers.make_seeds(reader, folder)
   input_files.write(input_files.unpack(path.read_bytes()), folder / 'input')
   print(f'the files are in {folder / "input"}')
   try:

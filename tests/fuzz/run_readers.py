@@ -1,14 +1,11 @@
-"""Readers of the files of a training run: settings, history, models, predictions."""
+"""Readers of the text files of a training run: settings, history, predictions."""
 
-import functools
 import json
 import math
 import shutil
 
 import input_files
-import keras
 import mutations
-import numpy as np
 from readers import Reader
 from readers import mutate_one
 
@@ -16,9 +13,7 @@ from luna_tfds import patches
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib
 from trainer.data import hard_negatives
-from trainer.scoring import inference
 from trainer.scoring.operating_point import OperatingPoint
-from trainer.training import checkpoints
 
 _CONFIG = config_lib.TrainConfig(
   dataset='luna16_patches/axial_50px',
@@ -66,51 +61,6 @@ def _read_history(folder):
   workdir.truncate_history(1)
 
 
-@functools.cache
-def _network():
-  """A compiled network of few weights, which has taken one step."""
-
-  from model.networks import layers
-
-  image = keras.Input((4, 4, 1))
-  hidden = keras.layers.Flatten()(layers.HUWindow(-1000, 400)(image))
-  logit = keras.layers.Dense(1, name='logit')(hidden)
-  name = inference.PROBABILITY_LAYER
-  probability = keras.layers.Activation('sigmoid', dtype='float32', name=name)(logit)
-  network = keras.Model(image, probability)
-  network.compile(keras.optimizers.Adam(), 'binary_crossentropy')
-  network.fit(np.zeros((2, 4, 4, 1)), np.zeros((2, 1)), verbose=0)
-  return network
-
-
-def _keras_seeds(folder):
-  folder.mkdir()
-  _network().save(folder / 'model.keras')
-  return [input_files.read(folder)]
-
-
-def _mutate_member(name, content, rng):
-  if name.endswith('.json'):
-    return mutations.mutate_json(content, rng)
-  return mutations.mutate_bytes(content, rng)
-
-
-def _mutate_keras(data, rng):
-  return mutations.mutate_zip(data, rng, _mutate_member)
-
-
-def _load_model(folder):
-
-  model = inference.load_model(folder / 'model.keras')
-  if model.image_shape == (4, 4, 1):
-    model.probabilities(np.zeros((1, 4, 4, 1)))
-  keras.backend.clear_session()
-
-
-def _restore_checkpoint(folder):
-  checkpoints.restore(_network(), folder / 'model.keras')
-
-
 def _seeds_of(name, content):
   def make_seeds(folder):
     shutil.rmtree(folder, ignore_errors=True)
@@ -119,7 +69,6 @@ def _seeds_of(name, content):
   return make_seeds
 
 
-_LOADERS = ('trainer.scoring.inference', 'trainer.training.network')
 _ALL = (
   Reader('config', _config_seeds, _mutate_config, _read_config, _MODULES),
   Reader(
@@ -142,16 +91,6 @@ _ALL = (
     mutate_one(_csv=mutations.mutate_csv),
     lambda folder: hard_negatives.read_hard_negatives(str(folder / 'predictions.csv')),
     ('trainer.data.hard_negatives',),
-  ),
-  Reader(
-    'keras', _keras_seeds, mutate_one(_keras=_mutate_keras), _load_model, _LOADERS
-  ),
-  Reader(
-    'checkpoint',
-    _keras_seeds,
-    mutate_one(_keras=_mutate_keras),
-    _restore_checkpoint,
-    _LOADERS,
   ),
 )
 READERS = {reader.name: reader for reader in _ALL}

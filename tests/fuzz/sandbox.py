@@ -46,7 +46,7 @@ class Sandbox:
 
   Attributes:
     folder: where the files of an input are written, and the only folder that the reader
-      may use, besides those of Python, the installed packages and the project.
+      may use, besides those of Python, the installed packages, the project and the seeds.
   """
 
   def __init__(self, folder):
@@ -59,6 +59,7 @@ class Sandbox:
       if path
     ]
     self._readable += ['/dev/null', '/dev/urandom', '/dev/random', '/etc/localtime']
+    self._readable.append(os.path.realpath(folder.parent / 'seeds'))
     self._peak = 0
     sys.addaudithook(self._on_event)
 

@@ -12,10 +12,12 @@ class _Fields:
   name: str = ''
   spacing: float | None = None
   shape: tuple[int, ...] = (1, 2)
+  counts: dict[str, list[int]] = dataclasses.field(default_factory=dict)
 
 
 def test_values_of_the_right_types():
   fields = {'count': 3, 'share': 1, 'name': 'x', 'spacing': None, 'shape': (4,)}
+  fields['counts'] = {'train': [1, 2], 'test': []}
   assert dataclass_json.make(_Fields, fields) == _Fields(**fields)
 
 
@@ -30,6 +32,9 @@ def test_values_of_the_right_types():
     {'name': None},
     {'spacing': []},
     {'shape': (1, '2')},
+    {'counts': [1]},
+    {'counts': {'train': 1}},
+    {'counts': {'train': ['1']}},
     {'other': 1},
   ],
 )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import concurrent.futures
 import dataclasses
 import json
 import pathlib
 import sys
 from typing import Any
-import zipfile
 
 import keras
 import numpy as np
@@ -41,6 +40,15 @@ _THREAD_VARIABLES = (
 )
 # Changes when the results of a fold do, so that folds are scored again.
 _SCORES_FORMAT = 4
+
+# NumPy's kinds of the arrays in scores.npz: bool, float, integer, text.
+_SCORE_KINDS = {
+  **dict.fromkeys(('predicted', 'excluded'), 'b'),
+  **dict.fromkeys(('center_xyz_mm', 'spacing_xyz_mm'), 'f'),
+  **dict.fromkeys(('diameter_mm', 'probability'), 'f'),
+  **dict.fromkeys(('label', 'candidate_id', 'subset', 'nodule_id'), 'i'),
+  'seriesuid': 'U',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +136,26 @@ class FoldPlan:
         'kept, and the fold is scored again'
       ) from error
     return state
+
+  def read_metrics(self) -> dict[str, Any]:
+    """Returns the metrics of the fold's test subset.
+
+    Raises:
+      UsageError: fold_metrics.json is damaged.
+    """
+    try:
+      fields: dict[str, Any] = dict(atomic_files.read_json(self.metrics_file))
+      for name in ('records', 'nodules', *METRICS):
+        if not isinstance(fields[name], int | float | None):
+          raise TypeError(f'{name} must be a number')
+      if not all(isinstance(text, str) for text in fields.get('warnings', ())):
+        raise TypeError('warnings must be texts')
+    except (KeyError, TypeError, ValueError) as error:
+      raise UsageError(
+        f'{self.metrics_file}: cannot be read: {error_text(error)}; delete it to score '
+        'the fold again'
+      ) from error
+    return fields
 
   def write_state(self, **fields: Any) -> None:
     """Records the settings of what has been done."""
@@ -270,12 +298,25 @@ def read_scores(path: pathlib.Path) -> tuple[ScoredRecords, np.ndarray]:
     # Opened here: of a damaged file np.load leaves it open.
     with path.open('rb') as file, np.load(file) as arrays:
       columns = dict(arrays)
+    _check_columns(columns)
     predicted = columns.pop('predicted')
     return ScoredRecords(**columns), predicted
-  except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+  except Exception as error:  # of a damaged zip file, errors of many types
     raise UsageError(
       f'{path}: cannot be read: {error_text(error)}; delete it to score the fold again'
     ) from error
+
+
+def _check_columns(columns: Mapping[str, np.ndarray]) -> None:
+  """Raises ValueError if the arrays of a file are not those of `write_scores`."""
+  num_records = len(columns['probability'])
+  for name, column in columns.items():
+    shape = (num_records, 3) if name.endswith('_xyz_mm') else (num_records,)
+    if column.shape != shape or column.dtype.kind != _SCORE_KINDS[name]:
+      raise ValueError(f'{name} is {column.dtype} {column.shape}, expected {shape}')
+  probability = columns['probability']
+  if not ((probability >= 0) & (probability <= 1)).all():  # also of NaN
+    raise ValueError('probability must be 0 to 1')
 
 
 def write_scores(

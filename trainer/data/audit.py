@@ -57,7 +57,7 @@ def audit(dataset: OpenedDataset, patients_csv: str | None = None) -> str:
       file is damaged, or a count differs from the metadata.
     UsageError: the CSV is wrong.
   """
-  patient_of_scan = _read_patients(patients_csv) if patients_csv else {}
+  patient_of_scan = read_patients(patients_csv) if patients_csv else {}
   problems = _metadata_problems(dataset)
   state = _AuditState(patient_of_scan)
   shards = [
@@ -215,8 +215,15 @@ def _metadata_problems(dataset: OpenedDataset) -> list[str]:
   return problems
 
 
-def _read_patients(path: str) -> dict[str, str]:
-  """Reads the patient of each scan."""
+def read_patients(path: str) -> dict[str, str]:
+  """Reads the patient of each scan.
+
+  Args:
+    path: of a CSV with the columns seriesuid and patient.
+
+  Raises:
+    UsageError: a column or a value is missing, or a scan has two patients.
+  """
   patient_of_scan: dict[str, str] = {}
   try:
     with open(pathlib.Path(path).expanduser(), newline='') as file:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 import pathlib
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,12 +12,13 @@ import tensorflow_datasets as tfds
 
 import luna_tfds
 from luna_tfds import atomic_files
-from luna_tfds import patches
 from luna_tfds import record_index
 from luna_tfds import records
+from luna_tfds import stored_metadata
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.record_index import ShardIndex
+from luna_tfds.stored_metadata import StoredMetadata
 from luna_tfds.text_format import count_text
 from luna_tfds.text_format import error_text
 from trainer.data import damaged_shards
@@ -27,43 +27,8 @@ from trainer.data.split_source import SplitSource
 
 _INFO_FILE = 'dataset_info.json'
 _FEATURES_FILE = 'features.json'
-_METADATA_FILE = 'metadata.json'
 _EXTRACT_AGAIN = 'extract the dataset again with luna16-extract'
 _LABELS_PER_READ = 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetMetadata:
-  """What the extraction wrote beside the shards.
-
-  Attributes:
-    fingerprint: of the plan; '' if the dataset has no such metadata.
-    patch: how the patches were cut; None for patches this project did not cut.
-    shard_subsets: LUNA16's subset of each shard, by split.
-    shard_label_counts: records of non-nodules and of nodules of each shard, by split.
-  """
-
-  fingerprint: str = ''
-  patch: patches.PatchSpec | None = None
-  shard_subsets: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
-  shard_label_counts: Mapping[str, Sequence[Sequence[int]]] = dataclasses.field(
-    default_factory=dict
-  )
-
-  @classmethod
-  def from_json(cls, fields: Mapping[str, Any]) -> DatasetMetadata:
-    """Takes what is needed of the values in metadata.json.
-
-    Raises:
-      KeyError, TypeError, ValueError: the values are not those of such a file.
-    """
-    patch = fields.get('patch')
-    return cls(
-      fingerprint=fields.get('fingerprint', ''),
-      patch=patches.PatchSpec.from_json(patch) if patch else None,
-      shard_subsets=fields.get('shard_subsets', {}),
-      shard_label_counts=fields.get('shard_label_counts', {}),
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +42,7 @@ class OpenedDataset:
   """
 
   builder: tfds.core.DatasetBuilder
-  metadata: DatasetMetadata
+  metadata: StoredMetadata
   indexes: Mapping[str, Sequence[ShardIndex]] = dataclasses.field(default_factory=dict)
 
   @property
@@ -216,18 +181,33 @@ def open_dataset(data_dir: str, dataset: str) -> OpenedDataset:
   """
   builder = _open_builder(data_dir, dataset)
   folder = pathlib.Path(builder.data_path)
-  path = folder / _METADATA_FILE
+  path = folder / stored_metadata.METADATA_FILE
   try:
     if not path.is_file():
-      return OpenedDataset(builder, DatasetMetadata())
-    metadata = DatasetMetadata.from_json(atomic_files.read_json(path))
+      return OpenedDataset(builder, StoredMetadata())
+    metadata = stored_metadata.read(folder)
     path = folder / record_index.RECORD_INDEX
     indexes = record_index.read_record_index(folder)
+    _check_lengths(builder, indexes)
   except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
     raise UsageError(
       f'{path}: cannot be read: {error_text(error)}; {_EXTRACT_AGAIN}'
     ) from error
   return OpenedDataset(builder, metadata, indexes)
+
+
+def _check_lengths(
+  builder: tfds.core.DatasetBuilder, indexes: Mapping[str, Sequence[ShardIndex]]
+) -> None:
+  """Raises ValueError if an index is of other shards than those of the dataset."""
+  for split, of_split in indexes.items():
+    lengths = [index.num_records for index in of_split]
+    info = builder.info.splits.get(split)
+    if info is None or lengths != [int(n) for n in info.shard_lengths]:
+      raise ValueError(
+        f'{split} has shards of other lengths than in {_INFO_FILE}; they are of '
+        'different datasets'
+      )
 
 
 def find_folder(data_dir: str, dataset: str) -> pathlib.Path:

@@ -244,6 +244,35 @@ def test_a_damaged_state_of_a_fold_is_refused(make_plans, text):
     plan.read_state()
 
 
+@pytest.mark.parametrize(
+  'text', ['', '[1]', '{"records": 1}', '{"records": "1", "nodules": 1}']
+)
+def test_damaged_metrics_of_a_fold_are_refused(make_plans, text):
+  plan = make_plans()[0]
+  plan.path.mkdir()
+  plan.metrics_file.write_text(text)
+  with pytest.raises(UsageError, match=r'fold_metrics\.json: cannot be read: .*delete'):
+    plan.read_metrics()
+
+
+@pytest.mark.parametrize(
+  'name,values',
+  [
+    ('probability', np.full(20, np.nan)),
+    ('probability', np.full(20, 2.0)),
+    ('label', np.zeros((20, 1), np.int64)),
+    ('label', np.zeros(19, np.int64)),
+    ('seriesuid', np.zeros(20)),
+  ],
+)
+def test_scores_of_other_types_are_refused(tmp_path, name, values):
+  path = tmp_path / 'scores.npz'
+  columns = {**vars(fake_scores.random_records(0, count=20)), name: values}
+  np.savez(path, **columns, predicted=np.zeros(20, bool))
+  with pytest.raises(UsageError, match=rf'scores\.npz: cannot be read: {name} '):
+    folds_lib.read_scores(path)
+
+
 @pytest.mark.parametrize('kept', [0, 10, 500])
 def test_damaged_scores_are_refused(tmp_path, kept):
   path = tmp_path / 'scores.npz'

@@ -9,6 +9,7 @@ import pytest
 from luna_tfds import record_index
 from luna_tfds import records
 from luna_tfds import splits
+from luna_tfds import stored_metadata
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from trainer.data import dataset as dataset_lib
@@ -51,7 +52,7 @@ def test_splits_of_a_fold_hold_their_subsets(dataset, fold):
 
 
 def test_labels_are_counted_by_reading_them_where_there_is_no_metadata(dataset):
-  without = dataclasses.replace(dataset, metadata=dataset_lib.DatasetMetadata())
+  without = dataclasses.replace(dataset, metadata=stored_metadata.StoredMetadata())
   source, expected = without.open_split('train'), dataset.open_split('train')
   assert source.label_counts == expected.label_counts
   assert (source.fingerprint, bool(expected.fingerprint)) == ('', True)
