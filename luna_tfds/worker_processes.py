@@ -4,8 +4,8 @@ Neither Beam's local runner nor `concurrent.futures.ProcessPoolExecutor` is used
 waits forever for a worker that was killed; the workers of the second print a traceback on
 Ctrl-C, import the user's script again, and survive a launcher that was killed.
 
-A worker gets the call on its stdin, which stays open: when it is closed the launcher has
-ended, and so does the worker. It returns the result on its stdout.
+A worker gets the call on its stdin and returns the result on its stdout. It ends with the
+launcher (see `worker_start`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ import concurrent.futures
 import contextlib
 import logging
 import os
+import pathlib
 import pickle
 import signal
 import subprocess
 import sys
-import threading
 import traceback
 from typing import IO, Any, TypeVar
 
 from luna_tfds.errors import JobError
 
 _T = TypeVar('_T')
+
+# Imports this module in the worker.
+_WORKER_START = pathlib.Path(__file__).with_name('worker_start.py')
 
 # The launcher ends the workers; Ctrl-C in a terminal reaches all of them.
 _SIGNALS_OF_THE_LAUNCHER = (signal.SIGINT, signal.SIGTERM)
@@ -83,7 +86,8 @@ def _start() -> subprocess.Popen[bytes]:
   search_path = os.pathsep.join(path for path in sys.path if path)
   with _blocked(_SIGNALS_OF_THE_LAUNCHER):
     return subprocess.Popen(
-      [sys.executable, '-m', __spec__.name, level],
+      # Without -P the modules beside the script would hide others of the same names.
+      [sys.executable, '-P', str(_WORKER_START), str(os.getpid()), level],
       env={**os.environ, 'PYTHONPATH': search_path},
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
@@ -142,22 +146,19 @@ def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 # What follows runs in the worker.
 
 
-def _main() -> None:
+def serve_call(log_level: str) -> None:
+  """Makes the one call of this process.
+
+  Args:
+    log_level: least level of what is logged to stderr.
+  """
   handler = logging.StreamHandler()
-  handler.setLevel(sys.argv[1])
+  handler.setLevel(log_level)
   logging.getLogger().addHandler(handler)
   with os.fdopen(os.dup(1), 'wb') as launcher:
     os.dup2(2, 1)  # printed text must not mix with the result
     module, name, arguments = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=_exit_with_launcher, daemon=True).start()
     _respond(launcher, module, name, arguments)
-
-
-def _exit_with_launcher() -> None:
-  # Nothing follows the request, so this returns when the launcher has ended. It bypasses
-  # Python's buffer, which a thread must not hold while the interpreter exits.
-  os.read(0, 1)
-  os._exit(1)
 
 
 def _respond(
@@ -182,7 +183,3 @@ def _dumps(response: tuple[Any, Exception | None]) -> bytes:
   except Exception as error:
     cause = response[1] or error
     return pickle.dumps((None, RuntimeError(f'{type(cause).__name__}: {cause}')))
-
-
-if __name__ == '__main__':
-  _main()

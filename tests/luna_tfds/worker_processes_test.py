@@ -113,17 +113,28 @@ def test_the_launcher_still_gets_its_signals():
   assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-LAUNCHER = """
+WAIT = 'import os, time; os.write(2, b"ready\\\\n"); time.sleep(300)'
+CALL = f"""
 from luna_tfds import worker_processes
-code = 'import os, time; os.write(2, b"ready\\\\n"); time.sleep(300)'
-worker_processes.call_in_processes(exec, [(code,)])
+worker_processes.call_in_processes(exec, [('{WAIT}',)])
+"""
+# The arguments of the call load modules that take long.
+LOAD_ARGUMENTS = f"""
+from luna_tfds import worker_processes
+class Slow:
+  def __reduce__(self):
+    return exec, ('{WAIT}',)
+worker_processes.call_in_processes(print, [(Slow(),)])
 """
 
 
-def test_workers_end_with_a_killed_launcher():
-  launcher = subprocess.Popen([sys.executable, '-c', LAUNCHER], stderr=subprocess.PIPE)
+@pytest.mark.parametrize('code', [CALL, LOAD_ARGUMENTS])
+def test_workers_end_with_a_killed_launcher(code):
+  launcher = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE)
   with launcher:
     assert launcher.stderr.read(6) == b'ready\n'
     launcher.kill()
+    start = time.monotonic()
     # The worker has this pipe, too: it is closed when both have ended.
     assert launcher.stderr.read() == b''
+    assert time.monotonic() - start < 2

@@ -101,24 +101,6 @@ class FoldPlan:
       'format': _SCORES_FORMAT,
     }
 
-  def read_metrics(self) -> dict[str, Any]:
-    """Returns the content of the file of metrics.
-
-    Raises:
-      UsageError: it is damaged.
-    """
-    try:
-      fields = atomic_files.read_json(self.metrics_file)
-      missing = {'records', 'nodules', *METRICS} - fields.keys()
-      if missing:
-        raise ValueError(f'{min(missing)} is missing')
-    except (AttributeError, OSError, ValueError) as error:
-      raise UsageError(
-        f'{self.metrics_file}: cannot be read: {error_text(error)}; delete it to score '
-        'the fold again'
-      ) from error
-    return dict(fields)
-
   def read_state(self) -> dict[str, Any]:
     """Returns the settings of what has been done; empty at first.
 
@@ -150,7 +132,7 @@ class FoldPlan:
           raise TypeError(f'{name} must be a number')
       if not all(isinstance(text, str) for text in fields.get('warnings', ())):
         raise TypeError('warnings must be texts')
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OSError, TypeError, ValueError) as error:
       raise UsageError(
         f'{self.metrics_file}: cannot be read: {error_text(error)}; delete it to score '
         'the fold again'
