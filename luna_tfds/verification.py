@@ -29,6 +29,9 @@ from luna_tfds.text_format import error_text
 
 _T = TypeVar('_T')
 
+# TFDS's file of the names of the feature `label`.
+_LABELS_FILE = 'label.labels.txt'
+
 # Problems that are listed; of the others only the number.
 _MAX_LISTED_PROBLEMS = 5
 
@@ -242,7 +245,11 @@ def _of_shard(
 
 
 def _file_problems(dataset: _StoredDataset) -> list[str]:
-  problems = [*_file_name_problems(dataset), *_size_problems(dataset)]
+  problems = [
+    *_file_name_problems(dataset),
+    *_size_problems(dataset),
+    *_label_file_problems(dataset.folder),
+  ]
   # Datasets of version 1.0.0 have neither checksums nor an index.
   if any(shard.sha256 and not shard.index for shard in dataset.shards):
     problems.append('record_index.json is missing, or a shard is missing in it')
@@ -259,6 +266,16 @@ def _file_name_problems(dataset: _StoredDataset) -> list[str]:
     *(f'{name} is missing' for name in sorted(expected - found)),
     *(f'{name} is not a shard of the metadata' for name in sorted(found - expected)),
   ]
+
+
+def _label_file_problems(folder: pathlib.Path) -> list[str]:
+  """Checks the names of the classes, without which TFDS numbers the classes only."""
+  path = folder / _LABELS_FILE
+  try:
+    names = path.read_text(encoding='utf-8').splitlines()
+  except (OSError, ValueError):
+    names = []
+  return [] if names == list(records.LABELS) else [f'{path.name} is missing or damaged']
 
 
 def _size_problems(dataset: _StoredDataset) -> list[str]:

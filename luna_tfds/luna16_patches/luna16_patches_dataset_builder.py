@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import pathlib
 from typing import Any
@@ -11,6 +12,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder
 
 from luna_tfds import records
+from luna_tfds import verification
 from luna_tfds.errors import UsageError
 from luna_tfds.luna16_patches import configs
 
@@ -59,7 +61,7 @@ class Builder(dataset_builder.FileReaderBuilder):
     file_format: str | None = None,
     **others: Any,
   ) -> None:
-    """Extracts the dataset, or reuses it if it exists.
+    """Extracts the dataset, or reuses it if it exists; a damaged one is repaired.
 
     Replaces TFDS's implementation, which writes to a folder with a random name and so
     cannot resume after a crash.
@@ -82,20 +84,26 @@ class Builder(dataset_builder.FileReaderBuilder):
       super().download_and_prepare(download_config=config)
       return
     _check_supported(config, file_format or self.info.file_format)
-    if config.download_mode == tfds.download.GenerateMode.UPDATE_DATASET_INFO:
+    mode = _generate_mode(config.download_mode)
+    if mode == tfds.download.GenerateMode.UPDATE_DATASET_INFO:
       super().download_and_prepare(download_config=config)
       return
-    if self.data_path.exists() and not config.download_mode.overwrite_dataset:
-      logging.info('Reusing dataset %s (%s)', self.name, self.data_path)
-      return
+    problem = f'is not in {self.data_dir_root}'
+    if self.data_path.exists() and not mode.overwrite_dataset:
+      problems = _file_problems(pathlib.Path(self.data_path))
+      if not problems:
+        logging.info('Reusing dataset %s (%s)', self.name, self.data_path)
+        return
+      problem = f'in {self.data_path} is damaged: {problems[0]}'
     root = pathlib.Path(download_dir or self.data_dir_root / 'downloads')
     luna_dir = pathlib.Path(config.manual_dir or root / 'manual').expanduser()
     if not luna_dir.is_dir():
       raise UsageError(
-        f'{self.info.full_name} is not in {self.data_dir_root}; extract it with '
-        f'luna16-extract --luna_dir=LUNA16_DOWNLOAD --data_dir={self.data_dir_root} '
+        f'{self.info.full_name} {problem}; extract it with luna16-extract '
+        f'--luna_dir=LUNA16_DOWNLOAD --data_dir={self.data_dir_root} '
         f'--config={self.builder_config.name}'
       )
+    config = dataclasses.replace(config, download_mode=mode)
     self._download_and_prepare(luna_dir, config)
     self.info.read_from_directory(self.data_path)
 
@@ -117,6 +125,31 @@ class Builder(dataset_builder.FileReaderBuilder):
       beam_options=download_config.beam_options,
       overwrite=download_config.download_mode.overwrite_dataset,
     )
+
+
+def _generate_mode(
+  mode: tfds.download.GenerateMode | str,
+) -> tfds.download.GenerateMode:
+  """Returns a mode, which may be given as text, as in TFDS's documentation.
+
+  Raises:
+    UsageError: there is no such mode.
+  """
+  try:
+    return tfds.download.GenerateMode(mode)
+  except ValueError as error:
+    raise UsageError(
+      f'download_mode must be one of {", ".join(tfds.download.GenerateMode)}. '
+      f'Received: {mode!r}'
+    ) from error
+
+
+def _file_problems(folder: pathlib.Path) -> list[str]:
+  """Returns what is missing from a dataset, or damaged, without reading the shards."""
+  try:
+    return verification.check_files(folder)
+  except UsageError as error:
+    return [str(error)]
 
 
 def _check_supported(

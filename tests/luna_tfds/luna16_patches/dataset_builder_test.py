@@ -6,6 +6,7 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.scripts.cli import main as tfds_command
 
 import luna_tfds
 from luna_tfds import CONFIGS
@@ -338,6 +339,79 @@ def test_an_existing_dataset_is_replaced_on_request(small, tmp_path):
   builder.download_and_prepare(download_config=manual(small.folder, download_mode=mode))
   again = tfds.builder_from_directory(str(builder.data_path))
   assert len(read(again, 'all')) == len(small.candidates) - 5
+
+
+def damage(folder, name):
+  if name == 'a shard':
+    next(folder.glob('*train.tfrecord-*')).unlink()
+  elif name == 'a part of a shard':
+    fake_data.truncate(next(folder.glob('*train.tfrecord-*')), 5)
+  else:
+    (folder / name).unlink()
+
+
+@pytest.mark.parametrize('name', ['a shard', 'a part of a shard', 'label.labels.txt'])
+def test_a_damaged_dataset_is_repaired(name, small, tmp_path):
+  builder = Builder(config='axial_50px', data_dir=str(tmp_path / 'data'))
+  builder.download_and_prepare(download_config=manual(small.folder))
+  folder = pathlib.Path(builder.data_path)
+  before = oracles.files_of(folder)
+  damage(folder, name)
+  with pytest.raises(UsageError, match=r'is damaged: .*; extract it with luna16-extr'):
+    builder.download_and_prepare()
+  builder.download_and_prepare(download_config=manual(small.folder))
+  assert oracles.files_of(folder) == before
+
+
+def test_download_mode_may_be_a_text(small, tmp_path):
+  builder = Builder(config='axial_50px_all', data_dir=str(tmp_path / 'data'))
+  builder.download_and_prepare(download_config=manual(small.folder))
+  fake_data.write_candidates(small.folder / 'candidates.csv', small.candidates[:-5])
+  config = manual(small.folder, download_mode='reuse_cache_if_exists')
+  builder.download_and_prepare(download_config=config)
+  again = tfds.builder_from_directory(str(builder.data_path))
+  assert len(read(again, 'all')) == len(small.candidates) - 5
+  with pytest.raises(UsageError, match='download_mode must be one of reuse_dataset_if'):
+    builder.download_and_prepare(
+      download_config=manual(small.folder, download_mode='again')
+    )
+
+
+@pytest.fixture
+def tfds_build(small, tmp_path, monkeypatch):
+  """Runs the command `tfds build` of TFDS."""
+
+  def run(*flags):
+    monkeypatch.chdir(tmp_path)
+    module = pathlib.Path(luna_tfds.luna16_patches.__file__).parent
+    folders = (f'--data_dir={tmp_path / "data"}', f'--manual_dir={small.folder}')
+    command = ['tfds', 'build', str(module), '--config=axial_50px', *folders, *flags]
+    tfds_command.main(tfds_command._parse_flags(command))
+
+  return run
+
+
+def test_tfds_build_writes_the_dataset(tfds_build, tmp_path):
+  tfds_build()
+  builder = tfds.builder('luna16_patches/axial_50px', data_dir=tmp_path / 'data')
+  assert set(builder.info.splits) == {'train', 'validation', 'test'}
+
+
+@pytest.mark.parametrize(
+  ('flag', 'problem'),
+  [
+    ('--file_format=array_record', 'file_format must be tfrecord. Received: array_re'),
+    ('--max_examples_per_split=3', 'max_examples_per_split=3 is not supported; '),
+    ('--max_examples_per_split', 'max_examples_per_split=1 is not supported; '),
+    ('--num_shards=3', 'num_shards=3 is not supported; '),
+  ],
+)
+def test_tfds_build_rejects_options_without_effect(
+  tfds_build, flag, problem, small, tmp_path
+):
+  with pytest.raises(UsageError, match=problem):
+    tfds_build(flag)
+  assert not (tmp_path / 'data').exists()
 
 
 @pytest.mark.parametrize(
