@@ -10,13 +10,14 @@ Importing this package registers `luna16_patches` with TFDS:
 
 # ruff: noqa: E402 (the other modules take a second to load)
 
-from luna_tfds import interruption
+from luna_tfds import loading_interruption
 
-interruption.exit_on_interrupt_while_loading()
+loading_interruption.exit_on_interrupt_while_loading()
 
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
+from luna_tfds.example_figure import show_examples
 from luna_tfds.luna16_patches import CONFIGS
 from luna_tfds.luna16_patches import Builder
 from luna_tfds.luna16_patches import Luna16PatchesConfig
@@ -38,4 +39,5 @@ __all__ = [
   'custom_config',
   'fold_splits',
   'parse_batch',
+  'show_examples',
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import errno
+import fcntl
 import json
 import math
 import os
@@ -40,6 +41,10 @@ def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
     yield temporary
     _flush(temporary)
     rename(temporary, path)
+  except OSError as error:
+    if error.errno and error.filename is None:  # of a write, e.g. to a full disk
+      error.filename = str(path)
+    raise
   finally:
     temporary.unlink(missing_ok=True)
 
@@ -156,10 +161,22 @@ def _flush(path: pathlib.Path) -> None:
     return
   descriptor = os.open(path, os.O_RDONLY)
   try:
-    os.fsync(descriptor)
+    _fsync(descriptor)
   except OSError as error:
     # Some network file systems cannot flush a folder; they write names at once.
     if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):
       raise
   finally:
     os.close(descriptor)
+
+
+def _fsync(descriptor: int) -> None:
+  """Flushes an open file to the disk; on macOS, `fsync` leaves it in the disk's cache."""
+  full_sync = getattr(fcntl, 'F_FULLFSYNC', None)
+  if full_sync is not None:
+    try:
+      fcntl.fcntl(descriptor, full_sync)
+      return
+    except OSError:  # the file system does not support it
+      pass
+  os.fsync(descriptor)

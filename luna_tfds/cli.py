@@ -148,7 +148,8 @@ def _reader_has_ended() -> bool:
   """Returns whether nobody reads stdout any more; then nothing more is written to it."""
   poll = select.poll()
   poll.register(sys.stdout, 0)
-  if not any(event & select.POLLERR for _, event in poll.poll(0)):
+  # Linux reports an error, macOS that the other end has hung up.
+  if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
     return False
   # Python flushes once more at its end, and would report the same error.
   with open(os.devnull, 'w') as nowhere:

@@ -26,6 +26,8 @@ _POSITION = ('0020|0032', 'ImagePositionPatient', 3)
 _ORIENTATION = ('0020|0037', 'ImageOrientationPatient', 6)
 _PIXEL_SPACING = ('0028|0030', 'PixelSpacing', 2)
 
+_MODALITY = '0008|0060'
+
 # Tags of the type and the scale of the voxels. ITK converts all slices to the type that it
 # derives from those of the first slice, and values outside its range wrap around.
 _VOXEL_TYPE = {
@@ -131,6 +133,7 @@ def check_slices(folder: pathlib.Path, reader: Any) -> None:
     raise ScanError(
       f'{folder}: the series has one file; expected a file for each of several slices'
     )
+  _check_modality(folder, reader)
   positions_mm = _numbers(folder, reader, *_POSITION)
   orientations = _numbers(folder, reader, *_ORIENTATION)
   for name, values in (
@@ -155,6 +158,18 @@ def check_slices(folder: pathlib.Path, reader: Any) -> None:
       f'{folder}: slices are missing or unevenly spaced: the distances between them are '
       f'{steps_mm.min():.4g} to {steps_mm.max():.4g} mm'
     )
+
+
+def _check_modality(folder: pathlib.Path, reader: Any) -> None:
+  """Raises ScanError if a slice is not of a CT scanner: only CT has Hounsfield units."""
+  for i in range(len(reader.GetFileNames())):
+    has_tag = reader.HasMetaDataKey(i, _MODALITY)
+    modality = reader.GetMetaData(i, _MODALITY).strip() if has_tag else ''
+    if modality != 'CT':
+      raise ScanError(
+        f'{folder}: the modality of the series is {shown_text(modality) or "not stated"}, '
+        'not CT; its values are no Hounsfield units'
+      )
 
 
 def _check_voxel_type(folder: pathlib.Path, reader: Any) -> None:

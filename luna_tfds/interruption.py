@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import contextlib
 import dataclasses
 import logging
 import os
-import pathlib
 import signal
 import sys
 import threading
@@ -19,10 +18,6 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAME_REQUEST_SECS = 1.0
 # A training writes a checkpoint before it ends.
 _MAX_SECS_TO_END = 60.0
-
-
-# Packages whose modules can be started with `python -m`.
-_PACKAGES = ('luna_tfds', 'beam_jobs', 'trainer')
 
 
 @dataclasses.dataclass
@@ -47,34 +42,6 @@ class Interruption:
   def exit_code(self) -> int:
     """130 or 143, as of a shell."""
     return 128 + (self.signum or signal.SIGINT)
-
-
-def exit_on_interrupt_while_loading() -> None:
-  """Lets a command end on Ctrl-C without a traceback while its modules are loaded.
-
-  TFDS alone takes a second. In other programs, which import this package, and in threads
-  nothing changes.
-  """
-  name = _command(sys.orig_argv)
-  if (
-    name is not None
-    and threading.current_thread() is threading.main_thread()
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-  ):
-    interruption = Interruption(name, signal.SIGINT)
-    signal.signal(signal.SIGINT, lambda *unused: _exit(interruption))
-
-
-def _command(argv: Sequence[str]) -> str | None:
-  """Returns the command of this project that a command line starts, None if none.
-
-  Args:
-    argv: the interpreter, and `luna16-extract ...` or `-m beam_jobs.extract_patches ...`.
-  """
-  if len(argv) > 2 and argv[1] == '-m':
-    return argv[2] if argv[2].partition('.')[0] in _PACKAGES else None
-  name = pathlib.PurePath(argv[1]).name if len(argv) > 1 else ''
-  return name if name.startswith('luna16-') else None
 
 
 @contextlib.contextmanager

@@ -121,6 +121,12 @@ def read_meta_header(path: pathlib.Path) -> MetaHeader:
   for key, default in _DEFAULTS.items():
     if key in fields and _numbers(path, fields, key, 1) != (default,):
       raise ScanError(f'{path}: {key} other than {default:g} is not supported')
+  units = fields.get('DistanceUnits', 'mm')
+  if units not in ('mm', '?'):  # '?' is written where none is set
+    raise ScanError(
+      f'{path}: DistanceUnits = {shown_text(units)} is not supported; convert the '
+      'spacing and the offset to mm'
+    )
   if not _flag(path, fields, 'BinaryData', default=True):
     raise ScanError(f'{path}: BinaryData = False (voxels as text) is not supported')
   compressed_bytes = None

@@ -6,6 +6,7 @@ Pure functions on arrays of Hounsfield units in world orientation (z, y, x).
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,12 @@ from luna_tfds import geometry
 from luna_tfds.hounsfield import AIR_HU
 
 LAYOUTS = ('axial', 'stack', 'cube')
+
+# A patch of 256 slices of 512x512 samples, which is larger than a lung.
+MAX_SAMPLES = 2**26
+
+# From a hundredth of the voxels of a scan to half of a chest.
+SPACING_RANGE_MM = (0.01, 100.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +51,15 @@ class PatchSpec:
       raise ValueError(
         f'an axial patch must have one slice. Received: {self.shape_zyx}'
       )
-    if self.spacing_mm is not None and not 0 < self.spacing_mm < np.inf:
-      raise ValueError(f'spacing_mm must be positive. Received: {self.spacing_mm}')
+    if math.prod(self.shape_zyx) > MAX_SAMPLES:
+      raise ValueError(
+        f'a patch must have at most {MAX_SAMPLES} samples. Received: {self.shape_zyx}'
+      )
+    low, high = SPACING_RANGE_MM
+    if self.spacing_mm is not None and not low <= self.spacing_mm <= high:
+      raise ValueError(
+        f'spacing_mm must be {low:g} to {high:g} mm. Received: {self.spacing_mm}'
+      )
 
   @classmethod
   def from_json(cls, fields: dict[str, Any]) -> PatchSpec:

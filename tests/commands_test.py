@@ -165,7 +165,8 @@ def test_ctrl_c_while_a_command_is_loaded(argv):
   """It ends a command without a traceback, and changes nothing in other programs."""
   code = (
     f'import os, signal, sys; sys.orig_argv = [sys.executable, *{argv}]\n'
-    'sys.modules["luna_tfds.errors"] = None  # loading ends here\n'
+    # Loading ends here, before any module that takes time.
+    'sys.modules["luna_tfds.errors"] = None\n'
     'try:\n  import luna_tfds\nexcept ImportError:\n'
     '  os.kill(os.getpid(), signal.SIGINT)\n  import time; time.sleep(5)'
   )

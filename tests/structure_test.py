@@ -48,6 +48,7 @@ HEAVY = {'SimpleITK', 'apache_beam', 'keras', 'matplotlib', 'sklearn', 'tensorfl
 # Modules other than commands that import inside functions, and why they must.
 LATE_IMPORTS = {
   'luna_tfds.cli': 'every command imports it before it has read its flags',
+  'luna_tfds.example_figure': 'a reader of the dataset has no need of Matplotlib',
   'luna_tfds.scan': 'a reader of the dataset has no need of SimpleITK',
   'luna_tfds.dicom_series': 'as luna_tfds.scan, which imports it',
   'luna_tfds.records': 'the Beam workers encode records without TensorFlow',

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import json
 import math
 import os
@@ -216,3 +217,43 @@ def test_deeply_nested_json_is_rejected(path):
   path.write_text('[' * 100_000)
   with pytest.raises(ValueError, match='nested too deeply'):
     atomic_files.read_json(path)
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize('place', ['write', 'fsync'])
+def test_an_error_of_a_full_disk_names_the_file(number, place, path, monkeypatch):
+  def fail(descriptor):
+    raise OSError(number, os.strerror(number))
+
+  if place == 'fsync':
+    monkeypatch.setattr(os, 'fsync', fail)
+  with (
+    pytest.raises(OSError, match=os.strerror(number)) as error,
+    atomic_files.atomic_write(path) as temporary,
+  ):
+    temporary.write_text('x')
+    if place == 'write':
+      fail(0)
+  assert str(path) in str(error.value)
+  assert names(path.parent) == []
+
+
+def test_files_are_flushed_through_the_cache_of_the_disk_on_macos(path, monkeypatch):
+  flushed = []
+  monkeypatch.setattr(fcntl, 'F_FULLFSYNC', 51, raising=False)
+  monkeypatch.setattr(fcntl, 'fcntl', lambda *call: flushed.append(call[1]))
+  monkeypatch.setattr(os, 'fsync', None)  # not called
+  atomic_files.write_text(path, 'new')
+  assert flushed == [51, 51]  # the file and its folder
+
+
+def test_a_file_system_of_macos_without_full_flushes(path, monkeypatch):
+  def fail(*unused):
+    raise OSError(errno.ENOTSUP, 'not supported')
+
+  flushed = []
+  monkeypatch.setattr(fcntl, 'F_FULLFSYNC', 51, raising=False)
+  monkeypatch.setattr(fcntl, 'fcntl', fail)
+  monkeypatch.setattr(os, 'fsync', flushed.append)
+  atomic_files.write_text(path, 'new')
+  assert len(flushed) == 2

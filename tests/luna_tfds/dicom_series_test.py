@@ -58,6 +58,18 @@ def test_a_tilted_gantry_as_scanners_describe_it(fake, tmp_path):
     scan_lib.open_scan(folder)
 
 
+@pytest.mark.parametrize('modality', ['MR', 'PT', 'OT'])
+@pytest.mark.parametrize('changed', [range(100), [3]])
+def test_a_series_of_another_modality(modality, changed, fake, tmp_path):
+  def change(k, tags):
+    if k in changed:
+      tags['0008|0060'] = modality
+
+  folder = fake_data.write_dicom(tmp_path / 'a', fake, change=change)
+  with pytest.raises(ScanError, match=f'modality of the series is {modality}, not CT'):
+    scan_lib.open_scan(folder)
+
+
 def test_one_slice_that_is_shifted(fake, tmp_path):
   folder = fake_data.write_dicom(
     tmp_path / 'a', fake, change=shift(lambda k: (2.0 * (k == 9), 0, 0))

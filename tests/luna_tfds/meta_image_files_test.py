@@ -146,6 +146,8 @@ def test_two_data_files(position, path):
     ('DimSize = 44', 'DimSize = 44.7', 'DimSize must be whole numbers'),
     ('DimSize = 44', 'DimSize = 2 44', 'DimSize must be 3 numbers'),
     ('DimSize = 44', 'DimSize = -44', 'the scan has no voxels'),
+    ('DimSize', 'DistanceUnits = cm\nDimSize', 'DistanceUnits = cm is not supported'),
+    ('DimSize', 'DistanceUnits = um\nDimSize', 'DistanceUnits = um is not supported'),
     ('BinaryData = True', 'BinaryData = False', 'voxels as text'),
     ('CompressedData = False', 'CompressedData = no', 'must be True or False'),
     ('ObjectType = Image', 'ObjectType = Tube', 'not an image: ObjectType = Tube'),
@@ -374,3 +376,35 @@ def split_mha(path):
 def store_compressed(path, data):
   path.with_suffix('.zraw').write_bytes(data)
   fake_data.edit_header(path, 'CompressedDataSize', len(data))
+
+
+@pytest.mark.parametrize('units', ['mm', '?'])
+def test_millimetres_may_be_stated(units, path):
+  grid = scan_lib.open_scan(path).grid
+  fake_data.edit_header(path, 'DistanceUnits', units)
+  assert scan_lib.open_scan(path).grid == grid
+
+
+def test_the_longest_line_of_a_header(path):
+  """ITK reads lines of 500 bytes."""
+  fake_data.edit_header(path, 'Comment', 'x' * (500 - len('Comment = ')))
+  scan_lib.open_scan(path)
+  fake_data.edit_header(path, 'Comment', 'x' * (501 - len('Comment = ')))
+  with pytest.raises(ScanError, match='invalid header'):
+    scan_lib.open_scan(path)
+
+
+def test_the_longest_header(path):
+  lines = path.read_text().splitlines(keepends=True)
+  missing = 65536 - sum(map(len, lines))
+  path.write_text('\n' * missing + ''.join(lines))
+  scan_lib.open_scan(path)
+  path.write_text('\n' * 70000 + ''.join(lines))
+  with pytest.raises(ScanError, match='no ElementDataFile'):
+    scan_lib.open_scan(path)
+
+
+def test_the_largest_compressed_scan(path):
+  image_files.check_size_of_compressed_scan(path, 4 * 2**30)
+  with pytest.raises(ScanError, match=r'4\.29 GB.*store the scan uncompressed'):
+    image_files.check_size_of_compressed_scan(path, 4 * 2**30 + 1)

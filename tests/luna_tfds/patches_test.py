@@ -205,15 +205,25 @@ def test_a_spec_is_restored_from_json():
     ({'shape_zyx': (5, 5)}, '3 axes'),
     ({'shape_zyx': (2, 5, 5)}, 'must have one slice'),
     ({'layout': 'sagittal'}, 'layout must be one of'),
-    ({'spacing_mm': 0.0}, 'spacing_mm must be positive'),
-    ({'spacing_mm': -1.0}, 'spacing_mm must be positive'),
-    ({'spacing_mm': float('nan')}, 'spacing_mm must be positive'),
-    ({'spacing_mm': float('inf')}, 'spacing_mm must be positive'),
+    ({'shape_zyx': (1, 8192, 8193)}, 'at most 67108864 samples'),
+    *(
+      ({'spacing_mm': spacing}, r'spacing_mm must be 0\.01 to 100 mm')
+      for spacing in (0.0, -1.0, np.nan, np.inf, 1e-300, 0.00999, 100.01, 1e300)
+    ),
   ],
 )
 def test_invalid_specs_are_rejected(fields, problem):
   with pytest.raises(ValueError, match=problem):
     patches.PatchSpec(**fields)
+
+
+@pytest.mark.parametrize('spacing_mm', [0.01, 100.0])
+def test_the_least_and_the_largest_spacing(spacing_mm):
+  assert patches.PatchSpec(spacing_mm=spacing_mm).spacing_mm == spacing_mm
+
+
+def test_the_largest_patch():
+  assert patches.PatchSpec((1, 8192, 8192)).image_shape == (8192, 8192, 1)
 
 
 @hypothesis.given(

@@ -82,6 +82,15 @@ def test_a_dataset_without_unreadable_scans_passes(extract, small, out):
   verification.verify(oracles.dataset_folder(out))
 
 
+@pytest.mark.parametrize('content', [None, 'nodule\nnon_nodule\n', 'x'])
+def test_a_lost_or_changed_file_of_class_names(content, copy):
+  path = copy / 'label.labels.txt'
+  path.unlink()
+  if content:
+    path.write_text(content)
+  assert 'label.labels.txt is missing or damaged' in problem_of(copy)
+
+
 def test_any_flipped_byte_is_found(copy):
   path = shard_of(copy, 'test')
   content = path.read_bytes()

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
+from luna_tfds.example_figure import middle_slice
 from luna_tfds.hounsfield import WINDOW_HU
 from model.metrics import classification
 from model.metrics.resampling import Interval
@@ -226,13 +227,6 @@ def patch_uri(image: np.ndarray) -> str:
   buffer = io.BytesIO()
   Image.fromarray(grey).save(buffer, 'PNG')
   return figures.png_uri(buffer.getvalue())
-
-
-def middle_slice(image: np.ndarray) -> np.ndarray:
-  """Returns the middle slice [height, width] of an image in the record's layout."""
-  if image.ndim == 4:
-    return image[image.shape[0] // 2, :, :, 0]
-  return image[:, :, image.shape[2] // 2]
 
 
 def _set_unit_axes(axes: Axes, x: str, y: str, legend: bool = True) -> None:

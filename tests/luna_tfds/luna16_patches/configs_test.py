@@ -124,7 +124,8 @@ def test_different_configs_have_different_names(first, second):
     ({'subsets': ()}, r'in 0\.\.9\. Received: \(\)'),
     ({'patch_shape': (50,)}, r'each 1 or more\. Received: 50'),
     ({'patch_shape': (50, 0)}, 'each 1 or more'),
-    ({'spacing_mm': -1.0}, 'spacing_mm must be positive'),
+    ({'spacing_mm': -1.0}, 'spacing_mm must be 0.01 to 100 mm'),
+    ({'spacing_mm': 1e-300}, 'spacing_mm must be 0.01 to 100 mm'),
     ({'source': 'elsewhere'}, 'unknown source'),
   ],
 )

@@ -1,9 +1,11 @@
 import dataclasses
+import json
 import pathlib
 import shutil
 
 import fake_source
 import numpy as np
+import oracles
 import pytest
 
 from luna_tfds import record_index
@@ -56,6 +58,17 @@ def test_labels_are_counted_by_reading_them_where_there_is_no_metadata(dataset):
   source, expected = without.open_split('train'), dataset.open_split('train')
   assert source.label_counts == expected.label_counts
   assert (source.fingerprint, bool(expected.fingerprint)) == ('', True)
+
+
+def test_an_index_of_another_dataset_is_refused(data_dir, tmp_path):
+  folder = tmp_path / '1.0.0'
+  shutil.copytree(oracles.dataset_folder(data_dir), folder)
+  path = folder / 'record_index.json'
+  fields = json.loads(path.read_text())
+  fields['train'].pop()
+  path.write_text(json.dumps(fields))
+  with pytest.raises(UsageError, match=r'record_index\.json: .* of other lengths than'):
+    dataset_lib.open_dataset('', str(folder))
 
 
 @pytest.mark.parametrize('split', ['training', 'train[', 'train[2x:]', ''])
