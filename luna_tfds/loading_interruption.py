@@ -23,8 +23,10 @@ def exit_on_interrupt_while_loading() -> None:
   line = f'{name}: error: interrupted\n'.encode()
 
   def end(*unused: object) -> None:
-    os.write(2, line)
-    os._exit(128 + signal.SIGINT)
+    try:
+      os.write(2, line)
+    finally:  # stderr may be closed
+      os._exit(128 + signal.SIGINT)
 
   try:
     signal.signal(signal.SIGINT, end)

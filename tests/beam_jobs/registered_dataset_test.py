@@ -122,6 +122,34 @@ def test_lost_results_of_the_shards_are_restored(
   assert oracles.files_of(dataset) == before
 
 
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    ('split', {}),
+    ('index', '0'),
+    ('num_bytes', None),
+    ('inputs', []),
+    ('inputs', [{'seriesuid': 1, 'fingerprint': '', 'files': []}]),
+    ('record_index', {'num_records': float('inf')}),
+  ],
+)
+def test_results_of_another_type_are_restored(
+  name, value, extract, small, out, dataset
+):
+  before = oracles.files_of(dataset)
+  path = dataset / 'shard_results.json'
+  fields = json.loads(path.read_text())
+  fields[1][name] = value
+  path.write_text(json.dumps(fields))
+  flip_byte(shard_of(dataset, 'test'))
+  code = extract(small.folder, out, ALL)
+  if (name, value) == ('inputs', []):  # of another job
+    assert code == 2
+  else:
+    assert code == 0
+    assert oracles.files_of(dataset) == before
+
+
 @pytest.mark.parametrize('content', ['', '{}', 'null'])
 def test_a_damaged_dataset_info_is_repaired(content, extract, small, out, dataset):
   before = oracles.files_of(dataset)

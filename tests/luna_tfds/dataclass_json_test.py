@@ -29,6 +29,8 @@ def test_values_of_the_right_types():
     {'count': True},
     {'share': 'nan'},
     {'share': 10**400},
+    {'count': 10**300 + 1},
+    {'share': -(10**300) - 1},
     {'name': None},
     {'spacing': []},
     {'shape': (1, '2')},
@@ -41,3 +43,8 @@ def test_values_of_the_right_types():
 def test_values_of_other_types_are_rejected(fields):
   with pytest.raises(TypeError, match=next(iter(fields))):
     dataclass_json.make(_Fields, fields)
+
+
+def test_the_largest_integers():
+  fields = {'count': -(10**300), 'share': 10**300}
+  assert dataclass_json.make(_Fields, fields) == _Fields(**fields)
