@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from luna_tfds import geometry
+from luna_tfds import image_files
 from luna_tfds import meta_image_files
 from luna_tfds import scan as scan_lib
 from luna_tfds.errors import ScanError
