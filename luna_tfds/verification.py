@@ -19,6 +19,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from luna_tfds import record_index
 from luna_tfds import record_keys
 from luna_tfds import records
+from luna_tfds import splits
 from luna_tfds import stored_metadata
 from luna_tfds import tfrecord
 from luna_tfds.errors import JobError
@@ -219,6 +220,8 @@ def _stored_shards(
   indexes = record_index.read_record_index(folder)
   shards = []
   for split, split_info in info.splits.items():
+    if split not in splits.SPLITS:
+      raise ValueError(f'unknown split {split}')
     for index, num_records in enumerate(split_info.shard_lengths):
       name = records.shard_name(split, index, len(split_info.shard_lengths))
       shards.append(
