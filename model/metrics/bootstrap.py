@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import dataclasses
 
 import numpy as np
 
 from model.metrics import classification
 from model.metrics.classification import METRICS
 from model.metrics.classification import Metrics
+from model.metrics.resampling import Difference
 from model.metrics.resampling import Interval
 from model.metrics.resampling import Resampling
 from model.metrics.resampling import ScanIndex
 from model.metrics.resampling import draw_scan_weights
 from model.metrics.resampling import percentile_interval
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-  """The difference of a metric between two classifiers; NaN where undefined.
-
-  Attributes:
-    value: first classifier minus second, on all records.
-    interval: of the difference.
-  """
-
-  value: float
-  interval: Interval
-
-  def to_json(self) -> dict[str, float]:
-    """Returns `difference`, `lower` and `upper`."""
-    return {'difference': self.value, **dataclasses.asdict(self.interval)}
 
 
 class ResampledMetrics:
@@ -206,11 +189,9 @@ def paired_differences(
     for weights in draw_scan_weights(a.num_scans, resampling)
   ]
   return {
-    name: Difference(
+    name: Difference.from_resamples(
       whole_a.value(name) - whole_b.value(name),
-      percentile_interval(
-        np.array([of_a.value(name) - of_b.value(name) for of_a, of_b in resampled])
-      ),
+      np.array([of_a.value(name) - of_b.value(name) for of_a, of_b in resampled]),
     )
     for name in names
   }

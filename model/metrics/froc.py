@@ -17,6 +17,7 @@ from model.metrics.froc_matching import MISSED
 from model.metrics.froc_matching import Entries
 from model.metrics.resampling import LOWER_QUANTILE
 from model.metrics.resampling import UPPER_QUANTILE
+from model.metrics.resampling import Difference
 from model.metrics.resampling import Interval
 from model.metrics.resampling import Resampling
 from model.metrics.resampling import draw_scan_weights
@@ -185,6 +186,34 @@ def resampled_sensitivity(
     if nodules:
       row[:] = np.interp(fps_per_scan, *_curve_points(tp, fp, nodules, entries.scans))
   return sensitivity
+
+
+def paired_cpm_difference(a: Entries, b: Entries, resampling: Resampling) -> Difference:
+  """Compares the CPM of two detectors on the same scans, in the same resamples.
+
+  Args:
+    a: of the first detector, from `froc_matching.match_marks`.
+    b: of the second, with the scans numbered as in `a`.
+    resampling: number of resamples and seed.
+
+  Returns:
+    The difference a - b.
+
+  Raises:
+    ValueError: the numbers of scans differ, there is no nodule, or the number of
+      resamples is 0.
+  """
+  if a.scans != b.scans:
+    raise ValueError(
+      f'the detectors must be measured on the same scans. Received: {a.scans} and '
+      f'{b.scans} scans'
+    )
+  cpm_a, cpm_b = (
+    # The scans that are drawn depend on their number and the seed alone.
+    resampled_sensitivity(entries, np.array(FPS_PER_SCAN), resampling).mean(axis=1)
+    for entries in (a, b)
+  )
+  return Difference.from_resamples(froc_curve(a).cpm - froc_curve(b).cpm, cpm_a - cpm_b)
 
 
 class _RankedEntries:

@@ -10,6 +10,7 @@ Medical Image Analysis 42, 2017.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
@@ -33,6 +34,23 @@ class Marks:
   scan: np.ndarray
   xyz_mm: np.ndarray
   score: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchedCandidates:
+  """Marks of which it is known what they hit, e.g. records of the dataset.
+
+  Attributes:
+    scan: [n] int, number of the scan, from 0.
+    score: [n] float64, finite; the higher, the more certain.
+    nodule_id: [n] int, the nodule that a mark hits, -1 for none.
+    excluded: [n] bool, whether it hits an excluded finding.
+  """
+
+  scan: np.ndarray
+  score: np.ndarray
+  nodule_id: np.ndarray
+  excluded: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,19 +164,59 @@ def match_marks(
   Raises:
     ValueError: a score is not finite, there is no scan, or the limit is below 1.
   """
-  _check(marks, scans, max_marks_per_scan)
+  _check(marks.score, scans, max_marks_per_scan)
   if excluded is None:
     excluded = Findings(np.empty(0, int), np.empty((0, 3)), np.empty(0))
   rows_by_scan = (_rows_by_scan(p.scan, scans) for p in (marks, nodules, excluded))
-  matched = [
-    _match_scan(
-      Marks(marks.scan[m], marks.xyz_mm[m], marks.score[m]),
-      Findings(nodules.scan[n], nodules.xyz_mm[n], nodules.radius_mm[n]),
-      Findings(excluded.scan[e], excluded.xyz_mm[e], excluded.radius_mm[e]),
-      max_marks_per_scan,
+  matched = []
+  for m, n, e in zip(*rows_by_scan):
+    points_xyz_mm = marks.xyz_mm[m]
+    on_excluded = _hits(points_xyz_mm, excluded.xyz_mm[e], excluded.radius_mm[e])
+    matched.append(
+      _match_scan(
+        marks.score[m],
+        _hits(points_xyz_mm, nodules.xyz_mm[n], nodules.radius_mm[n]),
+        np.asarray(on_excluded.any(axis=1)),
+        max_marks_per_scan,
+      )
     )
-    for m, n, e in zip(*rows_by_scan)
-  ]
+  return _merge_scans(matched)
+
+
+def match_candidates(
+  candidates: MatchedCandidates,
+  scans: int,
+  max_marks_per_scan: int = MAX_MARKS_PER_SCAN,
+) -> MatchedMarks:
+  """As `match_marks`, for marks of which it is known what they hit.
+
+  A nodule that no candidate hits is not known here, so the sensitivity is that of the
+  nodules that the candidates reach.
+
+  Args:
+    candidates: with their scores.
+    scans: number of scans; the scan numbers of all candidates are less.
+    max_marks_per_scan: as for `match_marks`.
+
+  Raises:
+    ValueError: a score is not finite, there is no scan, or the limit is below 1.
+  """
+  _check(candidates.score, scans, max_marks_per_scan)
+  matched = []
+  for rows in _rows_by_scan(candidates.scan, scans):
+    ids = candidates.nodule_id[rows]
+    on_nodule: np.ndarray = ids[:, None] == np.unique(ids[ids >= 0])
+    matched.append(
+      _match_scan(
+        candidates.score[rows], on_nodule, candidates.excluded[rows], max_marks_per_scan
+      )
+    )
+  return _merge_scans(matched)
+
+
+def _merge_scans(matched: Sequence[_MatchedScan]) -> MatchedMarks:
+  """Joins the entries of all scans, in order, and sums the counts."""
+  scans = len(matched)
   entries = Entries(
     scan=np.repeat(np.arange(scans), [len(scan.score) for scan in matched]),
     score=np.concatenate([scan.score for scan in matched]),
@@ -169,15 +227,15 @@ def match_marks(
   return MatchedMarks(entries, MatchCounts(*totals.tolist()))
 
 
-def _check(marks: Marks, scans: int, max_marks_per_scan: int) -> None:
+def _check(score: np.ndarray, scans: int, max_marks_per_scan: int) -> None:
   """Raises ValueError for the first argument that is out of range."""
   for name, value in (('scans', scans), ('max_marks_per_scan', max_marks_per_scan)):
     if value < 1:
       raise ValueError(f'{name} must be 1 or more. Received: {value}')
-  not_finite = np.flatnonzero(~np.isfinite(marks.score))
+  not_finite = np.flatnonzero(~np.isfinite(score))
   if len(not_finite):
     raise ValueError(
-      f'scores must be finite. Received: {marks.score[not_finite[0]]} '
+      f'scores must be finite. Received: {score[not_finite[0]]} '
       f'for mark {not_finite[0]}'
     )
 
@@ -189,15 +247,21 @@ def _rows_by_scan(scan: np.ndarray, scans: int) -> list[np.ndarray]:
 
 
 def _match_scan(
-  marks: Marks, nodules: Findings, excluded: Findings, max_marks: int
+  score: np.ndarray, on_nodule: np.ndarray, on_excluded: np.ndarray, max_marks: int
 ) -> _MatchedScan:
-  """Matches the marks of one scan."""
-  on_nodule = _hits(marks, nodules)
+  """Matches the marks of one scan.
+
+  Args:
+    score: [n] of the marks.
+    on_nodule: [n, nodules] bool, which mark hits which nodule.
+    on_excluded: [n] bool, whether it hits an excluded finding.
+    max_marks: limit of marks per scan.
+  """
+  no_marks = not len(score)
   nodules_reachable = int(on_nodule.any(axis=0).sum())
-  kept = _within_limit(marks.score, max_marks)
+  kept = _within_limit(score, max_marks)
   lost_to_ties = min(len(kept), max_marks) - int(kept.sum())
-  score, on_nodule = marks.score[kept], on_nodule[kept]
-  on_excluded = _hits(marks, excluded)[kept].any(axis=1)
+  score, on_nodule, on_excluded = score[kept], on_nodule[kept], on_excluded[kept]
   best = np.where(on_nodule, score[:, None], MISSED).max(axis=0, initial=MISSED)
   # A mark on two nodules finds both, and is not counted as a false positive.
   on_no_nodule = ~on_nodule.any(axis=1)
@@ -218,7 +282,7 @@ def _match_scan(
       nodules_reachable=nodules_reachable,
       marks_lost_to_ties=lost_to_ties,
       scans_with_lost_ties=int(lost_to_ties > 0),
-      scans_without_marks=int(not len(marks.score)),
+      scans_without_marks=int(no_marks),
     ),
   )
 
@@ -232,10 +296,12 @@ def _within_limit(score: np.ndarray, max_marks: int) -> np.ndarray:
   return kept
 
 
-def _hits(marks: Marks, findings: Findings) -> np.ndarray:
+def _hits(
+  marks_xyz_mm: np.ndarray, findings_xyz_mm: np.ndarray, radii_mm: np.ndarray
+) -> np.ndarray:
   """Returns [marks, findings] bool: which mark of a scan hits which finding."""
-  x, y, z = np.moveaxis(marks.xyz_mm[:, None] - findings.xyz_mm[None], -1, 0)
+  x, y, z = np.moveaxis(marks_xyz_mm[:, None] - findings_xyz_mm[None], -1, 0)
   # The order of addition is that of the official script: rounding decides about a mark
   # on the sphere, as the comparison is strict.
-  hits: np.ndarray = x * x + y * y + z * z < findings.radius_mm**2
+  hits: np.ndarray = x * x + y * y + z * z < radii_mm**2
   return hits

@@ -21,6 +21,9 @@ LOWER_QUANTILE = (1 - CONFIDENCE_LEVEL) / 2
 UPPER_QUANTILE = 1 - LOWER_QUANTILE
 
 
+# With fewer scans, resampling tells too little of how much scans differ.
+FEW_SCANS = 20
+
 # Takes how many resamples are done, and how many there are.
 Report = Callable[[int, int], None]
 _REPORT: contextvars.ContextVar[Report | None] = contextvars.ContextVar(
@@ -109,6 +112,60 @@ def reported_to(report: Report) -> Iterator[None]:
     yield
   finally:
     _REPORT.reset(token)
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+  """The difference of a metric between two models; NaN where undefined.
+
+  Attributes:
+    value: first model minus second, on all scans.
+    interval: of the difference.
+    p_value: two-sided, of the hypothesis that there is no difference.
+  """
+
+  value: float
+  interval: Interval
+  p_value: float
+
+  @classmethod
+  def from_resamples(cls, value: float, resampled: np.ndarray) -> Difference:
+    """Summarises the differences of paired resamples.
+
+    Args:
+      value: the difference on all scans.
+      resampled: [resamples] the difference in each resample; NaN where undefined.
+    """
+    return cls(value, percentile_interval(resampled), bootstrap_p_value(resampled))
+
+  def to_json(self) -> dict[str, float]:
+    """Returns `difference`, `lower`, `upper` and `p_value`."""
+    return {
+      'difference': self.value,
+      **dataclasses.asdict(self.interval),
+      'p_value': self.p_value,
+    }
+
+
+def bootstrap_p_value(differences: np.ndarray) -> float:
+  """Returns the two-sided p value of the hypothesis that a difference is 0.
+
+  Twice the share of resamples on the smaller side of 0, resamples at 0 on both sides. It
+  belongs to the percentile interval: below 0.05, the interval excludes 0. One resample is
+  added to each side, as the p value of finitely many resamples is never 0 (Davison and
+  Hinkley, "Bootstrap Methods and their Application", 1997, section 4.2).
+
+  Args:
+    differences: [resamples]; NaN where undefined.
+
+  Returns:
+    The p value; NaN if no difference is defined.
+  """
+  differences = differences[np.isfinite(differences)]
+  if not len(differences):
+    return np.nan
+  smaller = min(np.sum(differences <= 0), np.sum(differences >= 0))
+  return float(min(1.0, 2 * (smaller + 1) / (len(differences) + 1)))
 
 
 def percentile_interval(values: np.ndarray) -> Interval:

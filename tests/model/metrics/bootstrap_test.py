@@ -6,6 +6,7 @@ from sklearn import metrics as sk
 
 from model.metrics import bootstrap
 from model.metrics import classification
+from model.metrics.resampling import Difference
 from model.metrics.resampling import Interval
 from model.metrics.resampling import Resampling
 from model.metrics.resampling import ScanIndex
@@ -166,7 +167,7 @@ def test_classifier_does_not_differ_from_itself():
   found = bootstrap.paired_differences(
     metrics, metrics, ('pr_auc', 'f1'), Resampling(20)
   )
-  no_difference = bootstrap.Difference(0.0, Interval(0.0, 0.0))
+  no_difference = Difference(0.0, Interval(0.0, 0.0), 1.0)
   assert found == {'pr_auc': no_difference, 'f1': no_difference}
 
 
@@ -195,6 +196,7 @@ def test_both_classifiers_are_measured_in_the_same_resamples():
     'difference': pytest.approx(difference(np.ones(len(p)))),
     'lower': pytest.approx(lower),
     'upper': pytest.approx(upper),
+    'p_value': found.p_value,
   }
   assert found.interval.lower > 0
 

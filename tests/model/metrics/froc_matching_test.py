@@ -207,3 +207,39 @@ def test_matching_equals_a_plain_loop(marks, nodules, excluded, limit):
   assert matched.counts.nodules == len(nodules)
   unlimited, _ = match_by_a_plain_loop(marks, nodules, excluded, _SCANS, 10**6)
   assert matched.counts.nodules_reachable == unlimited['true_positives']
+
+
+@pytest.mark.parametrize('limit', [3, 100])
+def test_known_hits_are_matched_as_points_on_the_findings(limit):
+  # Of each scan: nodules at 0, 100, ..., excluded findings at -100, other marks at -500.
+  rng = np.random.default_rng(0)
+  scan = rng.integers(5, size=80)
+  score = np.round(rng.random(80), 1)
+  nodule = rng.integers(-2, 3, size=80)  # -2: on an excluded finding
+  nodule_id = np.where(nodule >= 0, 10 * scan + nodule, -1)
+  x = np.select([nodule >= 0, nodule == -2], [100.0 * nodule, -100.0], -500.0)
+  ids = np.unique(nodule_id[nodule_id >= 0])
+  expected = froc_matching.match_marks(
+    froc_matching.Marks(scan, along_x(x), score),
+    make_findings(*((i // 10, 100.0 * (i % 10), 10) for i in ids)),
+    make_findings(*((s, -100.0, 10) for s in range(5))),
+    6,
+    limit,
+  )
+  found = froc_matching.match_candidates(
+    froc_matching.MatchedCandidates(scan, score, nodule_id, nodule == -2), 6, limit
+  )
+  assert found.counts == expected.counts
+  for name in ('scan', 'score', 'is_nodule'):
+    np.testing.assert_array_equal(
+      getattr(found.entries, name), getattr(expected.entries, name)
+    )
+  assert found.counts.scans == 6
+
+
+def test_scores_of_candidates_must_be_finite():
+  candidates = froc_matching.MatchedCandidates(
+    np.zeros(1, int), np.array([np.nan]), np.zeros(1, int), np.zeros(1, bool)
+  )
+  with pytest.raises(ValueError, match='finite'):
+    froc_matching.match_candidates(candidates, 1)

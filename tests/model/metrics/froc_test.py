@@ -222,3 +222,50 @@ def test_golden_case_of_the_official_script():
   assert curve.cpm == pytest.approx(expected['cpm'], abs=1e-9)
   for name in expected.keys() & dataclasses.asdict(matched.counts).keys():
     assert getattr(matched.counts, name) == expected[name], name
+
+
+def test_detector_does_not_differ_from_itself():
+  entries = random_entries(20, seed=1)
+  found = froc.paired_cpm_difference(entries, entries, Resampling(resamples=30))
+  assert (found.value, found.interval.to_json(), found.p_value) == (0, [0, 0], 1)
+
+
+def test_cpm_of_both_detectors_is_computed_in_the_same_resamples():
+  scans, resampling = 15, Resampling(resamples=40, seed=3)
+  a, b = random_entries(scans, seed=4), random_entries(scans, seed=5)
+  rng = np.random.default_rng(resampling.seed)
+  expected = []
+  for _ in range(resampling.resamples):
+    drawn = rng.integers(scans, size=scans)
+    # A scan that is drawn twice is two scans.
+    cpms = [
+      froc.froc_curve(
+        make_entries(
+          scans,
+          *(
+            (number, score, is_nodule)
+            for number, scan in enumerate(drawn)
+            for score, is_nodule in zip(
+              e.score[e.scan == scan], e.is_nodule[e.scan == scan]
+            )
+          ),
+        )
+      ).cpm
+      for e in (a, b)
+    ]
+    expected.append(cpms[0] - cpms[1])
+  found = froc.paired_cpm_difference(a, b, resampling)
+  assert found.value == froc.froc_curve(a).cpm - froc.froc_curve(b).cpm
+  np.testing.assert_allclose(
+    found.interval.to_json(), np.quantile(expected, [0.025, 0.975]), atol=1e-9
+  )
+  below = np.sum(np.array(expected) <= 1e-12)
+  above = np.sum(np.array(expected) >= -1e-12)
+  assert found.p_value == pytest.approx(min(1, 2 * (min(below, above) + 1) / 41))
+
+
+def test_detectors_on_different_scans_are_not_compared():
+  with pytest.raises(ValueError, match='same scans'):
+    froc.paired_cpm_difference(
+      random_entries(5, 0), random_entries(6, 0), Resampling(resamples=1)
+    )

@@ -54,6 +54,31 @@ def test_negative_settings_are_refused(name):
     Resampling(**{name: -1})
 
 
+def test_p_value_is_twice_the_share_of_the_smaller_side():
+  differences = np.concatenate([np.full(90, 0.2), np.full(9, -0.1)])
+  assert resampling.bootstrap_p_value(differences) == pytest.approx(2 * 10 / 100)
+  assert resampling.bootstrap_p_value(-differences) == pytest.approx(2 * 10 / 100)
+  assert resampling.bootstrap_p_value(np.ones(99)) == pytest.approx(0.02)
+
+
+def test_p_value_without_a_difference_is_1_and_undefined_without_resamples():
+  assert resampling.bootstrap_p_value(np.zeros(50)) == 1
+  assert np.isnan(resampling.bootstrap_p_value(np.array([np.nan])))
+  with_undefined = np.append(np.ones(99), np.nan)
+  assert resampling.bootstrap_p_value(with_undefined) == pytest.approx(0.02)
+
+
+def test_p_value_below_5_percent_belongs_to_an_interval_without_0():
+  rng = np.random.default_rng(0)
+  for mean in np.linspace(0, 4, 40):
+    differences = rng.normal(mean, 1, 999)
+    found = resampling.Difference.from_resamples(mean, differences)
+    if found.p_value < 0.05:
+      assert found.interval.lower > 0
+    elif found.p_value > 0.055:
+      assert found.interval.lower < 0
+
+
 def test_progress_of_a_bootstrap_is_reported():
   reported = []
   with resampling.reported_to(lambda *counts: reported.append(counts)):
