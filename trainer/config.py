@@ -24,6 +24,8 @@ OPTIMIZERS = ('adam', 'adamw')
 SCHEDULES = ('constant', 'cosine')
 STRATEGIES = ('none', 'mirrored', 'multiworker')
 PRECISIONS = ('auto', 'float32', 'mixed_bfloat16', 'mixed_float16')
+CALIBRATION_METHODS = ('prior_shift', 'temperature', 'platt')
+CALIBRATIONS = ('auto', *CALIBRATION_METHODS)
 
 # Names in the config.json of version 1.0.0, and what they are called now.
 _RENAMED_AUGMENT_FIELDS = {
@@ -242,6 +244,8 @@ class TrainConfig:
       degrees (test-time augmentation).
     deployed_prior: share of nodules where probabilities are used; 0 takes that of the
       training split.
+    calibration: how logits become probabilities, see `scoring.calibration`; 'auto' takes
+      'platt' with hard negatives, else 'prior_shift'.
     patience: epochs without a better PR AUC on validation before it stops; 0 never.
     precision: Keras dtype policy, or 'auto': mixed_bfloat16 where this machine computes
       in it, else float32.
@@ -262,6 +266,7 @@ class TrainConfig:
   threshold: str = 'max_f1'
   tta: bool = False
   deployed_prior: float = 0.0
+  calibration: str = 'auto'
   patience: int = 0
   precision: str = 'auto'
   strategy: str = 'none'
@@ -272,6 +277,12 @@ class TrainConfig:
     _check_choice('model', self.model, model_names.MODELS)
     _check_choice('precision', self.precision, PRECISIONS)
     _check_choice('strategy', self.strategy, STRATEGIES)
+    _check_choice('calibration', self.calibration, CALIBRATIONS)
+    if self.calibration in ('temperature', 'platt') and not self.validation_split:
+      raise ValueError(
+        f'calibration={self.calibration} is fitted on the validation split; give a '
+        'validation_split'
+      )
     _check_at_least('patience', self.patience, 0)
     if not 0 <= self.deployed_prior < 1:
       raise ValueError(

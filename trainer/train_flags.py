@@ -39,6 +39,7 @@ _RUN_NAMES = (
   'threshold',
   'tta',
   'deployed_prior',
+  'calibration',
   'patience',
   'precision',
   'strategy',
@@ -168,6 +169,14 @@ def _define_run(flag_values: flags.FlagValues) -> None:
     default.patience,
     'Epochs without a better PR AUC on validation before training stops; 0: never.',
     flag_values=flag_values,
+  )
+  enum(
+    'calibration',
+    config_lib.CALIBRATIONS,
+    'How logits become probabilities: by undoing the prior of the balanced stream '
+    '(prior_shift), besides by a temperature, or by scale and offset (platt), both '
+    'fitted on the validation split; auto: platt with --hard_negatives, else '
+    'prior_shift.',
   )
   enum('precision', config_lib.PRECISIONS, 'Precision of the computation.')
   enum('strategy', config_lib.STRATEGIES, 'Strategy of tf.distribute.')

@@ -7,6 +7,7 @@ checkpoints/last.keras    all that is needed to continue
 checkpoints/best.keras    the network of the best epoch on validation
 model.keras               the inference model: raw HU in, probability out
 operating_point.json      the threshold, how it was chosen, and the priors
+calibration.json          how logits become probabilities, and the calibration errors
 tensorboard/              logs
 hard_negatives.csv        the file of --hard_negatives, as it was at the start
 not_finite                the loss became NaN or infinite; other settings may help
@@ -40,6 +41,7 @@ _MAY_DIFFER = (
   'threshold',
   'tta',
   'deployed_prior',
+  'calibration',
 )
 
 # May differ, too, once the loss was NaN or infinite with the former values.
@@ -88,6 +90,11 @@ class Workdir:
   def operating_point(self) -> pathlib.Path:
     """Threshold and priors."""
     return self.path / 'operating_point.json'
+
+  @property
+  def calibration(self) -> pathlib.Path:
+    """The calibration and what it was compared with."""
+    return self.path / 'calibration.json'
 
   @property
   def hard_negatives(self) -> pathlib.Path:

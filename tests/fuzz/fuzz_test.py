@@ -31,7 +31,8 @@ def test_changed_headers_are_read_or_rejected(tmp_path):
   [
     *('mhd', 'mha', 'nifti', 'dicom', 'download'),
     *('candidates', 'findings', 'submission', 'seriesuids', 'article'),
-    *('config', 'operating_point', 'history', 'predictions', 'tfrecord'),
+    *('config', 'operating_point', 'calibration', 'history'),
+    *('predictions', 'tfrecord'),
     *('record_index', 'metadata', 'patients', 'fold', 'scores', 'keras', 'checkpoint'),
   ],
 )

@@ -86,7 +86,7 @@ _READERS_OF_MODULE = {
   'table_readers': (
     *('candidates', 'findings', 'submission', 'seriesuids', 'download', 'article'),
   ),
-  'run_readers': ('predictions', 'config', 'operating_point', 'history'),
+  'run_readers': ('predictions', 'config', 'operating_point', 'calibration', 'history'),
   'dataset_readers': ('tfrecord', 'record_index', 'metadata', 'patients'),
   'fold_readers': ('fold', 'scores'),
   'model_readers': ('keras', 'checkpoint'),

@@ -13,6 +13,7 @@ from luna_tfds import patches
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib
 from trainer.data import hard_negatives
+from trainer.scoring.calibration_result import CalibrationResult
 from trainer.scoring.operating_point import OperatingPoint
 
 _CONFIG = config_lib.TrainConfig(
@@ -23,6 +24,16 @@ _CONFIG = config_lib.TrainConfig(
   input=config_lib.InputConfig(),
 )
 _POINT = OperatingPoint('max_f1', 0.5, 'validation', False, 0.5, 0.1)
+_CALIBRATION = {
+  'method': 'temperature',
+  'fitted_on': 'validation',
+  'records': 100,
+  'nodules': 25,
+  'methods': [
+    {'method': 'prior_shift', 'scale': 1.0, 'offset': -1.5, 'ece': 0.04},
+    {'method': 'temperature', 'scale': 0.5, 'offset': -0.75, 'ece': None},
+  ],
+}
 _HISTORY = b'epoch,loss,val_pr_auc\n0,0.5,0.25\n1,0.25,NA\n'
 _PREDICTIONS = (
   b'seriesuid,candidate_id,label,probability\na,0,0,0.9\na,1,1,0.8\nb,2,0,0\n'
@@ -55,6 +66,12 @@ def _read_operating_point(folder):
   assert math.isfinite(point.threshold)
 
 
+def _read_calibration(folder):
+  result = CalibrationResult.read(folder / 'calibration.json')
+  str(result)
+  assert all(1 / fit.scale > 0 for fit in result.methods)
+
+
 def _read_history(folder):
   workdir = workdir_lib.Workdir(folder)
   workdir.read_history()
@@ -77,6 +94,13 @@ _ALL = (
     mutate_one(_json=mutations.mutate_json),
     _read_operating_point,
     _MODULES,
+  ),
+  Reader(
+    'calibration',
+    _seeds_of('calibration.json', json.dumps(_CALIBRATION).encode()),
+    mutate_one(_json=mutations.mutate_json),
+    _read_calibration,
+    ('trainer.scoring.calibration_result',),
   ),
   Reader(
     'history',

@@ -112,6 +112,7 @@ def train_config(**fields):
     (train_config, 'model', 'resnet'),
     (train_config, 'precision', 'float8'),
     (train_config, 'strategy', 'all'),
+    (train_config, 'calibration', 'isotonic'),
     (train_config, 'patience', -1),
     (train_config, 'deployed_prior', 1),
     (train_config, 'deployed_prior', NAN),
@@ -121,6 +122,13 @@ def train_config(**fields):
 def test_a_value_out_of_range_is_refused(make, field, value):
   with pytest.raises(ValueError, match=rf'^{field} must .* Received: '):
     make(**{field: value})
+
+
+@pytest.mark.parametrize('method', ['temperature', 'platt'])
+def test_a_fitted_calibration_needs_a_validation_split(method):
+  with pytest.raises(ValueError, match=f'^calibration={method} is fitted on the valid'):
+    train_config(calibration=method, validation_split='')
+  assert train_config(calibration='prior_shift', validation_split='').calibration
 
 
 def test_only_geometric_parts_interpolate():

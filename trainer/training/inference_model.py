@@ -8,16 +8,18 @@ import sys
 import keras
 import numpy as np
 
-from model.metrics import classification
+from luna_tfds import atomic_files
 from model.networks import layers
 from trainer.scoring import calibration
 from trainer.scoring import inference
 from trainer.scoring import operating_point
 from trainer.scoring import scored_records
+from trainer.scoring.calibration_result import CalibrationResult
+from trainer.scoring.calibration_result import FittedMethod
 from trainer.training import checkpoints
 from trainer.training.loop import TrainingRun
 
-# Of each class; from fewer records the calibration is worse than the shift of the prior.
+# Of each class; a fit to fewer records is worse than the shift of the prior.
 _MIN_CALIBRATION_RECORDS = 20
 
 
@@ -53,15 +55,11 @@ def build_inference_model(
 
 
 def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
-  """Writes model.keras from the best checkpoint, and operating_point.json.
+  """Writes model.keras of the best checkpoint, calibration.json, operating_point.json.
 
   The deployed prior is that of the training split, if the config gives none. The
   threshold is chosen on the validation split; without nodules and non-nodules there, it
   is 0.5.
-
-  If hard non-nodules were drawn more often, the non-nodules of the stream differ from
-  those of the split in more than their share. Then the logits are calibrated on the
-  validation split, as the shift of the prior cannot undo that.
 
   Args:
     run: fitted.
@@ -74,15 +72,20 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
   trained_prior = run.balance.prior
   deployed_prior = config.deployed_prior or run.source.prior
   calibrated = _calibrate(run, network)
-  stream_prior = trained_prior
-  fitted = None
-  if calibrated is not None:
-    fitted, stream_prior = calibrated
-  model = build_inference_model(network, stream_prior, deployed_prior, fitted)
+  print(calibrated, file=sys.stderr)
+  if calibrated.chosen is None or calibrated.method == calibration.PRIOR_SHIFT:
+    model = build_inference_model(network, trained_prior, deployed_prior)
+  else:
+    # The fit is for the share of nodules among the records that it was fitted on.
+    fitted_prior = calibrated.nodules / calibrated.records
+    model = build_inference_model(
+      network, fitted_prior, deployed_prior, calibrated.chosen.map
+    )
   # Until the new threshold is stored, the run counts as not finished: the old one was
   # chosen for another model.
   run.workdir.operating_point.unlink(missing_ok=True)
   checkpoints.save(model, run.workdir.model)
+  atomic_files.write_json(run.workdir.calibration, calibrated.to_json())
   point = operating_point.OperatingPoint(
     rule=config.threshold,
     threshold=operating_point.DEFAULT_THRESHOLD,
@@ -100,51 +103,51 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
   return point
 
 
-def _calibrate(
-  run: TrainingRun, network: keras.Model
-) -> tuple[calibration.LogitCalibration, float] | None:
-  """Calibrates on validation if hard non-nodules were drawn more often.
+def _calibrate(run: TrainingRun, network: keras.Model) -> CalibrationResult:
+  """Fits every method on the validation split, if it has enough records.
 
+  If hard non-nodules were drawn more often, the non-nodules of the stream differ from
+  those of the split in more than their share, which the shift of the prior cannot undo.
   Excluded findings are left out, as in the metrics.
-
-  Returns:
-    The calibration, and the share of nodules in the records that it was fitted to.
   """
-  validation = run.validation
-  if not run.balance.counts.hard_negative:
-    return None
-  records = None
-  if validation is not None and not validation.has_one_class:
+  has_hard_negatives = bool(run.balance.counts.hard_negative)
+  method = run.config.calibration
+  if method == 'auto':
+    method = calibration.PLATT if has_hard_negatives else calibration.PRIOR_SHIFT
+  validation, trained_prior = run.validation, run.balance.prior
+  labelled = None
+  if validation is not None and not validation.has_one_class and 0 < trained_prior < 1:
     plain = inference.InferenceModel(build_inference_model(network, 0.0, 0.0))
     records = scored_records.score_split([plain], validation).without_excluded
-  nodules = 0 if records is None else int(records.label.sum())
+    labelled = calibration.LabelledLogits(
+      records.label, calibration.logits(records.probability), trained_prior
+    )
   if (
     validation is None
-    or records is None
-    or min(nodules, len(records) - nodules) < _MIN_CALIBRATION_RECORDS
+    or labelled is None
+    or min(np.bincount(labelled.labels, minlength=2)) < _MIN_CALIBRATION_RECORDS
   ):
-    print(
-      'warning: the probabilities are not calibrated: with --hard_negatives that needs '
-      f'a validation split with at least {_MIN_CALIBRATION_RECORDS} nodule candidates and '
-      'as many non-nodules',
-      file=sys.stderr,
-    )
-    return None
-  prior = nodules / len(records)
-  logits = calibration.logits(records.probability)
-  fitted = calibration.fit(records.label, logits)
-  eces = [
-    classification.expected_calibration_error(records.label, 1 / (1 + np.exp(-z)))
-    for z in (
-      logits
-      + np.log(prior / (1 - prior))
-      - np.log(run.balance.prior / (1 - run.balance.prior)),
-      fitted.scale * logits + fitted.offset,
-    )
-  ]
-  print(
-    f'calibrated on {validation.split}: calibration error (ECE) {eces[1]:.4f}, '
-    f'with the shift of the prior alone {eces[0]:.4f}',
-    file=sys.stderr,
+    if method != calibration.PRIOR_SHIFT:
+      why = ' with --hard_negatives' if run.config.calibration == 'auto' else ''
+      print(
+        f'warning: the probabilities are not calibrated by {method}: that{why} needs a '
+        f'validation split with at least {_MIN_CALIBRATION_RECORDS} nodule candidates and '
+        'as many non-nodules, and both classes in training',
+        file=sys.stderr,
+      )
+    return CalibrationResult(calibration.PRIOR_SHIFT, '', 0, 0, ())
+  in_first_half = operating_point.in_first_half(records)
+  return CalibrationResult(
+    method=method,
+    fitted_on=validation.split,
+    records=len(records),
+    nodules=int(records.label.sum()),
+    methods=tuple(
+      FittedMethod(
+        name,
+        **dataclasses.asdict(calibration.fit(name, labelled)),
+        ece=calibration.cross_fitted_ece(name, labelled, in_first_half),
+      )
+      for name in calibration.METHODS
+    ),
   )
-  return fitted, prior

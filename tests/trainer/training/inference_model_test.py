@@ -1,12 +1,21 @@
+import dataclasses
 import json
+import shutil
 
 import keras
 import numpy as np
 import pytest
+from scipy import special
 
+from trainer import config as config_lib
+from trainer import workdir as workdir_lib
 from trainer.data import dataset as dataset_lib
+from trainer.scoring import calibration
 from trainer.scoring import inference
 from trainer.scoring import scored_records
+from trainer.scoring.calibration_result import CalibrationResult
+from trainer.training import inference_model
+from trainer.training import run as run_lib
 from trainer.training.inference_model import build_inference_model
 
 
@@ -71,3 +80,74 @@ def test_inference_model_of_a_run(trained, data_dir):
   np.testing.assert_allclose(
     inference.mean_probabilities([model], images), expected, rtol=1e-5
   )
+
+
+@pytest.fixture
+def rewrite(trained, tmp_path, monkeypatch):
+  """Returns a function: writes the inference model of the run again.
+
+  The few nodules of the validation split are enough here.
+  """
+  monkeypatch.setattr(inference_model, '_MIN_CALIBRATION_RECORDS', 1)
+  workdir = workdir_lib.Workdir(shutil.copytree(trained.path, tmp_path / 'run'))
+
+  def run(**changes):
+    config = dataclasses.replace(config_lib.load(workdir.config), **changes)
+    run_lib.train(config, workdir.path)
+    return workdir
+
+  return run
+
+
+@pytest.mark.parametrize('method', ['temperature', 'platt'])
+def test_fitted_calibration_is_part_of_the_model(
+  rewrite, trained, data_dir, method, capsys
+):
+  workdir = rewrite(calibration=method, deployed_prior=0.3)
+  dataset = dataset_lib.open_dataset(str(data_dir), 'axial_50px_all')
+  validation = dataset.open_split('validation')
+  network = keras.models.load_model(trained.best, compile=False)
+  plain = inference.InferenceModel(build_inference_model(network, 0.0, 0.0))
+  records = scored_records.score_split([plain], validation)
+  logit = calibration.logits(records.probability)
+  fitted = calibration.fit(
+    method, calibration.LabelledLogits(records.label, logit, 0.5)
+  )
+  shift = special.logit(0.3) - special.logit(validation.prior)
+  model = inference.load_model(workdir.model)
+  found = scored_records.score_split([model], validation).probability
+  expected = special.expit(fitted.scale * logit + fitted.offset + shift)
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+  result = CalibrationResult.read(workdir.calibration)
+  assert result.method == method
+  assert result.chosen.map == fitted
+  assert (result.fitted_on, result.records) == ('validation', len(records))
+  assert [m.method for m in result.methods] == ['prior_shift', 'temperature', 'platt']
+  assert f'calibration: {method}; calibration error (ECE) on validation' in (
+    capsys.readouterr().err
+  )
+
+
+def test_default_calibration_is_the_prior_shift_and_the_others_are_compared(
+  rewrite, trained, assert_same_weights
+):
+  workdir = rewrite()
+  result = CalibrationResult.read(workdir.calibration)
+  assert result.method == 'prior_shift'
+  assert len(result.methods) == 3
+  names = [
+    [layer.name for layer in keras.models.load_model(path, compile=False).layers]
+    for path in (workdir.model, trained.model)
+  ]
+  assert names[0] == names[1]
+  assert 'calibration' not in names[0]
+  assert workdir.operating_point.read_bytes() == trained.operating_point.read_bytes()
+
+
+def test_too_few_records_leave_the_prior_shift(rewrite, monkeypatch, capsys):
+  monkeypatch.setattr(inference_model, '_MIN_CALIBRATION_RECORDS', 1000)
+  workdir = rewrite(calibration='temperature')
+  assert 'not calibrated by temperature' in capsys.readouterr().err
+  result = CalibrationResult.read(workdir.calibration)
+  assert (result.method, result.methods) == ('prior_shift', ())

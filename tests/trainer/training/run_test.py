@@ -171,8 +171,8 @@ def test_hard_negatives_are_kept_and_the_output_is_calibrated(
   inputs = dataclasses.replace(config.input, hard_negatives=str(path))
   config = dataclasses.replace(config, input=inputs)
   run_lib.train(config, tmp_path / 'run')
-  assert (
-    'calibrated on validation: calibration error (ECE) 0.' in capsys.readouterr().err
+  assert 'calibration: platt; calibration error (ECE) on validation' in (
+    capsys.readouterr().err
   )
   model = inference.load_model(tmp_path / 'run' / 'model.keras').keras_model
   assert model.get_layer('calibration').scale > 0
