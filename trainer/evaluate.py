@@ -7,7 +7,8 @@
 Writes metrics.json, predictions.csv, plots/ and report.html, which opens from disk. The
 probabilities of an ensemble are averaged, and its threshold is chosen anew. --compare
 measures how much better the first model is than the second on the same records, with a
-confidence interval; it writes compare.json.
+confidence interval and a p value; it writes compare.json. The FROC curve counts the nodules
+that a candidate reaches or, with --luna_dir or --annotations, all annotated ones.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from trainer import shared_flags
 
 if TYPE_CHECKING:
   from trainer.evaluation.steps import Evaluation
+  from trainer.scoring.froc_submission import FrocReference
 
 FLAGS = cli.new_flags()
 
@@ -69,6 +71,14 @@ _THRESHOLD = flags.DEFINE_string(
   flag_values=FLAGS,
 )
 _TTA = shared_flags.define_tta(FLAGS)
+_LUNA_DIR = cli_flags.define_luna_dir(
+  FLAGS, 'for annotations that are not given (default: none).'
+)
+_REFERENCE = shared_flags.define_froc_reference(
+  FLAGS,
+  'default: of --luna_dir; without either the nodules that a candidate reaches',
+  'default: those with a record; needs annotations',
+)
 _BOOTSTRAP = shared_flags.define_bootstrap(FLAGS)
 _SEED = cli_flags.define_seed(FLAGS, 'Seed of the resampling.')
 
@@ -82,9 +92,16 @@ def main(rest: list[str]) -> None:
   _check_flags(compared)
   resampling = shared_flags.resampling(_BOOTSTRAP.value, _SEED.value)
   from trainer import workdir as workdir_lib
+  from trainer.scoring import froc_submission
 
   for path in paths:
     workdir_lib.open_workdir(path)  # before TensorFlow is loaded
+  reference = froc_submission.read_reference(
+    cli.optional_path(_REFERENCE.annotations),
+    cli.optional_path(_REFERENCE.annotations_excluded),
+    cli.optional_path(_REFERENCE.seriesuids),
+    cli.optional_path(_LUNA_DIR),
+  )
   is_ensemble = len(paths) > 1 and not compared
   default = pathlib.Path(paths[0]) / ('ensemble' if is_ensemble else '')
   folder = cli.optional_path(_OUTPUT_DIR) or default.expanduser()
@@ -92,13 +109,13 @@ def main(rest: list[str]) -> None:
   cli.load_tensorflow()
   if compared:
     with bootstrap_progress.displayed():
-      _compare(compared[0], compared[1], resampling, folder)
+      _compare(compared[0], compared[1], resampling, reference, folder)
     return
   from trainer.report import evaluation_files
   from trainer.report import text_table
 
   with bootstrap_progress.displayed():
-    evaluation = _evaluate(paths, resampling)
+    evaluation = _evaluate(paths, resampling, reference)
   _print_warnings(evaluation.metrics.warnings)
   print(text_table.metrics_table(evaluation.metrics))
   print(f'report: {evaluation_files.write(evaluation, folder)}')
@@ -132,9 +149,15 @@ def _check_flags(compared: list[str]) -> None:
     raise UsageError('--compare needs resamples: --bootstrap must be 1 or more')
   if _THRESHOLD.value is not None:
     cli.as_usage_error(ThresholdRule.parse, _THRESHOLD.value, flag_prefix='--')
+  if not (_REFERENCE.annotations.value or _LUNA_DIR.value):
+    for flag in (_REFERENCE.annotations_excluded, _REFERENCE.seriesuids):
+      if flag.value:
+        raise UsageError(f'--{flag.name} needs --annotations or --luna_dir')
 
 
-def _evaluate(paths: Sequence[str], resampling: Resampling) -> Evaluation:
+def _evaluate(
+  paths: Sequence[str], resampling: Resampling, reference: FrocReference | None
+) -> Evaluation:
   """Opens the runs and the dataset; scores, decides and measures."""
   from trainer.data import dataset as dataset_lib
   from trainer.evaluation import steps
@@ -147,11 +170,23 @@ def _evaluate(paths: Sequence[str], resampling: Resampling) -> Evaluation:
   )
   split = _SPLIT.value or steps.default_split(dataset)
   return steps.evaluate(
-    runs, dataset, split, resampling, rule=_THRESHOLD.value, tta=_TTA.value
+    runs,
+    dataset,
+    split,
+    resampling,
+    rule=_THRESHOLD.value,
+    tta=_TTA.value,
+    reference=reference,
   )
 
 
-def _compare(a: str, b: str, resampling: Resampling, folder: pathlib.Path) -> None:
+def _compare(
+  a: str,
+  b: str,
+  resampling: Resampling,
+  reference: FrocReference | None,
+  folder: pathlib.Path,
+) -> None:
   """Two workdirs -> compare.json, and a table on stdout."""
   from luna_tfds import atomic_files
   from trainer.evaluation import comparison
@@ -159,7 +194,7 @@ def _compare(a: str, b: str, resampling: Resampling, folder: pathlib.Path) -> No
 
   # Intervals are computed for the differences only.
   no_intervals = Resampling(resamples=0)
-  evaluations = [_evaluate([path], no_intervals) for path in (a, b)]
+  evaluations = [_evaluate([path], no_intervals, reference) for path in (a, b)]
   result = comparison.compare(evaluations[0], evaluations[1], resampling)
   atomic_files.write_json(folder / 'compare.json', result.to_json())
   _print_warnings(result.warnings)

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 import luna_tfds  # noqa: F401, registers the dataset
 from trainer import evaluate
+from trainer import froc
 from trainer.report import page
 
 DATASET = 'luna16_patches/axial_50px_all'
@@ -246,6 +247,48 @@ def test_compare(trained, other_trained, tmp_path, capsys, evaluate_folders):
   assert printed.endswith(f'comparison: {tmp_path / "compare.json"}\n')
 
 
+def test_froc_with_annotations_is_that_of_luna16_froc(
+  evaluated, trained, download, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(page, 'build_page', lambda evaluation, folder: '')
+  annotations = (
+    f'--annotations={download.folder / "annotations.csv"}',
+    f'--annotations_excluded={download.folder / "annotations_excluded.csv"}',
+  )
+  flags = f'--workdir={trained}', f'--split={EVERYTHING}'
+  assert run(*flags, *annotations, f'--output_dir={tmp_path}') == 0
+  found = read_metrics(tmp_path)['froc']
+  assert found['nodules_counted'] == 'annotated'
+  listed = sorted(download.scans)
+  (tmp_path / 'seriesuids.csv').write_text('\n'.join(listed) + '\n')
+  code = froc.run(
+    [
+      'luna16-froc',
+      QUICK,
+      f'--submission={tmp_path / "predictions.csv"}',
+      f'--seriesuids={tmp_path / "seriesuids.csv"}',
+      f'--output_dir={tmp_path}',
+      *annotations,
+    ]
+  )
+  assert code == 0
+  assert found == json.loads((tmp_path / 'froc.json').read_text())
+  # Every nodule of the fake download is reached by a candidate.
+  without = read_metrics(evaluated)['froc']
+  assert without['nodules_counted'] == 'reached by candidates'
+  assert without['cpm'] == pytest.approx(found['cpm'])
+  # As by --annotations, from the folder of the download.
+  flags = *flags, f'--luna_dir={download.folder}', f'--output_dir={tmp_path}'
+  assert run(*flags) == 0
+  assert read_metrics(tmp_path)['froc'] == found
+
+
+@pytest.mark.parametrize('flag', ['annotations_excluded', 'seriesuids'])
+def test_parts_of_a_reference_need_annotations(trained, flag, error_line):
+  assert run(f'--workdir={trained}', f'--{flag}=x.csv') == 2
+  assert f'--{flag} needs --annotations or --luna_dir' in error_line()
+
+
 def test_compare_in_one_argument(trained, tmp_path):
   flags = [f'--compare={trained},{trained}', f'--split={EVERYTHING}']
   assert run(*flags, f'--output_dir={tmp_path}') == 0
@@ -264,7 +307,9 @@ def test_leaks_are_reported_on_stderr(trained, tmp_path, capsys, monkeypatch):
   assert read_metrics(tmp_path)['warnings'] == [line.partition('warning: ')[2]]
   assert run(f'--compare={trained},{trained}', split, folder) == 0
   lines = capsys.readouterr().err.splitlines()
-  assert [f'{trained}: 7 of the ' in line for line in lines] == [True, True]
+  found = [f'{trained}: 7 of the ' in line for line in lines]
+  assert found == [True, True, False]
+  assert 'scans only: with so few' in lines[2]
 
 
 def test_compare_needs_the_same_records(trained, trained_on_part, tmp_path, error_line):

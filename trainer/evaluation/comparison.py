@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import count_text
 from model.metrics import bootstrap
+from model.metrics import froc
+from model.metrics.resampling import FEW_SCANS
+from model.metrics.resampling import Difference
 from model.metrics.resampling import Resampling
 from model.metrics.resampling import ScanIndex
+from trainer.evaluation import froc_evaluation
 from trainer.evaluation import measurement
 from trainer.evaluation.steps import Evaluation
 from trainer.scoring.scored_records import ScoredRecords
@@ -30,7 +35,7 @@ class ComparedMetric:
 
   a: float
   b: float
-  difference: bootstrap.Difference
+  difference: Difference
 
   def to_json(self) -> dict[str, float]:
     """Returns the row as in compare.json."""
@@ -51,7 +56,9 @@ class Comparison:
     records_trained_on: of each model, the records of scans that it was trained on; None
       if it cannot be told.
     warnings: what a reader of the metrics should know; each is one line.
-    metrics: by name.
+    metrics: by name; with 'cpm' if scans and nodules are known.
+    froc_nodules: which nodules the CPM counts, in a sentence; '' without a CPM.
+    froc_warnings: what a reader of the CPM should know; each is one line.
   """
 
   workdirs: tuple[str, str]
@@ -63,6 +70,8 @@ class Comparison:
   records_trained_on: tuple[int | None, int | None]
   warnings: tuple[str, ...]
   metrics: dict[str, ComparedMetric]
+  froc_nodules: str
+  froc_warnings: tuple[str, ...]
 
   def to_json(self) -> dict[str, Any]:
     """Returns the content of compare.json."""
@@ -78,6 +87,8 @@ class Comparison:
       'warnings': list(self.warnings),
       'resampled': self.resampled_unit,
       **dataclasses.asdict(self.resampling),
+      'froc_nodules': self.froc_nodules,
+      'froc_warnings': list(self.froc_warnings),
       'figures': {name: metric.to_json() for name, metric in self.metrics.items()},
     }
 
@@ -120,18 +131,47 @@ def compare(a: Evaluation, b: Evaluation, resampling: Resampling) -> Comparison:
     resampled_unit=measurement.resampled_unit(a.scored.records.num_scans),
     resampling=resampling,
     records_trained_on=(a.metrics.records_trained_on, b.metrics.records_trained_on),
-    warnings=tuple(
-      f'{_workdir(one)}: {warning}'
-      for one in (a, b)
-      for warning in one.metrics.warnings
+    warnings=(
+      *(
+        f'{_workdir(one)}: {warning}'
+        for one in (a, b)
+        for warning in one.metrics.warnings
+      ),
+      *_few_scans_warning(a.scored.records.num_scans),
     ),
     metrics={
       name: ComparedMetric(
         metrics_a.value(name), metrics_b.value(name), differences[name]
       )
       for name in COMPARED_METRICS
-    },
+    }
+    | _compare_cpm(a, b, resampling),
+    froc_nodules=froc_evaluation.describe_nodules(a.metrics.froc)
+    if a.metrics.froc
+    else '',
+    froc_warnings=a.metrics.froc.warnings if a.metrics.froc else (),
   )
+
+
+def _compare_cpm(
+  a: Evaluation, b: Evaluation, resampling: Resampling
+) -> dict[str, ComparedMetric]:
+  """Returns the row of the CPM; none if scans or nodules are unknown."""
+  of_a, of_b = a.metrics.froc, b.metrics.froc
+  if of_a is None or of_b is None:
+    return {}
+  # The scans of both are those of the same records, numbered in sorted order.
+  difference = froc.paired_cpm_difference(of_a.entries, of_b.entries, resampling)
+  return {'cpm': ComparedMetric(of_a.curve.cpm, of_b.curve.cpm, difference)}
+
+
+def _few_scans_warning(scans: int | None) -> list[str]:
+  if scans is None or scans >= FEW_SCANS:
+    return []
+  return [
+    f'the intervals are computed from {count_text(scans, "scan")} only: with so few they '
+    'are too narrow, and the p values too small'
+  ]
 
 
 def _workdir(evaluation: Evaluation) -> str:

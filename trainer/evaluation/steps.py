@@ -21,6 +21,7 @@ from model.metrics.resampling import Resampling
 from trainer.article_baseline import ARTICLE
 from trainer.data.dataset import OpenedDataset
 from trainer.data.split_source import SplitSource
+from trainer.evaluation import froc_evaluation
 from trainer.evaluation import measurement
 from trainer.evaluation import overlap
 from trainer.evaluation import trained_run
@@ -28,6 +29,9 @@ from trainer.evaluation.overlap import ScoredSource
 from trainer.evaluation.trained_run import TrainedRun
 from trainer.scoring import operating_point
 from trainer.scoring import scored_records
+from trainer.scoring.calibration_result import CalibrationResult
+from trainer.scoring.froc_submission import FrocReference
+from trainer.scoring.froc_submission import FrocResult
 from trainer.scoring.operating_point import Decision
 from trainer.scoring.operating_point import OperatingPoint
 from trainer.scoring.scored_records import ScoredRecords
@@ -81,6 +85,8 @@ class EvaluationMetrics:
       told.
     warnings: what a reader of the metrics should know; each is one line.
     measurement: the metrics.
+    froc: the FROC curve; None if scans or nodules are unknown.
+    calibrations: of the models; None for those of an older version.
   """
 
   dataset: str
@@ -93,6 +99,8 @@ class EvaluationMetrics:
   records_trained_on: int | None
   warnings: tuple[str, ...]
   measurement: measurement.Measurement
+  froc: FrocResult | None
+  calibrations: tuple[CalibrationResult | None, ...]
 
   def to_json(self) -> dict[str, Any]:
     """Returns the content of metrics.json; undefined metrics are NaN."""
@@ -108,7 +116,9 @@ class EvaluationMetrics:
       'deployed_prior': self.deployed_prior,
       'records_trained_on': self.records_trained_on,
       'warnings': list(self.warnings),
+      'calibration': [c and c.to_json() for c in self.calibrations],
       **self.measurement.to_json(),
+      **({'froc': self.froc.to_json()} if self.froc else {}),
       'article': ARTICLE,
     }
 
@@ -136,11 +146,13 @@ def evaluate(
   *,
   rule: str | None = None,
   tta: bool | None = None,
+  reference: FrocReference | None = None,
 ) -> Evaluation:
   """Scores, decides and measures; see the three functions."""
   scored = score(runs, dataset, split, rule=rule, tta=tta)
   decision = decide(scored)
-  return Evaluation(scored, decision, measure(scored, decision, resampling))
+  metrics = measure(scored, decision, resampling, reference)
+  return Evaluation(scored, decision, metrics)
 
 
 def default_split(dataset: OpenedDataset) -> str:
@@ -237,7 +249,10 @@ def decide(scored: ScoredSplit) -> Decision:
 
 
 def measure(
-  scored: ScoredSplit, decision: Decision, resampling: Resampling
+  scored: ScoredSplit,
+  decision: Decision,
+  resampling: Resampling,
+  reference: FrocReference | None = None,
 ) -> EvaluationMetrics:
   """Computes all metrics of a scored split.
 
@@ -245,6 +260,11 @@ def measure(
     scored: the records and their probabilities.
     decision: which are predicted to be nodules.
     resampling: for the intervals.
+    reference: the annotations for the FROC curve; None for the nodules that candidates
+      reach.
+
+  Raises:
+    UsageError: the list of scans of `reference` names none of the scored ones.
   """
   return EvaluationMetrics(
     dataset=scored.dataset.name,
@@ -259,6 +279,16 @@ def measure(
     measurement=measurement.measure(
       scored.records, decision.predicted, scored.dataset.metadata.patch, resampling
     ),
+    froc=froc_evaluation.evaluate_froc(
+      scored.records,
+      reference,
+      resampling,
+      [
+        *froc_evaluation.missing_negatives_warnings(scored.dataset, '--dataset'),
+        *froc_evaluation.cut_shards_warnings(scored.dataset, scored.source),
+      ],
+    ),
+    calibrations=tuple(run.calibration for run in scored.runs),
   )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import pathlib
 
 from luna_tfds import patches
 from luna_tfds.errors import UsageError
@@ -11,6 +12,7 @@ from trainer import config as config_lib
 from trainer import workdir as workdir_lib
 from trainer.data.dataset import OpenedDataset
 from trainer.scoring import inference
+from trainer.scoring.calibration_result import CalibrationResult
 from trainer.scoring.operating_point import OperatingPoint
 
 
@@ -23,12 +25,14 @@ class TrainedRun:
     config: its settings.
     point: its operating point.
     model: the inference model.
+    calibration: of its probabilities; None if an older version trained it.
   """
 
   workdir: workdir_lib.Workdir
   config: config_lib.TrainConfig
   point: OperatingPoint
   model: inference.InferenceModel
+  calibration: CalibrationResult | None = None
 
   @property
   def patch(self) -> patches.PatchSpec | None:
@@ -41,25 +45,43 @@ class TrainedRun:
     return self.workdir.dataset_fingerprint
 
 
-def open_runs(paths: Sequence[str]) -> tuple[TrainedRun, ...]:
+def open_runs(
+  paths: Sequence[str | pathlib.Path], *, same_splits: bool = True
+) -> tuple[TrainedRun, ...]:
   """Opens the workdirs of one model, or of the members of an ensemble.
+
+  Args:
+    paths: of the workdirs.
+    same_splits: whether members on different splits are rejected. The folds of a
+      cross-validation have splits of their own, so they share no threshold.
 
   Raises:
     UsageError: a workdir holds no trained model, or the members were trained on different
-      splits, or on patches that were cut differently.
+      splits, on patches that were cut differently, or are calibrated differently.
   """
   opened = [workdir_lib.open_workdir(path) for path in paths]
-  _check_same_splits(opened)
+  if same_splits:
+    _check_same_splits(opened)
   _check_same_patches([workdir for workdir, _ in opened])
-  return tuple(
+  runs = tuple(
     TrainedRun(
       workdir,
       config,
       OperatingPoint.read(workdir.operating_point),
       inference.load_model(workdir.model),
+      CalibrationResult.read(workdir.calibration),
     )
     for workdir, config in opened
   )
+  for run in runs[1:]:
+    if run.model.image_shape != runs[0].model.image_shape:
+      raise UsageError(
+        f'{run.workdir.path} takes images of shape {run.model.image_shape} and '
+        f'{runs[0].workdir.path} of {runs[0].model.image_shape}: an ensemble needs runs '
+        'on the same kind of patches'
+      )
+    _check_same_calibration(runs[0], run)
+  return runs
 
 
 def check_patches(
@@ -116,3 +138,25 @@ def _check_same_patches(workdirs: Sequence[workdir_lib.Workdir]) -> None:
         f'{workdir.path} was trained on patches {spec} and {known[0][0].path} on '
         f'patches {known[0][1]}: an ensemble needs runs on the same kind of patches'
       )
+
+
+def _check_same_calibration(first: TrainedRun, other: TrainedRun) -> None:
+  """A mean of probabilities for different shares of nodules is one for none of them."""
+  methods = [run.calibration and run.calibration.method for run in (first, other)]
+  if None not in methods and methods[0] != methods[1]:
+    raise UsageError(
+      f'{other.workdir.path} is calibrated by {methods[1]} and {first.workdir.path} by '
+      f'{methods[0]}: an ensemble needs one calibration; run the luna16-train command of '
+      'one again with --calibration=...'
+    )
+  priors = [run.point.deployed_prior for run in (first, other)]
+  # Folds of one dataset have slightly different training splits.
+  same_default = first.config.deployed_prior == other.config.deployed_prior == 0 and (
+    first.dataset_fingerprint == other.dataset_fingerprint
+  )
+  if priors[0] != priors[1] and not same_default:
+    raise UsageError(
+      f'{other.workdir.path} is for a share of nodules of {priors[1]:.4g} and '
+      f'{first.workdir.path} for {priors[0]:.4g}: an ensemble needs one share; run the '
+      'luna16-train command of one again with --deployed_prior=...'
+    )

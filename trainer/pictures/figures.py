@@ -56,6 +56,13 @@ def theme(palette: colors.Palette) -> Iterator[None]:
     yield
 
 
+def fold_style(number: int) -> dict[str, Any]:
+  """Returns how the curve of a fold is drawn, behind that of all folds."""
+  colors_of_folds = matplotlib.color_sequences['tab10']
+  color = colors_of_folds[number % len(colors_of_folds)]
+  return {'color': color, 'lw': 0.9, 'alpha': 0.8, 'zorder': 1.5}
+
+
 def save_themed(draw: Callable[[], Figure], path: pathlib.Path) -> tuple[str, str]:
   """Draws a figure for light and for dark pages.
 

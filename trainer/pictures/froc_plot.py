@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import pathlib
+import types
 
 from matplotlib.figure import Figure
 import numpy as np
@@ -25,7 +27,11 @@ def save_froc_curve(
 
 
 def draw_froc_curve(
-  curve: froc.FrocCurve, band: froc.ConfidenceBand | None, resamples: int, result: str
+  curve: froc.FrocCurve,
+  band: froc.ConfidenceBand | None,
+  resamples: int,
+  result: str,
+  folds: Mapping[str, froc.FrocCurve] = types.MappingProxyType({}),
 ) -> Figure:
   """Draws a FROC curve from 1/8 to 8 false positives per scan, as LUNA16 shows it.
 
@@ -34,6 +40,7 @@ def draw_froc_curve(
     band: its confidence band; None for none.
     resamples: from which the band was computed.
     result: for the title, e.g. the CPM.
+    folds: curves drawn thin behind it, by name.
   """
   points = froc.FPS_PER_SCAN
   figure, axes = figures.new_figure(width=7, height=5)
@@ -47,6 +54,9 @@ def draw_froc_curve(
       lw=0,
       label=f'95 % confidence band ({resamples} resamples)',
     )
+  for number, (name, of_fold) in enumerate(folds.items()):
+    points_of_fold = _points_on_log_axis(of_fold)
+    axes.plot(*points_of_fold, label=name, **figures.fold_style(number))
   fps_per_scan, sensitivity = _points_on_log_axis(curve)
   axes.plot(fps_per_scan, sensitivity, color=figures.MODEL_COLOR, label='FROC')
   axes.plot(
@@ -66,7 +76,8 @@ def draw_froc_curve(
   axes.set_xlabel('Average number of false positives per scan')
   axes.set_ylabel('Sensitivity')
   axes.set_title(f'FROC performance: {result}')
-  axes.legend(loc='lower right')
+  small = {'fontsize': 7.5, 'ncols': 2} if folds else {}
+  axes.legend(loc='lower right', **small)
   return figure
 
 

@@ -27,3 +27,9 @@ def interval(bounds: Interval | None) -> str:
   if bounds is None or not math.isfinite(bounds.lower + bounds.upper):
     return ''
   return f'{bounds.lower:.3f} … {bounds.upper:.3f}'
+
+
+def interval_in_words(bounds: Interval | None) -> str:
+  """As `interval`, with what it is."""
+  text = interval(bounds)
+  return f'95 % CI: {text}' if text else ''

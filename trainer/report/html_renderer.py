@@ -11,8 +11,22 @@ import html
 
 from trainer.pictures import colors
 
-# A cell of a table: text, or text and a small line below it.
-Cell = str | tuple[str, str]
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+  """A link in a table.
+
+  Attributes:
+    text: that is shown.
+    href: a path relative to the page.
+  """
+
+  text: str
+  href: str
+
+
+# A cell of a table: text, text and a small line below it, or a link.
+Cell = str | tuple[str, str] | Link
 
 
 def _variables(palette: colors.Palette) -> str:
@@ -39,6 +53,7 @@ h2::before { content: ""; display: inline-block; width: 0.3rem; height: 1em;
   margin-right: 0.55rem; border-radius: 2px; background: var(--accent);
   vertical-align: -0.12em; }
 p { max-width: 44rem; margin: 0.4rem 0 0.9rem; }
+a { color: var(--accent); }
 small, .soft, figcaption, footer { color: var(--soft); }
 section > p, .soft, footer { font-size: 0.93rem; }
 .notice { background: var(--shade); border-left: 3px solid var(--accent);
@@ -60,7 +75,8 @@ th, td { text-align: right; vertical-align: top; padding: 0.38rem 0 0.38rem 1rem
 th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: nowrap; }
 tbody tr:last-child td { border-bottom: 0; }
 thead th { color: var(--soft); font-weight: 500; vertical-align: bottom; }
-td small { display: block; font-size: 0.78rem; white-space: nowrap; }
+tbody tr.summary td { font-weight: 600; border-top: 2px solid var(--line); }
+td small { font-weight: 400; display: block; font-size: 0.78rem; white-space: nowrap; }
 table.names th, table.names td { text-align: left; overflow-wrap: anywhere; }
 table.names td:first-child { color: var(--soft); min-width: 8rem; white-space: normal; }
 .pictures { display: grid; gap: 0.9rem;
@@ -147,6 +163,7 @@ class Section:
     text: a paragraph.
     header: of the table.
     rows: of the table.
+    summary_rows: how many rows at the end of the table summarise the others.
     names: whether the table lists names and values rather than numbers.
     pictures: after the table.
     tiles: groups of patches, each with a heading of its own.
@@ -156,6 +173,7 @@ class Section:
   text: str = ''
   header: Sequence[str] = ()
   rows: Sequence[Sequence[Cell]] = ()
+  summary_rows: int = 0
   names: bool = False
   pictures: Sequence[Picture] = ()
   tiles: Sequence[tuple[str, Sequence[Tile]]] = ()
@@ -230,8 +248,12 @@ def _table(section: Section) -> str:
   if section.header:
     cells = ''.join(f'<th scope="col">{html.escape(h)}</th>' for h in section.header)
     head = f'<thead><tr>{cells}</tr></thead>'
+  first_summary = len(section.rows) - section.summary_rows
   body = '\n'.join(
-    '<tr>' + ''.join(_cell(cell) for cell in row) + '</tr>' for row in section.rows
+    ('<tr class="summary">' if number >= first_summary else '<tr>')
+    + ''.join(_cell(cell) for cell in row)
+    + '</tr>'
+    for number, row in enumerate(section.rows)
   )
   kind = ' class="names"' if section.names else ''
   return (
@@ -242,6 +264,8 @@ def _table(section: Section) -> str:
 def _cell(cell: Cell) -> str:
   if isinstance(cell, str):
     return f'<td>{html.escape(cell)}</td>'
+  if isinstance(cell, Link):
+    return f'<td><a href="{html.escape(cell.href)}">{html.escape(cell.text)}</a></td>'
   text, small = cell
   below = f'<small>{html.escape(small)}</small>' if small else ''
   return f'<td>{html.escape(text)}{below}</td>'

@@ -17,6 +17,7 @@ from luna_tfds.text_format import count_text
 from model.metrics.classification import LONG_METRIC_LABELS
 from model.metrics.classification import METRIC_LABELS
 from model.metrics.classification import Rates
+from model.metrics.resampling import FEW_SCANS
 from model.metrics.resampling import Interval
 from trainer import workdir as workdir_lib
 from trainer.article_baseline import ARTICLE
@@ -27,14 +28,15 @@ from trainer.evaluation.steps import EvaluationMetrics
 from trainer.pictures import figures
 from trainer.pictures import network_pictures
 from trainer.pictures import plots
+from trainer.report import calibration_section
 from trainer.report import formatting
+from trainer.report import froc_section
 from trainer.report import html_renderer as html
 from trainer.report.examples import Examples
 from trainer.report.examples import choose_examples
+from trainer.report.themed_picture import picture
 from trainer.scoring import scored_records
 
-# With fewer scans, resampling tells too little of how much scans differ.
-_FEW_SCANS = 20
 _HEADLINES = ('pr_auc', 'recall', 'precision', 'f1')
 _OPTIMISTIC = (
   'The article splits by candidate: several candidates of one nodule are on both sides '
@@ -55,7 +57,9 @@ def build_page(evaluation: Evaluation, folder: pathlib.Path) -> str:
     [
       _metrics(metrics),
       _curves(evaluation, folder),
+      *froc_section.froc_sections(metrics.froc, folder),
       *_targets(measured),
+      *calibration_section.calibration_sections(evaluation),
       *_subgroups(measured, folder),
       _examples(evaluation, examples, images, folder),
       *_network(evaluation, examples, images, folder),
@@ -66,10 +70,11 @@ def build_page(evaluation: Evaluation, folder: pathlib.Path) -> str:
       html.Headline(
         LONG_METRIC_LABELS[name],
         formatting.number(measured.metrics.value(name), 3),
-        _interval_in_words(measured.intervals.get(name)),
+        formatting.interval_in_words(measured.intervals.get(name)),
       )
       for name in _HEADLINES
-    ],
+    ]
+    + froc_section.froc_headlines(metrics.froc),
     notices=_notices(metrics),
   )
 
@@ -97,7 +102,7 @@ def _notices(metrics: EvaluationMetrics) -> list[str]:
   if metrics.dataset.startswith(f'{records_lib.DATASET_NAME}/article/'):
     notices.append(_OPTIMISTIC)
   notices += [f'{warning[0].upper()}{warning[1:]}.' for warning in metrics.warnings]
-  if measured.scans is not None and measured.scans < _FEW_SCANS:
+  if measured.scans is not None and measured.scans < FEW_SCANS:
     notices.append(
       f'The intervals are computed from {count_text(measured.scans, "scan")} only: '
       'with so few they are too narrow.'
@@ -152,11 +157,6 @@ def _sentence_of_excluded(count: int) -> str:
   )
 
 
-def _interval_in_words(bounds: Interval | None) -> str:
-  text = formatting.interval(bounds)
-  return f'95 % CI: {text}' if text else ''
-
-
 def _curves(evaluation: Evaluation, folder: pathlib.Path) -> html.Section:
   records = evaluation.scored.records.without_excluded
   labels, probabilities = records.label, records.probability
@@ -184,7 +184,7 @@ def _curves(evaluation: Evaluation, folder: pathlib.Path) -> html.Section:
       ),
     }
   pictures = [
-    _picture(draw, folder / f'{name}.png', caption)
+    picture(draw, folder / f'{name}.png', caption)
     for name, (draw, caption) in drawings.items()
   ]
   return html.Section('Confusion matrix and curves', pictures=pictures)
@@ -268,7 +268,7 @@ def _by_diameter(
     )
     for row in rows
   ]
-  picture = _picture(
+  drawn = picture(
     lambda: plots.shares(
       [row.bin.name for row in rows],
       [row.nodule_recall for row in rows],
@@ -284,7 +284,7 @@ def _by_diameter(
     'that no candidate hits are not in the dataset and not counted here.',
     ('diameter', 'nodules', 'found', 'records', 'recall', 'mean probability'),
     table,
-    pictures=[picture],
+    pictures=[drawn],
   )
 
 
@@ -359,7 +359,7 @@ def _network(
   image = images[examples.slot(examples.most_probable)]
   pictures = [
     dataclasses.replace(
-      _picture(draw, folder / f'{name}.png', _network_caption(name)), wide=True
+      picture(draw, folder / f'{name}.png', _network_caption(name)), wide=True
     )
     for name, draw in network_pictures.all_pictures(model, image).items()
   ]
@@ -393,7 +393,7 @@ def _training(evaluation: Evaluation, folder: pathlib.Path) -> list[html.Section
   if not history:
     return []
   pictures = [
-    _picture(
+    picture(
       functools.partial(plots.training_curve, history, name, label),
       folder / f'training_{name}.png',
       f'{label[0].upper()}{label[1:]} of each epoch; training: of the balanced, '
@@ -418,10 +418,3 @@ def _configuration(evaluation: Evaluation) -> html.Section:
   return html.Section(
     'Configuration', header=('setting', 'value'), rows=rows, names=True
   )
-
-
-def _picture(
-  draw: Callable[[], Figure], path: pathlib.Path, caption: str
-) -> html.Picture:
-  light, dark = figures.save_themed(draw, path)
-  return html.Picture(light, caption, dark_uri=dark)

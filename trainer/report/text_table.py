@@ -5,6 +5,7 @@ from __future__ import annotations
 from luna_tfds.text_format import count_text
 from model.metrics.classification import METRIC_LABELS
 from trainer.article_baseline import ARTICLE
+from trainer.evaluation import froc_evaluation
 from trainer.evaluation.comparison import Comparison
 from trainer.evaluation.steps import EvaluationMetrics
 from trainer.report import formatting
@@ -45,6 +46,14 @@ def metrics_table(evaluated: EvaluationMetrics) -> str:
       f'  {METRIC_LABELS[name]:<12}{value:>8}   {interval:<15}{with_excluded}{article}'
     )
     lines.append(line.rstrip())
+  if evaluated.froc is not None:
+    curve, band = evaluated.froc.curve, evaluated.froc.band
+    interval = formatting.interval(band.cpm.interval if band else None)
+    lines.append(
+      f'  {"CPM":<12}{formatting.number(curve.cpm):>8}   {interval}'.rstrip()
+    )
+    lines.append(f'  {froc_evaluation.describe_nodules(evaluated.froc)}')
+    lines += [f'  FROC: {warning}' for warning in evaluated.froc.warnings]
   return '\n'.join(lines)
 
 
@@ -56,7 +65,7 @@ def comparison_table(comparison: Comparison) -> str:
     f'b: {comparison.workdirs[1]}',
     f'{comparison.split}: {records}, {comparison.resampling.resamples} resamples of '
     f'{comparison.resampled_unit}',
-    f'  {"":<8}{"a":>9}{"b":>9}{"a - b":>10}   95 % interval',
+    f'  {"":<8}{"a":>9}{"b":>9}{"a - b":>10}   95 % interval        p value',
   ]
   for name, row in comparison.metrics.items():
     values = (formatting.number(row.a), formatting.number(row.b))
@@ -64,6 +73,12 @@ def comparison_table(comparison: Comparison) -> str:
       formatting.number(value, signed=True)
       for value in (row.difference.value, *row.difference.interval.to_json())
     )
-    left = f'  {METRIC_LABELS[name]:<8}{values[0]:>9}{values[1]:>9}{difference:>10}'
-    lines.append(f'{left}   {lower} … {upper}')
+    label = METRIC_LABELS.get(name, name.upper())
+    left = f'  {label:<8}{values[0]:>9}{values[1]:>9}{difference:>10}'
+    interval = f'{lower} … {upper}'
+    p_value = formatting.number(row.difference.p_value, 3)
+    lines.append(f'{left}   {interval:<19}{p_value:>9}')
+  if comparison.froc_nodules:
+    lines.append(f'  CPM: {comparison.froc_nodules}')
+    lines += [f'  CPM: {warning}' for warning in comparison.froc_warnings]
   return '\n'.join(lines)

@@ -23,6 +23,10 @@ from model.metrics import froc
 from model.metrics import froc_matching
 from model.metrics.resampling import Resampling
 
+# Which nodules the sensitivity is a share of: all of annotations.csv in the scans, or those
+# that a candidate hits.
+ANNOTATED, REACHED = 'annotated', 'reached by candidates'
+
 
 @dataclasses.dataclass(frozen=True)
 class FrocReference:
@@ -45,6 +49,8 @@ class FrocResult:
   """A scored submission.
 
   Attributes:
+    nodules_counted: `ANNOTATED` or `REACHED`.
+    entries: nodules and false positives.
     counts: of nodules and marks.
     curve: the FROC curve.
     band: its confidence band; None without resamples.
@@ -53,6 +59,8 @@ class FrocResult:
     resampling: of the band.
   """
 
+  nodules_counted: str
+  entries: froc_matching.Entries
   counts: froc_matching.MatchCounts
   curve: froc.FrocCurve
   band: froc.ConfidenceBand | None
@@ -71,6 +79,7 @@ class FrocResult:
     """Returns the content of froc.json; undefined numbers are NaN."""
     counts = self.counts
     return {
+      'nodules_counted': self.nodules_counted,
       **dataclasses.asdict(counts),
       'sensitivity_ceiling': counts.nodules_reachable / counts.nodules,
       'sensitivity_ceiling_after_cap': counts.true_positives / counts.nodules,
@@ -90,7 +99,7 @@ def read_reference(
   excluded: pathlib.Path | None,
   seriesuids: pathlib.Path | None,
   luna_dir: pathlib.Path | None = None,
-  subsets: Sequence[int] = (),
+  subsets: Sequence[int] | None = None,
 ) -> FrocReference | None:
   """Reads what a submission is compared with.
 
@@ -100,7 +109,7 @@ def read_reference(
     seriesuids: list of the scans to score, or None.
     luna_dir: the LUNA16 download, for what is not given: the two files, and the scans of
       the subsets.
-    subsets: whose scans are scored.
+    subsets: whose scans are scored; None for the scans with a mark.
 
   Returns:
     The reference; None if no annotations are given.
@@ -110,7 +119,7 @@ def read_reference(
   """
   listed = read_seriesuids(seriesuids) if seriesuids else None
   if luna_dir:
-    if listed is None:
+    if listed is None and subsets is not None:
       scans = download_lib.find_scans(luna_dir).values()
       listed = tuple(scan.seriesuid for scan in scans if scan.subset in subsets)
     annotations = annotations or download_lib.require_file(
@@ -204,16 +213,42 @@ def score_submission(
     len(number_of),
     max_marks_per_scan,
   )
+  return make_result(
+    matched,
+    ANNOTATED,
+    [*_unlisted_warning(submission[~listed]), *_excluded_warning(reference)],
+    resampling,
+    max_marks_per_scan,
+  )
+
+
+def make_result(
+  matched: froc_matching.MatchedMarks,
+  nodules_counted: str,
+  warnings: Sequence[str],
+  resampling: Resampling,
+  max_marks_per_scan: int = froc_matching.MAX_MARKS_PER_SCAN,
+) -> FrocResult:
+  """Computes the curve and its band from matched marks.
+
+  Args:
+    matched: with at least one nodule.
+    nodules_counted: `ANNOTATED` or `REACHED`.
+    warnings: what is known so far.
+    resampling: for the confidence band.
+    max_marks_per_scan: with which the marks were matched.
+
+  Raises:
+    ValueError: there is no nodule.
+  """
   has_band = resampling.resamples > 0
   return FrocResult(
+    nodules_counted=nodules_counted,
+    entries=matched.entries,
     counts=matched.counts,
     curve=froc.froc_curve(matched.entries),
     band=froc.confidence_band(matched.entries, resampling) if has_band else None,
-    warnings=(
-      *_unlisted_warning(submission[~listed]),
-      *_excluded_warning(reference),
-      *_tie_warning(matched.counts, max_marks_per_scan),
-    ),
+    warnings=(*warnings, *_tie_warning(matched.counts, max_marks_per_scan)),
     max_marks_per_scan=max_marks_per_scan,
     resampling=resampling,
   )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from luna_tfds.errors import UsageError
+from model.metrics import froc
 from model.metrics.resampling import Resampling
 from trainer.evaluation import comparison
 from trainer.report import text_table
@@ -25,13 +26,18 @@ def second(evaluate_folders, other_trained):
 
 def test_differences_are_those_of_the_metrics(first, second):
   found = comparison.compare(first, second, FEW)
-  assert list(found.metrics) == ['pr_auc', 'roc_auc', 'f1']
+  assert list(found.metrics) == ['pr_auc', 'roc_auc', 'f1', 'cpm']
   # Excluded findings are left out, as in the metrics.
   assert found.records == len(first.scored.records.without_excluded)
   assert found.records < len(first.scored.records)
   assert found.resampled_unit == 'scans'
   for name, row in found.metrics.items():
-    a, b = (e.metrics.measurement.metrics.value(name) for e in (first, second))
+    a, b = (
+      e.metrics.froc.curve.cpm
+      if name == 'cpm'
+      else e.metrics.measurement.metrics.value(name)
+      for e in (first, second)
+    )
     assert (row.a, row.b) == (a, b)
     assert row.difference.value == pytest.approx(a - b)
     assert row.difference.interval.lower <= row.difference.interval.upper
@@ -44,7 +50,9 @@ def test_leaks_of_both_models_are_reported(first, second):
   fields = found.to_json()
   assert fields['records_trained_on_a'] == fields['records_trained_on_b'] == trained_on
   paths = [str(e.scored.runs[0].workdir.path) for e in (first, second)]
-  assert [text.partition(': ')[0] for text in fields['warnings']] == paths
+  *of_models, of_scans = fields['warnings']
+  assert [text.partition(': ')[0] for text in of_models] == paths
+  assert 'computed from 12 scans only' in of_scans
   total = len(first.scored.records)
   assert f'{trained_on} of the {total} records' in fields['warnings'][0]
 
@@ -118,10 +126,12 @@ def test_compare_json(first, second):
     'resampled',
     'resamples',
     'seed',
+    'froc_nodules',
+    'froc_warnings',
     'figures',
   ]
   for row in fields['figures'].values():
-    assert list(row) == ['a', 'b', 'difference', 'lower', 'upper']
+    assert list(row) == ['a', 'b', 'difference', 'lower', 'upper', 'p_value']
 
 
 def test_table_has_a_line_for_each_metric(first, second, trained):
@@ -130,7 +140,7 @@ def test_table_has_a_line_for_each_metric(first, second, trained):
   assert lines[0] == f'a: {trained}'
   assert lines[2].endswith('10 resamples of scans')
   rows = [line.split() for line in lines[4:]]
-  assert [row[0] for row in rows] == ['PR', 'ROC', 'F1']
+  assert [row[0] for row in rows] == ['PR', 'ROC', 'F1', 'CPM', 'CPM:']
   row = found.metrics['f1']
   assert rows[2][1:4] == [
     f'{row.a:.4f}',
@@ -143,3 +153,19 @@ def test_undefined_metrics_are_a_dash_in_the_table(evaluate_folders, trained):
   one_record = evaluate_folders(trained, split='test[:1]', rule='0.3')
   found = comparison.compare(one_record, one_record, FEW)
   assert '–' in text_table.comparison_table(found).splitlines()[4]
+
+
+def test_cpm_is_compared_in_the_same_resamples(first, second):
+  found = comparison.compare(first, second, FEW).metrics['cpm'].difference
+  assert found == froc.paired_cpm_difference(
+    first.metrics.froc.entries, second.metrics.froc.entries, FEW
+  )
+
+
+def test_without_known_scans_there_is_no_cpm(first):
+  metrics = dataclasses.replace(first.metrics, froc=None)
+  unknown = dataclasses.replace(first, metrics=metrics)
+  found = comparison.compare(unknown, unknown, FEW)
+  assert 'cpm' not in found.metrics
+  assert found.to_json()['froc_nodules'] == ''
+  assert 'CPM' not in text_table.comparison_table(found)

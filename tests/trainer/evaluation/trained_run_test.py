@@ -67,3 +67,39 @@ def test_an_unfinished_run_is_refused(name, trained, tmp_path):
   message = rf'training has not finished \({name} is missing\).*luna16-train'
   with pytest.raises(UsageError, match=message):
     trained_run.open_runs([str(folder)])
+
+
+def test_an_ensemble_of_other_calibrations_is_refused(trained, tmp_path):
+  other = shutil.copytree(trained, tmp_path / 'other')
+  fields = json.loads((other / 'calibration.json').read_text())
+  (other / 'calibration.json').write_text(json.dumps({**fields, 'method': 'platt'}))
+  with pytest.raises(UsageError, match=r'calibrated by platt.*one calibration'):
+    trained_run.open_runs([trained, other])
+  # An older version wrote no such file.
+  (other / 'calibration.json').unlink()
+  assert trained_run.open_runs([trained, other])[1].calibration is None
+
+
+def test_an_ensemble_for_other_shares_of_nodules_is_refused(
+  trained, trained_on_part, tmp_path
+):
+  with pytest.raises(
+    UsageError, match=r'share of nodules.*an ensemble needs one share'
+  ):
+    trained_run.open_runs([trained, trained_on_part])
+  # Of one dataset, other splits have slightly other shares.
+  other = shutil.copytree(trained, tmp_path / 'other')
+  fields = json.loads((other / 'operating_point.json').read_text())
+  fields['deployed_prior'] *= 1.05
+  (other / 'operating_point.json').write_text(json.dumps(fields))
+  assert len(trained_run.open_runs([trained, other])) == 2
+
+
+def test_folds_may_have_splits_of_their_own(trained, tmp_path):
+  other = shutil.copytree(trained, tmp_path / 'other')
+  fields = json.loads((other / 'config.json').read_text())
+  fields['config']['train_split'] = 'train[1shard:]'
+  (other / 'config.json').write_text(json.dumps(fields))
+  with pytest.raises(UsageError, match='same splits'):
+    trained_run.open_runs([trained, other])
+  assert len(trained_run.open_runs([trained, other], same_splits=False)) == 2

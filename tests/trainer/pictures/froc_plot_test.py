@@ -75,3 +75,12 @@ def test_file_has_the_colours_of_a_light_page(curve, tmp_path):
   pixels = np.asarray(Image.open(tmp_path / 'froc.png').convert('RGB'))
   model = np.round(255 * np.array(matplotlib.colors.to_rgb(colors.LIGHT.model)))
   assert (pixels == model).all(axis=-1).sum() > 100
+
+
+def test_curves_of_folds_are_drawn_behind(curve):
+  folds = {'fold 3': curve, 'fold 5': curve}
+  (axes,) = froc_plot.draw_froc_curve(curve, None, 0, '', folds).axes
+  texts = [text.get_text() for text in axes.get_legend().get_texts()]
+  assert texts == ['fold 3', 'fold 5', 'FROC']
+  *of_folds, main, _ = axes.lines
+  assert all(line.get_zorder() < main.get_zorder() for line in of_folds)

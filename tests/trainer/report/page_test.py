@@ -4,6 +4,7 @@ import dataclasses
 import html
 import html.parser
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -15,9 +16,12 @@ from model.metrics.resampling import Resampling
 from trainer.evaluation import steps
 from trainer.evaluation import trained_run
 from trainer.pictures import plots
+from trainer.report import calibration_section
 from trainer.report import formatting
 from trainer.report import page as page_lib
 from trainer.scoring import scored_records
+from trainer.scoring.calibration_result import CalibrationResult
+from trainer.scoring.calibration_result import FittedMethod
 
 CHROMIUM = next(
   filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
@@ -205,6 +209,7 @@ def test_page_is_one_file_without_scripts(page):
 HEADINGS = [
   'Metrics',
   'Confusion matrix and curves',
+  'FROC',
   'Operating points',
   'By diameter',
   'By slice thickness',
@@ -228,6 +233,10 @@ def test_page_has_all_sections_and_metrics(page, evaluated):
   assert 'article_cnn' in page
   assert f'split train+test: {measured.metrics.records} records' in page
   assert 'computed from 11 scans only' in page
+  found = metrics.froc
+  assert f'{found.curve.cpm:.3f}' in page
+  assert formatting.interval_in_words(found.band.cpm.interval) in page
+  assert 'nodules that a candidate reaches in the 11 scans' in page
   everything = measured.all_candidates
   assert f'{measured.num_excluded} records hit an excluded finding' in page
   assert 'with excluded' in page
@@ -242,6 +251,7 @@ def test_every_plot_is_written_beside_the_page(page, plots_folder):
     'roc',
     'precision_recall',
     'reliability',
+    'froc',
     'by_diameter',
     'false_negatives',
     'false_positives',
@@ -303,3 +313,30 @@ def test_an_ensemble_is_named_as_a_mean(
   )
   assert 'nodule_net (mean of 2 runs)' in text
   assert str(other_trained) in text
+
+
+def test_calibration_errors_of_all_methods(evaluated):
+  result = CalibrationResult(
+    'temperature',
+    'validation',
+    100,
+    25,
+    (
+      FittedMethod('prior_shift', 1.0, -1.5, 0.0412),
+      FittedMethod('temperature', 0.5, -0.75, math.nan),
+    ),
+  )
+  (run,) = evaluated.scored.runs
+  scored = dataclasses.replace(
+    evaluated.scored, runs=(dataclasses.replace(run, calibration=result),)
+  )
+  evaluation = dataclasses.replace(evaluated, scored=scored)
+  (section,) = calibration_section.calibration_sections(evaluation)
+  assert section.rows == [
+    ('prior_shift', '1.000', '-1.500', '0.0412'),
+    ('temperature (used)', '2.000', '-0.750', '–'),
+  ]
+  of_old_run = dataclasses.replace(run, calibration=None)
+  scored = dataclasses.replace(scored, runs=(of_old_run,))
+  evaluation = dataclasses.replace(evaluated, scored=scored)
+  assert calibration_section.calibration_sections(evaluation) == []

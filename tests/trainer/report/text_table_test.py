@@ -34,7 +34,18 @@ def test_table_has_the_main_metrics_beside_those_of_the_article(evaluation):
     'F1',
     'ROC AUC',
     'PR AUC',
+    'CPM',
+    'The sensitiv',
   ]
+  band = metrics.froc.band.cpm.interval
+  assert lines[7].split() == [
+    'CPM',
+    f'{metrics.froc.curve.cpm:.4f}',
+    f'{band.lower:.3f}',
+    '…',
+    f'{band.upper:.3f}',
+  ]
+  assert 'that a candidate reaches in the 2 scans' in lines[8]
   recall = lines[2]
   lower, upper = measured.intervals['recall'].to_json()
   assert f'{measured.metrics.recall:.4f}   {lower:.3f} … {upper:.3f}' in recall
@@ -50,7 +61,8 @@ def test_without_intervals_and_with_undefined_metrics(evaluation):
   )
   lines = text_table.metrics_table(metrics).splitlines()
   assert ' records, 1 nodule candidate; 3 excluded findings ' in lines[0]
-  assert lines[-1].split()[:3] == ['PR', 'AUC', '–']
+  assert lines[7].split()[:3] == ['PR', 'AUC', '–']
+  assert lines[8].split()[0] == 'CPM'
   assert all('…' not in line for line in lines)
 
 
@@ -65,7 +77,7 @@ def test_metrics_with_excluded_findings_are_in_brackets():
   measured = measurement.measure(
     records, records.probability >= 0.5, None, Resampling(resamples=0)
   )
-  metrics = types.SimpleNamespace(split='test', measurement=measured)
+  metrics = types.SimpleNamespace(split='test', measurement=measured, froc=None)
   first, _, precision, *_ = text_table.metrics_table(metrics).splitlines()
   assert first == (
     'test: 2 records, 1 nodule candidate; 1 excluded finding left out, in brackets with '

@@ -1,0 +1,92 @@
+"""The FROC curve as a part of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+
+from model.metrics import froc
+from model.metrics.resampling import Interval
+from trainer.evaluation import froc_evaluation
+from trainer.pictures import froc_plot
+from trainer.report import formatting
+from trainer.report import html_renderer as html
+from trainer.report.themed_picture import picture
+from trainer.scoring.froc_submission import FrocResult
+
+
+def froc_headlines(result: FrocResult | None) -> list[html.Headline]:
+  """Returns the CPM with its interval; nothing without a result."""
+  if result is None:
+    return []
+  bounds = result.band.cpm.interval if result.band else None
+  return [
+    html.Headline(
+      'CPM (FROC)',
+      formatting.number(result.curve.cpm, 3),
+      '; '.join(
+        filter(
+          None,
+          (
+            formatting.interval_in_words(bounds),
+            'see the note on FROC' if result.warnings else '',
+          ),
+        )
+      ),
+    )
+  ]
+
+
+def froc_sections(
+  result: FrocResult | None,
+  folder: pathlib.Path,
+  folds: Mapping[str, froc.FrocCurve] | None = None,
+) -> list[html.Section]:
+  """Returns the curve, its sensitivities and what they are shares of.
+
+  Args:
+    result: None for no section.
+    folder: gets froc.png.
+    folds: curves to draw thin behind it, by name.
+  """
+  if result is None:
+    return []
+  counts = result.counts
+  text = (
+    f'{froc_evaluation.describe_nodules(result)} {counts.true_positives} are found by a '
+    f'mark; {counts.false_positives} marks are false positives, and '
+    f'{counts.ignored_on_excluded} on excluded findings are ignored. Of a scan at most '
+    f'{result.max_marks_per_scan} marks count. The CPM is the mean of the sensitivities '
+    'in the table.'
+  )
+  text += ''.join(f' Note: {warning}.' for warning in result.warnings)
+  drawn = picture(
+    lambda: froc_plot.draw_froc_curve(
+      result.curve, result.band, result.resampling.resamples, str(result), folds or {}
+    ),
+    folder / 'froc.png',
+    'FROC curve: sensitivity over the false positives (FP) per scan'
+    + ('; thin: each fold' if folds else ''),
+  )
+  return [
+    html.Section(
+      'FROC',
+      text,
+      ('FP per scan', *(f'{fps:g}' for fps in froc.FPS_PER_SCAN)),
+      [('sensitivity', *_sensitivities(result))],
+      pictures=[dataclasses.replace(drawn, wide=True)],
+    )
+  ]
+
+
+def _sensitivities(result: FrocResult) -> list[html.Cell]:
+  values = result.curve.sensitivity_at(froc.FPS_PER_SCAN).tolist()
+  bounds: list[Interval | None] = [None] * len(values)
+  if result.band:
+    points = result.band.at_points
+    bounds = [Interval(float(a), float(b)) for a, b in zip(points.lower, points.upper)]
+  return [
+    (formatting.number(value, 3), formatting.interval(bound))
+    for value, bound in zip(values, bounds)
+  ]
