@@ -6,8 +6,10 @@
 Fold k is tested on subset k, validated on subset k - 1 (9 for fold 0) and trained on the
 others, from new weights, in the workdir fold<k>. Takes every flag of luna16-train but
 --train_split and --validation_split. Run again, it continues where it stopped: finished
-folds are kept. Then submission.csv gets the marks of all folds, each scored by the network that was not trained on its scan,
-crossval.json gets all metrics, and with --luna_dir or --annotations there is froc.json.
+folds are kept. Then submission.csv gets the marks of all folds, each scored by the network
+that was not trained on its scan, froc.json the FROC curve, crossval.json all metrics, and
+report.html shows them. With --luna_dir or --annotations the FROC curve counts all annotated
+nodules, else those that a candidate reaches.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ _LUNA_DIR = cli_flags.define_luna_dir(
 )
 _REFERENCE = shared_flags.define_froc_reference(
   FLAGS,
-  'default: of --luna_dir; without either there is no FROC curve',
+  'default: of --luna_dir; without either the nodules that a candidate reaches',
   'default: those of --luna_dir in the tested subsets, else those with a record',
 )
 _BOOTSTRAP = shared_flags.define_bootstrap(FLAGS)
@@ -84,6 +86,7 @@ def main(unused: list[str]) -> None:
   )
   cli.load_tensorflow()
   from trainer.crossvalidation import folds
+  from trainer.crossvalidation import merged_files
   from trainer.crossvalidation import merging
 
   plans = folds.plan_folds(config, workdir, numbers, _TEST_DATASET.value)
@@ -93,10 +96,12 @@ def main(unused: list[str]) -> None:
       for plan in plans:
         folds.score_fold(plan, resampling)
       merged = merging.merge(plans, workdir, reference, resampling)
+    report = merged_files.write(merged, workdir)
   for warning in merged.warnings:
     print(f'luna16-crossval: warning: {warning}', file=sys.stderr)
   print(merging.table(merged))
   print(f'merged: {workdir / "crossval.json"}')
+  print(f'report: {report}')
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from trainer import config as config_lib
 from trainer import crossval
 from trainer import froc
 from trainer.crossvalidation import folds as folds_lib
+from trainer.crossvalidation import merged_files
 from trainer.crossvalidation import merging
 
 DATASET = 'luna16_patches/axial_50px_all'
@@ -127,7 +128,7 @@ def test_result_has_mean_deviation_and_pooled_metrics(finished):
   counts = [fold['confusion_matrix'] for fold in result['folds']]
   for name, count in pooled['confusion_matrix'].items():
     assert count == sum(of_fold[name] for of_fold in counts)
-  assert set(pooled['intervals']) == set(result['mean'])
+  assert {*pooled['intervals'], 'cpm'} == set(result['mean'])
   assert [row['subset'] for row in pooled['by_subset']] == [0, 3]
 
 
@@ -153,6 +154,15 @@ def test_froc_is_that_of_luna16_froc_on_the_submission(finished, download, tmp_p
   assert json.loads((finished / 'froc.json').read_text()) == expected
   assert read_result(finished)['froc'] == expected
   assert (finished / 'froc.png').read_bytes() == (tmp_path / 'froc.png').read_bytes()
+
+
+@pytest.mark.slow
+def test_report_links_the_reports_of_the_folds(finished):
+  page = (finished / 'report.html').read_text()
+  for fold in (0, 3):
+    assert f'<a href="fold{fold}/fold_report.html">fold {fold}</a>' in page
+    report = (finished / f'fold{fold}' / 'fold_report.html').read_text()
+    assert f'train[{fold}shard:{fold + 1}shard]' in report
 
 
 @pytest.mark.slow
@@ -219,6 +229,9 @@ def passed(monkeypatch):
   monkeypatch.setattr(folds_lib, 'score_fold', score_fold)
   monkeypatch.setattr(merging, 'merge', merge)
   monkeypatch.setattr(merging, 'table', lambda merged: 'the table')
+  monkeypatch.setattr(
+    merged_files, 'write', lambda merged, workdir: workdir / 'report.html'
+  )
   return found
 
 
@@ -235,7 +248,11 @@ def test_flags_reach_the_folds(data_dir, tmp_path, passed, download, capsys):
   listed = {u for u, s in download.scans.items() if s.subset in (1, 2, 4)}
   assert set(passed['reference'].seriesuids) == listed
   captured = capsys.readouterr()
-  assert captured.out == f'the table\nmerged: {tmp_path / "crossval.json"}\n'
+  assert captured.out.splitlines() == [
+    'the table',
+    f'merged: {tmp_path / "crossval.json"}',
+    f'report: {tmp_path / "report.html"}',
+  ]
   assert 'luna16-crossval: warning: a warning\n' in captured.err
 
 

@@ -82,6 +82,11 @@ class FoldPlan:
     return self.path / 'fold_metrics.json'
 
   @property
+  def report_file(self) -> pathlib.Path:
+    """The report of the fold's test subset; report.html is replaced in the same way."""
+    return self.path / 'fold_report.html'
+
+  @property
   def scores_file(self) -> pathlib.Path:
     """The scored records and the predictions of the fold."""
     return self.path / 'scores.npz'
@@ -255,14 +260,15 @@ def score_fold(plan: FoldPlan, resampling: Resampling) -> None:
     resampling: for the intervals.
   """
   settings, state = plan.scoring_settings(resampling), plan.read_state()
-  files = plan.metrics_file, plan.scores_file
+  files = plan.metrics_file, plan.scores_file, plan.report_file
   if state.get('scored') == settings and all(path.is_file() for path in files):
     return
   print(f'fold {plan.number}: scoring subset {plan.number}', file=sys.stderr)
   keras.backend.clear_session()
   runs = trained_run.open_runs([str(plan.path)])
   evaluation = steps.evaluate(runs, plan.test_dataset, plan.test_split, resampling)
-  evaluation_files.write(evaluation, plan.path)
+  report = evaluation_files.write(evaluation, plan.path)
+  atomic_files.link_or_copy(report, plan.report_file)
   atomic_files.write_json(plan.metrics_file, evaluation.metrics.to_json())
   write_scores(
     plan.scores_file, evaluation.scored.records, evaluation.decision.predicted

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from luna_tfds import atomic_files
 from luna_tfds import tables
 from luna_tfds.text_format import count_text
 from model.metrics.classification import METRIC_LABELS
@@ -18,6 +17,7 @@ from model.metrics.classification import METRICS
 from model.metrics.resampling import Resampling
 from trainer.crossvalidation import folds as folds_lib
 from trainer.crossvalidation.folds import FoldPlan
+from trainer.evaluation import froc_evaluation
 from trainer.evaluation import measurement
 from trainer.pictures import froc_plot
 from trainer.report import formatting
@@ -26,10 +26,18 @@ from trainer.scoring import prediction_files
 from trainer.scoring import scored_records
 from trainer.scoring.froc_submission import FrocReference
 from trainer.scoring.froc_submission import FrocResult
+from trainer.scoring.scored_records import ScoredRecords
 
 _TABLE_METRICS = ('pr_auc', 'roc_auc', 'recall', 'precision', 'f1')
 # Of the metrics of a fold, what stays in its own file.
-_LEFT_OUT = ('article', 'by_diameter', 'by_subset', 'by_slice_thickness')
+_LEFT_OUT = (
+  'article',
+  'by_diameter',
+  'by_subset',
+  'by_slice_thickness',
+  'calibration',
+  'froc',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +46,20 @@ class MergedFolds:
 
   Attributes:
     plans: of the folds.
-    fold_metrics: the content of each fold's file of metrics.
+    fold_metrics: the content of each fold's file of metrics, and 'cpm' if there is a FROC
+      curve.
+    fold_records: the scored records of each fold.
+    fold_froc: the FROC curve of each fold, without a band; None if it has no nodule.
     pooled: the metrics of the records of all folds together.
-    froc: of the merged submission; None without annotations.
+    froc: of the merged submission; without annotations, of the nodules that candidates
+      reach; None if there are none.
     warnings: what a reader of the metrics should know; each is one line.
   """
 
   plans: tuple[FoldPlan, ...]
   fold_metrics: tuple[Mapping[str, Any], ...]
+  fold_records: tuple[ScoredRecords, ...]
+  fold_froc: tuple[FrocResult | None, ...]
   pooled: measurement.Measurement
   froc: FrocResult | None
   warnings: tuple[str, ...]
@@ -61,7 +75,8 @@ class MergedFolds:
     return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
   def _values(self, name: str) -> list[float]:
-    return [fold[name] for fold in self.fold_metrics if fold[name] is not None]
+    values = (fold.get(name) for fold in self.fold_metrics)
+    return [value for value in values if value is not None]
 
   def to_json(self) -> dict[str, Any]:
     """Returns the content of crossval.json; undefined metrics are NaN."""
@@ -73,13 +88,14 @@ class MergedFolds:
       }
       for plan, fold in zip(self.plans, self.fold_metrics)
     ]
+    names = (*METRICS, *(('cpm',) if self.froc else ()))
     fields = {
       'dataset': config.dataset,
       'test_dataset': self.plans[0].test_dataset_argument,
       'model': config.model,
       'folds': rows,
-      'mean': {name: self.mean(name) for name in METRICS},
-      'std': {name: self.standard_deviation(name) for name in METRICS},
+      'mean': {name: self.mean(name) for name in names},
+      'std': {name: self.standard_deviation(name) for name in names},
       'pooled': self.pooled.to_json(),
       'warnings': list(self.warnings),
     }
@@ -92,12 +108,13 @@ def merge(
   reference: FrocReference | None,
   resampling: Resampling,
 ) -> MergedFolds:
-  """Merges the folds: submission.csv, the FROC curve, and crossval.json last.
+  """Merges the folds: submission.csv, the FROC curve and all metrics.
 
   Args:
     plans: of the folds, scored.
     workdir: to write to.
-    reference: what the submission is compared with; None for no FROC curve.
+    reference: what the submission is compared with; None for the nodules that candidates
+      reach.
     resampling: for the intervals.
   """
   scores = [folds_lib.read_scores(plan.scores_file) for plan in plans]
@@ -107,34 +124,60 @@ def merge(
   prediction_files.write_submission(
     submission, records.seriesuid, records.center_xyz_mm, records.probability
   )
-  froc = None
-  if reference is not None:
+  if reference is None:
+    froc = froc_evaluation.evaluate_froc(records, None, resampling)
+  else:
     froc = froc_submission.score_submission(
       # As it was written, so that luna16-froc gives the same result.
       tables.read_table(submission, 'probability'),
       reference,
       resampling,
     )
+  if froc is not None:
     froc_submission.write_result(froc, workdir)
     froc_plot.save_froc_curve(
       froc.curve, froc.band, resampling.resamples, str(froc), workdir / 'froc.png'
     )
-  fold_metrics = tuple(plan.read_metrics() for plan in plans)
-  merged = MergedFolds(
+  fold_records = tuple(of_fold for of_fold, _ in scores)
+  fold_froc = tuple(_froc_of_fold(of_fold, reference) for of_fold in fold_records)
+  fold_metrics = tuple(
+    {
+      **plan.read_metrics(),
+      **({} if froc is None else {'cpm': result.curve.cpm if result else None}),
+    }
+    for plan, result in zip(plans, fold_froc)
+  )
+  return MergedFolds(
     plans=tuple(plans),
     fold_metrics=fold_metrics,
+    fold_records=fold_records,
+    fold_froc=fold_froc,
     pooled=measurement.measure(
       records, predicted, plans[0].test_dataset.metadata.patch, resampling
     ),
     froc=froc,
     warnings=(
       *_fold_warnings(plans, fold_metrics),
-      *_missing_negatives_warning(plans[0]),
+      *froc_evaluation.missing_negatives_warnings(
+        plans[0].test_dataset, '--test_dataset'
+      ),
       *(froc.warnings if froc else ()),
     ),
   )
-  atomic_files.write_json(workdir / 'crossval.json', merged.to_json())
-  return merged
+
+
+def _froc_of_fold(
+  records: ScoredRecords, reference: FrocReference | None
+) -> FrocResult | None:
+  """Computes the FROC curve of the scans of a fold, without a band."""
+  if reference is not None:
+    scans = set(records.seriesuid.tolist())
+    listed = scans if reference.seriesuids is None else set(reference.seriesuids)
+    if not scans & listed:
+      return None
+    reference = dataclasses.replace(reference, seriesuids=tuple(sorted(scans & listed)))
+  no_band = Resampling(resamples=0)
+  return froc_evaluation.evaluate_froc(records, reference, no_band)
 
 
 def table(merged: MergedFolds) -> str:
@@ -167,6 +210,7 @@ def table(merged: MergedFolds) -> str:
       )
   if merged.froc is not None:
     lines.append(f'  {merged.froc}')
+    lines.append(f'  {froc_evaluation.describe_nodules(merged.froc)}')
   return '\n'.join(lines)
 
 
@@ -177,14 +221,4 @@ def _fold_warnings(
     f'fold {plan.number}: {warning}'
     for plan, fold in zip(plans, fold_metrics)
     for warning in fold.get('warnings', ())
-  ]
-
-
-def _missing_negatives_warning(plan: FoldPlan) -> list[str]:
-  if plan.test_dataset.holds_all_candidates:
-    return []
-  return [
-    f'{plan.test_dataset.name} holds only a part of the negatives: the false positives '
-    "per scan are too low for LUNA16's protocol; test on all candidates, e.g. with "
-    '--test_dataset=luna16_patches/axial_50px_all'
   ]

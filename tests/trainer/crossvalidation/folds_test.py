@@ -198,7 +198,7 @@ def test_a_scored_fold_is_not_scored_again(make_plans, trained_folds, monkeypatc
   resampling = Resampling(resamples=10)
   settings = plan.scoring_settings(resampling)
   plan.write_state(**plan.read_state(), scored=settings)
-  for path in (plan.metrics_file, plan.scores_file):
+  for path in (plan.metrics_file, plan.scores_file, plan.report_file):
     path.touch()
   folds_lib.score_fold(plan, resampling)
   assert scored == []
@@ -227,11 +227,13 @@ def test_another_evaluation_of_a_fold_does_not_change_its_metrics(scored_plan):
   assert evaluate.run(['luna16-evaluate', *arguments]) == 0
   folds_lib.score_fold(scored_plan, NO_RESAMPLES)
   merged = merging.merge([scored_plan], scored_plan.path, None, NO_RESAMPLES)
-  assert merged.to_json()['folds'] == [{'fold': 1, **without_rows(before)}]
+  cpm = merged.fold_froc[0].curve.cpm
+  assert merged.to_json()['folds'] == [{'fold': 1, **without_rows(before), 'cpm': cpm}]
 
 
 def without_rows(fields):
-  left_out = ('article', 'by_diameter', 'by_subset', 'by_slice_thickness')
+  left_out = {'article', 'by_diameter', 'by_subset', 'by_slice_thickness'}
+  left_out |= {'calibration', 'froc'}
   return {name: value for name, value in fields.items() if name not in left_out}
 
 
@@ -283,7 +285,7 @@ def test_damaged_scores_are_refused(tmp_path, kept):
     folds_lib.read_scores(path)
 
 
-@pytest.mark.parametrize('name', ['metrics_file', 'scores_file'])
+@pytest.mark.parametrize('name', ['metrics_file', 'scores_file', 'report_file'])
 def test_a_fold_whose_results_were_deleted_is_scored_again(scored_plan, name):
   path = getattr(scored_plan, name)
   path.unlink()

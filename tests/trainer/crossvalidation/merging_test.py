@@ -5,96 +5,17 @@ import dataclasses
 import json
 import math
 
-import fake_data
-import fake_scores
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
 from luna_tfds import atomic_files
 from luna_tfds.errors import UsageError
-from model.metrics import classification
 from model.metrics.resampling import Resampling
-from trainer import config as config_lib
 from trainer.crossvalidation import folds as folds_lib
 from trainer.crossvalidation import merging
-from trainer.scoring import froc_submission
 
-NUMBERS = (2, 5, 7)
 FEW = Resampling(resamples=10)
-
-
-def make_fold(number):
-  """Makes 30 records of the three scans of a subset; some of them are nodules."""
-  rng = np.random.default_rng(number)
-  rows = []
-  for k in range(30):
-    label = int(k % 5 == 0)
-    rows.append(
-      {
-        'scan': f'scan{number}.{k % 3}',
-        'label': label,
-        'probability': rng.random() * 0.6 + 0.4 * label,
-        'subset': number,
-        # Far apart, so that no mark hits the nodule of another one.
-        'center_xyz_mm': (100.0 * k, 0.0, 0.0),
-      }
-    )
-  records = fake_scores.make_records(rows)
-  return records, records.probability >= 0.3 + 0.05 * number
-
-
-@pytest.fixture(scope='module')
-def fold_results():
-  return [make_fold(number) for number in NUMBERS]
-
-
-@pytest.fixture
-def plans(opened_dataset, fold_results, tmp_path):
-  """Plans of folds that are trained and scored, with their files."""
-  made = []
-  config = config_lib.TrainConfig(
-    dataset='luna16_patches/axial_50px_all',
-    data_dir='/data',
-    model='nodule_net',
-    recipe=config_lib.Recipe(),
-    input=config_lib.InputConfig(),
-  )
-  for number, (records, predicted) in zip(NUMBERS, fold_results):
-    plan = folds_lib.FoldPlan(
-      number=number,
-      config=config,
-      path=tmp_path / f'fold{number}',
-      train_fingerprint='f',
-      test_dataset=opened_dataset,
-      test_dataset_argument='luna16_patches/axial_50px_all',
-      test_split=f'train[{number}shard:{number + 1}shard]',
-    )
-    plan.path.mkdir()
-    folds_lib.write_scores(plan.scores_file, records, predicted)
-    metrics = classification.classification_metrics(
-      records.label, records.probability, predicted
-    )
-    fields = {**metrics.to_json(), 'by_subset': [], 'article': {}, 'split': 'train'}
-    atomic_files.write_json(plan.metrics_file, fields)
-    made.append(plan)
-  return made
-
-
-@pytest.fixture
-def reference(fold_results, tmp_path):
-  """The nodules are the records with label 1, and one that no record hits."""
-  nodules = [
-    (seriesuid, *center, 6.0)
-    for records, _ in fold_results
-    for seriesuid, center, label in zip(
-      records.seriesuid, records.center_xyz_mm.tolist(), records.label
-    )
-    if label
-  ]
-  nodules.append((nodules[0][0], -500.0, 0.0, 0.0, 6.0))
-  path = fake_data.write_findings(tmp_path / 'annotations.csv', nodules)
-  return froc_submission.read_reference(path, None, None)
 
 
 def joined(fold_results, name):
@@ -103,6 +24,7 @@ def joined(fold_results, name):
 
 def merge(plans, tmp_path, reference=None):
   merged = merging.merge(plans, tmp_path, reference, FEW)
+  atomic_files.write_json(tmp_path / 'crossval.json', merged.to_json())
   return merged, json.loads((tmp_path / 'crossval.json').read_text())
 
 
@@ -140,7 +62,7 @@ def test_pooled_metrics_are_those_of_all_records(plans, fold_results, tmp_path):
     'false_negatives': np.sum(~predicted & (labels == 1)),
     'true_negatives': np.sum(~predicted & (labels == 0)),
   }
-  assert [row['subset'] for row in pooled['by_subset']] == list(NUMBERS)
+  assert [row['subset'] for row in pooled['by_subset']] == [2, 5, 7]
   assert set(pooled['intervals']) == set(result['mean'])
   assert pooled['bootstrap'] == dataclasses.asdict(FEW)
 
@@ -164,7 +86,7 @@ def test_mean_and_standard_deviation_over_the_folds(plans, fold_results, tmp_pat
 
 def test_folds_are_listed_without_their_tables(plans, tmp_path):
   _, result = merge(plans, tmp_path)
-  assert [fold['fold'] for fold in result['folds']] == list(NUMBERS)
+  assert [fold['fold'] for fold in result['folds']] == [2, 5, 7]
   for fold in result['folds']:
     assert fold['records'] == 30
     assert not {'by_subset', 'article'} & set(fold)
@@ -179,7 +101,7 @@ def test_warnings_of_the_folds_are_kept(plans, tmp_path):
   fields = atomic_files.read_json(plans[1].metrics_file)
   atomic_files.write_json(plans[1].metrics_file, {**fields, 'warnings': ['a leak']})
   _, result = merge(plans, tmp_path)
-  assert result['warnings'] == [f'fold {NUMBERS[1]}: a leak']
+  assert result['warnings'] == ['fold 5: a leak']
 
 
 def test_undefined_metrics_are_left_out_of_the_mean(plans, tmp_path):
@@ -208,6 +130,30 @@ def test_froc_is_that_of_the_submission(plans, reference, fold_results, tmp_path
   assert merged.froc.curve.sensitivity_at([9.5 / 9]) == pytest.approx(sensitivity)
   (warning,) = result['warnings']
   assert 'annotations_excluded is not given' in warning
+  # Of the 19 nodules, 18 are found without a limit of false positives.
+  assert [fold['cpm'] for fold in result['folds']] == [
+    of_fold.curve.cpm for of_fold in merged.fold_froc
+  ]
+  assert [of_fold.counts.scans for of_fold in merged.fold_froc] == [3, 3, 3]
+  assert sum(of_fold.counts.nodules for of_fold in merged.fold_froc) == 19
+  cpms = [fold['cpm'] for fold in result['folds']]
+  assert result['mean']['cpm'] == pytest.approx(np.mean(cpms))
+  assert result['std']['cpm'] == pytest.approx(np.std(cpms, ddof=1))
+
+
+def test_without_annotations_nodules_that_candidates_reach_are_counted(
+  plans, fold_results, tmp_path
+):
+  for plan, (records, predicted) in zip(plans, fold_results):
+    nodule_id = np.where(records.label, 1000 * plan.number + np.arange(30), -1)
+    folds_lib.write_scores(
+      plan.scores_file, dataclasses.replace(records, nodule_id=nodule_id), predicted
+    )
+  merged, result = merge(plans, tmp_path)
+  assert (merged.froc.counts.scans, merged.froc.counts.nodules) == (9, 18)
+  assert result['froc']['nodules_counted'] == 'reached by candidates'
+  assert result['froc'] == json.loads((tmp_path / 'froc.json').read_text())
+  assert 'that a candidate reaches in the 9 scans' in merging.table(merged)
 
 
 def test_a_dataset_with_a_part_of_the_negatives_is_warned_of(plans, data_dir, tmp_path):
@@ -237,7 +183,11 @@ def test_table_of_the_folds(plans, reference, tmp_path):
     (lines[6], result['pooled']),
   ):
     assert line.split()[-5:] == [f'{fields[name]:.4f}' for name in columns]
-  assert lines[-1] == f'  {merged.froc}'
+  froc_lines = lines[-2:]
+  assert froc_lines[0] == f'  {merged.froc}'
+  assert (
+    'all 19 nodules that are annotated in the 9 scans, of which 1 ' in froc_lines[1]
+  )
 
 
 @pytest.mark.parametrize(
