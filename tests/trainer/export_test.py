@@ -1,12 +1,16 @@
+import contextlib
+import io
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from trainer import export
 from trainer.scoring import inference
+from trainer.scoring import scored_records
 
 USE_WITHOUT_THIS_PROJECT = """
 import json, sys
@@ -106,6 +110,8 @@ def test_operating_point_is_exported_with_the_model(trained, tmp_path):
     (['--workdir=/nowhere'], 'no run in it'),
     (['--output_dir={tmp}'], 'exists already'),
     (['--output={tmp}'], 'exists already'),  # its name in version 1.0.0
+    (['--crossval=/nowhere'], 'leave out --workdir and --ensemble'),
+    (['--ensemble=,'], 'lists an empty name'),
     (['--output_dir=/dev/null/x/y'], '--output_dir: the folder /dev/null/x'),
   ],
 )
@@ -114,6 +120,154 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ):
   flags = [flag.format(tmp=tmp_path) for flag in flags]
   assert run(f'--workdir={trained}', f'--output_dir={tmp_path / "out"}', *flags) == 2
+  assert message in error_line()
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.fixture(scope='module')
+def member(trained, tmp_path_factory):
+  """A run with other weights, on the same splits.
+
+  Not of the other network: in bfloat16 its layers are fused in a SavedModel, which changes
+  the probabilities by up to 1e-3.
+  """
+  folder = shutil.copytree(trained, tmp_path_factory.mktemp('member') / 'run')
+  model = keras.models.load_model(folder / 'model.keras', compile=False)
+  for layer in model.layers:
+    if layer.name == 'logit':
+      kernel, bias = layer.get_weights()
+      layer.set_weights([-2 * kernel, bias + 0.7])
+  model.save(folder / 'model.keras')
+  return folder
+
+
+@pytest.fixture(scope='module')
+def ensemble_export(trained, member, tmp_path_factory):
+  """The folder of an exported ensemble with test-time augmentation, and what is printed."""
+  folder = tmp_path_factory.mktemp('exports') / 'ensemble'
+  flags = f'--ensemble={trained},{member}', '--tta', f'--output_dir={folder}'
+  with contextlib.redirect_stdout(io.StringIO()) as printed:
+    assert run(*flags) == 0
+  return folder, printed.getvalue()
+
+
+def test_ensemble_computes_the_mean_over_runs_and_views(
+  ensemble_export, trained, member, images
+):
+  folder, printed = ensemble_export
+  assert 'mean of 2 runs, mean of flips and rotations' in printed
+  models = [inference.load_model(path / 'model.keras') for path in (trained, member)]
+  expected = inference.mean_probabilities(models, images, tta=True)
+  for other in (
+    inference.mean_probabilities(models, images, tta=False),
+    inference.mean_probabilities(models[:1], images, tta=True),
+  ):
+    assert np.abs(other - expected).min() > 1e-5
+  np.testing.assert_allclose(
+    exported_probabilities(folder, images), expected, rtol=1e-5
+  )
+  loaded = keras.models.load_model(folder / 'model.keras', compile=False)
+  np.testing.assert_allclose(np.ravel(loaded(images)), expected, rtol=1e-5)
+  # Of a single image too, and of none.
+  np.testing.assert_allclose(
+    exported_probabilities(folder, images[:1]), expected[:1], rtol=1e-5
+  )
+  assert [path.name for path in folder.parent.iterdir()] == ['ensemble']
+
+
+def test_ensemble_has_the_probabilities_and_the_threshold_of_luna16_evaluate(
+  ensemble_export, trained, member, opened_dataset, evaluate_folders
+):
+  folder, printed = ensemble_export
+  evaluation = evaluate_folders(trained, member, tta=True)
+  threshold = evaluation.decision.threshold
+  point = json.loads((folder / 'operating_point.json').read_text())
+  assert point['threshold'] == threshold
+  assert (point['tta'], point['chosen_on']) == (True, 'validation')
+  assert f'a nodule at {threshold:.4g} and above' in printed
+  source = opened_dataset.open_split('test')
+  images = scored_records.read_images(source, range(source.num_records))
+  np.testing.assert_allclose(
+    exported_probabilities(folder, images),
+    evaluation.scored.records.probability,
+    rtol=1e-5,
+  )
+
+
+def test_threshold_of_an_ensemble_needs_its_dataset(trained, member, tmp_path, capsys):
+  moved = shutil.copytree(trained, tmp_path / 'moved')
+  fields = json.loads((moved / 'config.json').read_text())
+  fields['config']['data_dir'] = '/nowhere'
+  (moved / 'config.json').write_text(json.dumps(fields))
+  folder = tmp_path / 'out'
+  flags = f'--workdir={moved}', f'--workdir={member}'
+  assert run(*flags, f'--output_dir={folder}') == 0
+  printed = capsys.readouterr().out
+  assert 'no threshold is written' in printed
+  assert f'luna16-evaluate --ensemble={moved},{member}' in printed
+  assert not (folder / 'operating_point.json').exists()
+
+
+@pytest.fixture
+def crossval(trained, member, tmp_path):
+  """The folder of a cross-validation of two folds, with splits of their own."""
+  folder = tmp_path / 'crossval'
+  for number, source in ((0, trained), (3, member)):
+    fold = shutil.copytree(source, folder / f'fold{number}')
+    fields = json.loads((fold / 'config.json').read_text())
+    fields['config']['train_split'] = f'train[{number}shard:]'
+    (fold / 'config.json').write_text(json.dumps(fields))
+  rows = {'folds': [{'fold': 0}, {'fold': 3}]}
+  (folder / 'crossval.json').write_text(json.dumps(rows))
+  return folder
+
+
+def test_folds_are_exported_without_a_threshold(
+  crossval, trained, member, images, tmp_path, capsys
+):
+  folder = tmp_path / 'out'
+  assert run(f'--crossval={crossval}', f'--output_dir={folder}') == 0
+  printed = capsys.readouterr().out
+  assert 'mean of 2 runs; no threshold is written: each scan was in' in printed
+  assert not (folder / 'operating_point.json').exists()
+  models = [inference.load_model(path / 'model.keras') for path in (trained, member)]
+  np.testing.assert_allclose(
+    exported_probabilities(folder, images),
+    inference.mean_probabilities(models, images),
+    rtol=1e-5,
+  )
+
+
+def test_an_unfinished_cross_validation_is_refused(crossval, tmp_path, error_line):
+  (crossval / 'crossval.json').unlink()
+  assert run(f'--crossval={crossval}', f'--output_dir={tmp_path / "out"}') == 2
+  assert 'no finished cross-validation' in error_line()
+
+
+@pytest.mark.parametrize(
+  ('file', 'changes', 'message'),
+  [
+    (
+      'config.json',
+      {'patch': {'shape_zyx': [1, 50, 50], 'spacing_mm': 0.5, 'layout': 'axial'}},
+      'same kind of patches',
+    ),
+    ('operating_point.json', {'deployed_prior': 0.4}, 'share of nodules of 0.4'),
+    ('calibration.json', {'method': 'platt'}, 'is calibrated by platt'),
+  ],
+)
+def test_members_that_do_not_match_are_refused(
+  trained, member, tmp_path, file, changes, message, error_line
+):
+  other = shutil.copytree(member, tmp_path / 'other')
+  fields = json.loads((other / file).read_text())
+  (other / file).write_text(json.dumps({**fields, **changes}))
+  if file == 'operating_point.json':
+    config = json.loads((other / 'config.json').read_text())
+    config['config']['deployed_prior'] = 0.4
+    (other / 'config.json').write_text(json.dumps(config))
+  flags = f'--ensemble={trained},{other}', f'--output_dir={tmp_path / "out"}'
+  assert run(*flags) == 2
   assert message in error_line()
   assert not (tmp_path / 'out').exists()
 

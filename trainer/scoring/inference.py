@@ -7,7 +7,6 @@ import pathlib
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import error_text
@@ -45,28 +44,6 @@ class InferenceModel:
     """
     logits = np.asarray(self._logit_model(images, training=False), np.float64)[:, 0]
     return sigmoid(logits)
-
-  def export(self, path: pathlib.Path, *, tta: bool) -> None:
-    """Writes a TensorFlow SavedModel from HU to probability, in float32.
-
-    Args:
-      path: folder to write.
-      tta: whether the exported model averages over the eight flips and rotations by 90
-        degrees.
-    """
-    if not tta:
-      self.keras_model.export(path, verbose=False)
-      return
-
-    def mean_over_views(images: tf.Tensor) -> tf.Tensor:
-      views = augment.dihedral_views(images)
-      return tf.add_n([self.keras_model(v, training=False) for v in views]) / len(views)
-
-    archive = keras.export.ExportArchive()
-    archive.track(self.keras_model)
-    images = tf.TensorSpec((None, *self.image_shape), tf.float32)
-    archive.add_endpoint('serve', mean_over_views, [images])
-    archive.write_out(path, verbose=False)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
