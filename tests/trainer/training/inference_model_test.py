@@ -110,10 +110,12 @@ def test_fitted_calibration_is_part_of_the_model(
   plain = inference.InferenceModel(build_inference_model(network, 0.0, 0.0))
   records = scored_records.score_split([plain], validation)
   logit = calibration.logits(records.probability)
+  kept = ~records.excluded
+  assert not kept.all()
   fitted = calibration.fit(
-    method, calibration.LabelledLogits(records.label, logit, 0.5)
+    method, calibration.LabelledLogits(records.label[kept], logit[kept], 0.5)
   )
-  shift = special.logit(0.3) - special.logit(validation.prior)
+  shift = special.logit(0.3) - special.logit(records.label[kept].mean())
   model = inference.load_model(workdir.model)
   found = scored_records.score_split([model], validation).probability
   expected = special.expit(fitted.scale * logit + fitted.offset + shift)
@@ -122,7 +124,7 @@ def test_fitted_calibration_is_part_of_the_model(
   result = CalibrationResult.read(workdir.calibration)
   assert result.method == method
   assert result.chosen.map == fitted
-  assert (result.fitted_on, result.records) == ('validation', len(records))
+  assert (result.fitted_on, result.records) == ('validation', kept.sum())
   assert [m.method for m in result.methods] == ['prior_shift', 'temperature', 'platt']
   assert f'calibration: {method}; calibration error (ECE) on validation' in (
     capsys.readouterr().err
