@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -75,7 +76,7 @@ class Orientation:
   axes: tuple[int, ...]
   flipped: tuple[bool, ...]
 
-  @property
+  @functools.cached_property
   def is_identity(self) -> bool:
     """Whether the stored array is in world orientation, as in most scans."""
     return self.axes == (0, 1, 2) and not any(self.flipped)
