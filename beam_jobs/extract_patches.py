@@ -73,7 +73,8 @@ _SEED = flags.DEFINE_integer(
 _NUM_WORKERS = flags.DEFINE_integer(
   'num_workers',
   0,
-  'Processes of the local runner; 0 for one per core, or one if the job is small.',
+  'Processes of the local runner; 0 for one per core, or one if the job is small. '
+  'Of another runner: workers that its service starts, as Dataflow does.',
   lower_bound=0,
   flag_values=FLAGS,
 )

@@ -50,7 +50,8 @@ def prepare(
     luna_dir: the LUNA16 download.
     beam_runner: a Beam runner or its name; None uses the cores of this machine.
     beam_options: options of Beam.
-    num_workers: processes of the local runner; 0 for one per core.
+    num_workers: processes of the local runner, 0 for one per core; for another runner,
+      the number that its service starts.
     max_failed_scans: maximum number of scans that may be unreadable.
     overwrite: whether an existing dataset is written again, and replaced when the new
       one is complete.
@@ -114,7 +115,8 @@ def run_pipeline(
     folder: the job's folder, locked and cleaned.
     beam_runner: a Beam runner or its name; None uses the cores of this machine.
     beam_options: options of Beam.
-    num_workers: processes of the local runner; 0 for one per core.
+    num_workers: processes of the local runner, 0 for one per core; for another runner,
+      the number that its service starts.
 
   Raises:
     OSError: there is not enough disk space.
@@ -125,9 +127,11 @@ def run_pipeline(
     return
   num_records = sum(shard.num_records for shard in shards)
   folder.check_free_space(num_records * plan.record_bytes)
-  num_workers = min(num_workers or _default_num_workers(num_records), len(shards))
   options = beam_options or PipelineOptions([])
   beam_runner = runners.resolve(beam_runner, options)
+  if beam_runner is not None and num_workers:
+    runners.set_num_workers(options, num_workers)
+  num_workers = min(num_workers or _default_num_workers(num_records), len(shards))
   work = pipeline.ShardWork(
     [folder.write_shard_spec(shard) for shard in shards],
     config.spec,

@@ -1,15 +1,23 @@
-"""Beam's part of the command line, and the runner of the pipeline."""
+"""Beam's part of the command line, and the runner of the pipeline.
+
+Some options are known only later: those of a runner once its module is loaded, as
+`--dask_client_address`, and those of a job server once it is asked, as Flink's
+`--number_of_execution_retries`.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
 import contextlib
+import difflib
 import logging
 from typing import NoReturn
 
 import apache_beam as beam
 from apache_beam.options import pipeline_options
+from apache_beam.runners import create_runner
+from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.runner import PipelineRunner
 
@@ -21,7 +29,13 @@ from luna_tfds.worker_processes import WorkerDiedError
 
 # Names of the local runner, in lower case and without 'runner'. Beam's own DirectRunner
 # would first try to download Prism.
-_LOCAL_RUNNERS = ('', 'direct', 'switchingdirect', 'bundlebaseddirect', 'fnapi')
+_LOCAL_RUNNERS = ('direct', 'switchingdirect', 'bundlebaseddirect', 'fnapi')
+
+# Beam's list of runners lacks it.
+_DASK_RUNNER = 'apache_beam.runners.dask.dask_runner.DaskRunner'
+
+# Similarity, 0 to 1, from which an unknown option is a misspelt one.
+_TYPING_ERROR = 0.85
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,8 +58,10 @@ def parse(
     (name of the runner or None, all options).
 
   Raises:
-    UsageError: an argument is unknown to Beam, or invalid.
+    UsageError: an argument is unknown to Beam, or invalid, or there is no such runner.
   """
+  name = _runner_name(arguments)
+  runner = _load(name) if name and not _is_local(name) else None
   parser = _Parser(add_help=False, allow_abbrev=False)
   for options_class in pipeline_options.PipelineOptions.__subclasses__():
     with contextlib.suppress(argparse.ArgumentError):  # defined by another class, too
@@ -55,10 +71,33 @@ def parse(
   known = [o.lstrip('-') for a in parser._actions for o in a.option_strings]
   if arguments:
     _, unknown = parser.parse_known_args(arguments)
-    if unknown:
-      raise cli.unknown_flag(unknown[0], [*own_flags, *known])
-  options = pipeline_options.PipelineOptions(list(arguments))
-  return options.view_as(pipeline_options.StandardOptions).runner, options
+    _check_unknown(unknown, [*own_flags, *known], runner)
+  return name, pipeline_options.PipelineOptions(list(arguments))
+
+
+def _runner_name(arguments: Sequence[str]) -> str | None:
+  parser = _Parser(add_help=False, allow_abbrev=False)
+  parser.add_argument('--runner')
+  name: str | None = parser.parse_known_args(arguments)[0].runner
+  return name
+
+
+def _check_unknown(
+  unknown: Sequence[str], known: Sequence[str], runner: PipelineRunner | None
+) -> None:
+  """Checks arguments that Beam does not know: only a job server may know them.
+
+  Beam asks it for its options, and fails or warns if it has no such option.
+  """
+  for argument in unknown:
+    name = argument.partition('=')[0].lstrip('-')
+    is_option_of_job_server = (
+      isinstance(runner, portable_runner.PortableRunner)
+      and argument.startswith('--')
+      and not difflib.get_close_matches(name, known, n=1, cutoff=_TYPING_ERROR)
+    )
+    if not is_option_of_job_server:
+      raise cli.unknown_flag(argument, known)
 
 
 def resolve(
@@ -71,11 +110,28 @@ def resolve(
     options: options of Beam.
   """
   chosen = runner or options.view_as(pipeline_options.StandardOptions).runner
-  if isinstance(chosen, str):
-    # As Beam: any case, with or without 'Runner', also with the name of the module.
-    name = chosen.rpartition('.')[2].lower().removesuffix('runner')
-    return None if name in _LOCAL_RUNNERS else chosen
-  return chosen
+  return None if isinstance(chosen, str) and _is_local(chosen) else chosen
+
+
+def _is_local(name: str) -> bool:
+  return _short_name(name) in _LOCAL_RUNNERS
+
+
+def _short_name(name: str) -> str:
+  # As Beam: any case, with or without 'Runner', also with the name of the module.
+  return name.rpartition('.')[2].lower().removesuffix('runner')
+
+
+def _load(name: str) -> PipelineRunner:
+  """Returns a runner; its module adds its options to those that Beam knows.
+
+  Raises:
+    UsageError: there is no runner with this name, or it is not installed.
+  """
+  try:
+    return create_runner(_DASK_RUNNER if _short_name(name) == 'dask' else name)
+  except (ValueError, ImportError, AttributeError) as error:
+    raise UsageError(f'--runner={name}: {error}') from error
 
 
 def pipeline(
@@ -95,10 +151,37 @@ def pipeline(
     direct.direct_num_workers = 1
     direct.direct_running_mode = 'in_memory'
     return beam.Pipeline(runner=fn_runner.FnApiRunner(), options=options)
-  try:
-    return beam.Pipeline(runner=runner, options=options)
-  except (ValueError, ImportError, AttributeError) as error:
-    raise UsageError(f'--runner={runner}: {error}') from error
+  if isinstance(runner, str):
+    runner = _load(runner)
+  if type(runner).__name__ == 'DaskRunner':
+    _use_all_dask_workers(options)
+  return beam.Pipeline(runner=runner, options=options)
+
+
+def set_num_workers(
+  options: pipeline_options.PipelineOptions, num_workers: int
+) -> None:
+  """Passes `--num_workers` on to a service that starts its own workers, as Dataflow.
+
+  The command defines a flag of the same name, so Beam does not see it.
+
+  Args:
+    options: options of Beam; changed.
+    num_workers: number of workers.
+  """
+  options.view_as(pipeline_options.WorkerOptions).num_workers = num_workers
+
+
+def _use_all_dask_workers(options: pipeline_options.PipelineOptions) -> None:
+  """Makes each shard a task, unless the options say otherwise.
+
+  By default Beam makes tasks of 128 elements, so one worker would write all shards.
+  """
+  from apache_beam.runners.dask.dask_runner import DaskOptions
+
+  dask = options.view_as(DaskOptions)
+  if dask.npartitions is None and dask.partition_size is None:
+    dask.partition_size = 1
 
 
 @contextlib.contextmanager

@@ -55,6 +55,7 @@ LATE_IMPORTS = {
   'luna_tfds.article_patches': 'a reader of the dataset has no need of Pillow',
   'luna_tfds.progress': 'the bar is for terminals only',
   'luna_tfds.worker_start': 'it ends with its launcher before anything is loaded',
+  'beam_jobs.runners': 'Dask is an optional dependency',
 }
 
 

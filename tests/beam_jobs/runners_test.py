@@ -62,10 +62,54 @@ def test_invalid_arguments_are_rejected(argument, problem):
     runners.parse([argument], ['luna_dir', 'data_dir'])
 
 
+def test_options_of_a_runner_that_its_module_defines(monkeypatch, tmp_path):
+  # As Dask's: Beam learns of them when it loads the module.
+  (tmp_path / 'late_options.py').write_text(
+    'from apache_beam.options import pipeline_options\n'
+    'from apache_beam.runners.portability.fn_api_runner import fn_runner\n'
+    'class LateOptions(pipeline_options.PipelineOptions):\n'
+    '  @classmethod\n'
+    '  def _add_argparse_args(cls, parser):\n'
+    "    parser.add_argument('--late_address')\n"
+    'class LateRunner(fn_runner.FnApiRunner):\n'
+    '  pass\n'
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  runner, options = runners.parse(
+    ['--late_address=host:1', '--runner=late_options.LateRunner'], ['luna_dir']
+  )
+  assert runner == 'late_options.LateRunner'
+  assert options.get_all_options()['late_address'] == 'host:1'
+
+
+def test_options_of_a_job_server_are_passed_on():
+  arguments = ['--runner=FlinkRunner', '--number_of_execution_retries=3']
+  runner, _ = runners.parse(arguments, ['luna_dir'])
+  assert runner == 'FlinkRunner'
+  with pytest.raises(UsageError, match='unknown argument --number_of_execution'):
+    runners.parse(arguments[1:], ['luna_dir'])
+
+
+@pytest.mark.parametrize(
+  'argument', ['--luna_dri=x', '--flink_mastr=x', 'stray', '-number_of_retries']
+)
+def test_misspelt_flags_are_rejected_on_every_runner(argument):
+  with pytest.raises(UsageError, match='unknown argument ' + argument.split('=')[0]):
+    runners.parse(['--runner=FlinkRunner', argument], ['luna_dir', 'data_dir'])
+
+
+def test_num_workers_of_a_service():
+  options = pipeline_options.PipelineOptions([])
+  runners.set_num_workers(options, 20)
+  assert options.view_as(pipeline_options.WorkerOptions).num_workers == 20
+
+
 @pytest.mark.parametrize('name', ['NoSuchRunner', 'no.such.Runner', 'json.NoRunner'])
 def test_unknown_runner_is_rejected(name):
   with pytest.raises(UsageError, match=f'--runner={name}: '):
     runners.pipeline(name, NO_OPTIONS)
+  with pytest.raises(UsageError, match=f'--runner={name}: '):
+    runners.parse([f'--runner={name}'], [])
 
 
 @pytest.mark.parametrize(

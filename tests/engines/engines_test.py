@@ -1,0 +1,134 @@
+"""The job on the engines that are available here: same bytes, also after a crash.
+
+A test whose engine is not available is skipped, with the reason.
+"""
+
+import contextlib
+import os
+import pathlib
+import signal
+import time
+
+from engine_processes import EngineUnavailableError
+import pytest
+import start
+
+pytestmark = pytest.mark.engine
+
+
+def on(*names):
+  """Runs a test on engines; tests of an engine use the same processes."""
+  return pytest.mark.parametrize('engine', names, indirect=True, scope='module')
+
+
+@pytest.fixture(scope='module')
+def engine(request, tmp_path_factory):
+  """The name of an engine, and the engine, running."""
+  name = request.param
+  with contextlib.ExitStack() as stack:
+    try:
+      running = stack.enter_context(start.ENGINES[name](tmp_path_factory.mktemp(name)))
+    except EngineUnavailableError as error:
+      pytest.skip(f'{name} is not available: {error}')
+    yield name, running
+
+
+def replaced(options, **changes):
+  """Returns options with other values; None removes an option."""
+  kept = [o for o in options if o.lstrip('-').partition('=')[0] not in changes]
+  added = [f'--{key}={value}' for key, value in changes.items() if value is not None]
+  return kept + added
+
+
+def wait_until(condition, timeout_secs=120):
+  end = time.monotonic() + timeout_secs
+  while not condition():
+    assert time.monotonic() < end, 'timeout'
+    time.sleep(0.05)
+
+
+def children(pid):
+  return pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+
+
+def kill_sdk_worker(running):
+  """Kills one of the Python processes that the worker pool has started."""
+  pool = running.processes['worker_pool'].pid
+  os.kill(int(children(pool)[0]), signal.SIGKILL)
+
+
+def kill_executor(running):
+  """Kills one of the Java processes that run the tasks of a Spark worker."""
+  for worker in ('worker1', 'worker2'):
+    for pid in children(running.processes[worker].pid):
+      if (
+        b'CoarseGrainedExecutorBackend'
+        in pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()
+      ):
+        os.kill(int(pid), signal.SIGKILL)
+        return
+  raise AssertionError('no executor')
+
+
+def assert_same_dataset(job, local_sha256, name):
+  assert job.wait() == 0, job.log()
+  assert job.sha256() == local_sha256
+  print(f'{name}: dataset {job.sha256()}, as the local runner')
+
+
+def crash(job, kill, local_sha256, name):
+  """Calls `kill` when some shards are finished; the job must not write these again."""
+  wait_until(lambda: len(job.finished_shards()) >= 3 or not job.is_running())
+  assert job.is_running(), job.log()
+  kill()
+  finished = job.finished_shards()
+  assert_same_dataset(job, local_sha256, name)
+  assert 3 <= len(finished) < 20
+  assert finished <= job.shards()
+  print(f'{name}: killed after {len(finished)} of 20 shards, none of which is repeated')
+
+
+@on(*sorted(start.ENGINES))
+def test_same_bytes_as_the_local_runner(engine, extraction, local_sha256):
+  name, running = engine
+  assert_same_dataset(extraction(running.options), local_sha256, name)
+
+
+@on('dask')
+def test_a_killed_worker_of_dask(engine, extraction, local_sha256):
+  name, running = engine
+  several_shards_per_bundle = '--dask_npartitions=4'
+  job = extraction([*running.options, several_shards_per_bundle])
+  crash(job, lambda: running.kill('worker2'), local_sha256, name)
+
+
+@on('flink', 'spark')
+def test_a_killed_sdk_worker(engine, extraction, local_sha256):
+  name, running = engine
+  job = extraction(running.options)
+  crash(job, lambda: kill_sdk_worker(running), local_sha256, f'{name}, SDK worker')
+
+
+@on('flink')
+def test_flink_with_workers_in_the_launcher(engine, extraction, local_sha256):
+  name, running = engine
+  options = replaced(
+    running.options, environment_type='LOOPBACK', environment_config=None
+  )
+  assert_same_dataset(extraction(options), local_sha256, f'{name}, LOOPBACK')
+
+
+@on('flink')
+def test_a_killed_task_manager(engine, extraction, local_sha256):
+  name, running = engine
+  job = extraction([*running.options, '--flink_submit_uber_jar'])
+  crash(
+    job, lambda: running.kill('task_manager2'), local_sha256, f'{name}, TaskManager'
+  )
+
+
+@on('spark')
+def test_a_killed_worker_of_spark(engine, extraction, local_sha256):
+  name, running = engine
+  job = extraction(running.options)
+  crash(job, lambda: kill_executor(running), local_sha256, f'{name}, executor')
