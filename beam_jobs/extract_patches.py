@@ -4,7 +4,8 @@
 
 `--luna_dir` is the unpacked download: subset*/*.mhd and the CSV files; it may be partial.
 After a crash, run the same command again: it resumes. Unknown flags are passed to Beam
-(`--runner=FlinkRunner ...`); `--data_dir` must then be a folder that all workers share.
+(`--runner=FlinkRunner ...`, see docs/cluster.md); `--luna_dir` and `--data_dir` must then be
+folders that all workers share.
 By default the job runs on all cores of this machine.
 """
 

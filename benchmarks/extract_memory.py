@@ -53,14 +53,14 @@ def _peak(luna_dir: str, options: argparse.Namespace) -> dict[str, float]:
     start, peak = time.perf_counter(), 0
     job = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while job.poll() is None:
-      peak = max(peak, sum(map(_pss_bytes, _tree(job.pid))))
+      peak = max(peak, sum(map(pss_bytes, tree(job.pid))))
       time.sleep(_POLL_SECS)
     if job.returncode:
       raise SystemExit(f'the job failed with exit code {job.returncode}')
     return {'mb': peak / 1e6, 'secs': time.perf_counter() - start}
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
   """Returns the ids of a process and of all its descendants."""
   found = [pid]
   for task in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):
@@ -69,11 +69,12 @@ def _tree(pid: int) -> list[int]:
     except OSError:  # the process has just ended
       continue
     for child in children:
-      found += _tree(int(child))
+      found += tree(int(child))
   return found
 
 
-def _pss_bytes(pid: int) -> int:
+def pss_bytes(pid: int) -> int:
+  """Returns the memory of a process, with its part of shared pages; 0 if it ended."""
   try:
     rollup = pathlib.Path(f'/proc/{pid}/smaps_rollup').read_text()
   except OSError:  # the process has just ended

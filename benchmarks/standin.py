@@ -27,11 +27,15 @@ def make(luna16: pathlib.Path, output_dir: pathlib.Path, scans: int = 888) -> No
   Args:
     luna16: contains geometry_888.csv, annotations.csv and annotations_excluded.csv.
     output_dir: folder to write.
-    scans: number of scans, evenly spaced in the list of 888.
+    scans: number of scans, evenly spaced in the list of 888; beyond that, the list is
+      repeated, with other names.
   """
   with open(luna16 / 'geometry_888.csv', newline='') as file:
     rows = list(csv.DictReader(file))
-  rows = [rows[i] for i in np.linspace(0, len(rows) - 1, scans).astype(int)]
+  if scans > len(rows):
+    rows = [_copy(rows[i % len(rows)], i // len(rows)) for i in range(scans)]
+  else:
+    rows = [rows[i] for i in np.linspace(0, len(rows) - 1, scans).astype(int)]
   with open(luna16 / 'annotations.csv', newline='') as file:
     annotations = list(csv.DictReader(file))
   output_dir.mkdir(parents=True, exist_ok=True)
@@ -40,6 +44,12 @@ def make(luna16: pathlib.Path, output_dir: pathlib.Path, scans: int = 888) -> No
   for name in ('annotations.csv', 'annotations_excluded.csv'):
     shutil.copy(luna16 / name, output_dir / name)
   _write_candidates(output_dir / 'candidates.csv', rows, annotations)
+
+
+def _copy(row: dict[str, str], number: int) -> dict[str, str]:
+  """Returns a row with a name of its own; copy 0 is the row itself."""
+  name = f'{row["seriesuid"]}.{number}' if number else row['seriesuid']
+  return {**row, 'seriesuid': name}
 
 
 def _write_scan(output_dir: pathlib.Path, row: dict[str, str]) -> None:

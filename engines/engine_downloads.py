@@ -51,7 +51,12 @@ def flink_job_server() -> pathlib.Path:
 
 def spark_job_server() -> pathlib.Path:
   """Returns the jar of Beam's job server for Spark."""
-  return _job_server('spark-3', 'org.apache.beam.runners.spark.SparkJobServerDriver')
+  return _job_server(
+    'spark-3',
+    'org.apache.beam.runners.spark.SparkJobServerDriver',
+    # It needs a newer Guava than that of Spark, which comes first on the class path.
+    excluded='beam-sdks-java-extensions-google-cloud-platform-core',
+  )
 
 
 def prism() -> pathlib.Path:
@@ -112,12 +117,17 @@ def _unpack(
           tar.extract(member, folder, filter='data')
 
 
-def _job_server(runner: str, main: str) -> pathlib.Path:
+def _job_server(runner: str, main: str, excluded: str = 'none') -> pathlib.Path:
   def make(folder: pathlib.Path) -> None:
     require('java')
     require('mvn')
     shutil.copy(_POM, folder)
-    properties = {'beam.version': JOB_SERVER_VERSION, 'runner': runner, 'main': main}
+    properties = {
+      'beam.version': JOB_SERVER_VERSION,
+      'runner': runner,
+      'main': main,
+      'excluded': excluded,
+    }
     defines = [f'-D{name}={value}' for name, value in properties.items()]
     _run(['mvn', '--batch-mode', '--quiet', *defines, 'package'], folder)
     jar = folder / 'target' / 'job-server-all.jar'

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import ctypes
 import dataclasses
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -62,13 +64,14 @@ class Engine:
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_end_with_launcher,
       )
 
   def kill(self, name: str) -> None:
     """Kills a process and those it has started, as a crash of its machine does."""
     process = self.processes[name]
     with contextlib.suppress(ProcessLookupError):
-      os.killpg(process.pid, 9)
+      os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
   def restart(self, name: str) -> None:
@@ -135,6 +138,12 @@ def start_worker_pool(engine: Engine, name: str = 'worker_pool') -> list[str]:
   engine.start(name, [sys.executable, '-m', module, f'--service_port={port}'])
   engine.wait_for_port(port)
   return ['--environment_type=EXTERNAL', f'--environment_config=localhost:{port}']
+
+
+def _end_with_launcher() -> None:
+  """Asks Linux to kill this process when the launcher ends, however it ends."""
+  set_parent_death_signal = 1
+  ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def _is_open(port: int) -> bool:

@@ -46,7 +46,7 @@ class Extraction:
     """Returns the inodes of the shards of the dataset."""
     return {path.stat().st_ino for path in self.dataset.glob('*.tfrecord-*')}
 
-  def wait(self, timeout_secs=240):
+  def wait(self, timeout_secs=600):
     """Waits for the end; returns the exit code."""
     try:
       return self._process.wait(timeout_secs)

@@ -40,7 +40,7 @@ def replaced(options, **changes):
   return kept + added
 
 
-def wait_until(condition, timeout_secs=120):
+def wait_until(condition, timeout_secs=400):
   end = time.monotonic() + timeout_secs
   while not condition():
     assert time.monotonic() < end, 'timeout'
@@ -48,13 +48,15 @@ def wait_until(condition, timeout_secs=120):
 
 
 def children(pid):
-  return pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+  """Returns the ids of the processes that any thread of a process has started."""
+  threads = pathlib.Path(f'/proc/{pid}/task').iterdir()
+  return [int(child) for t in threads for child in (t / 'children').read_text().split()]
 
 
 def kill_sdk_worker(running):
   """Kills one of the Python processes that the worker pool has started."""
   pool = running.processes['worker_pool'].pid
-  os.kill(int(children(pool)[0]), signal.SIGKILL)
+  os.kill(children(pool)[0], signal.SIGKILL)
 
 
 def kill_executor(running):
@@ -65,7 +67,7 @@ def kill_executor(running):
         b'CoarseGrainedExecutorBackend'
         in pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()
       ):
-        os.kill(int(pid), signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         return
   raise AssertionError('no executor')
 
