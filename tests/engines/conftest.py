@@ -1,6 +1,9 @@
 """Fixtures of the tests on engines: a download, its dataset as the local runner writes it."""
 
+import contextlib
 import hashlib
+import os
+import signal
 import subprocess
 import sys
 
@@ -24,6 +27,7 @@ class Extraction:
         stdin=subprocess.DEVNULL,
         stdout=file,
         stderr=file,
+        start_new_session=True,  # `stop` also ends the job server that Beam starts
       )
 
   @property
@@ -54,7 +58,8 @@ class Extraction:
       self.stop()
 
   def stop(self):
-    self._process.kill()
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(self._process.pid, signal.SIGKILL)
     self._process.wait()
 
   def log(self):
