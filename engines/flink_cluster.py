@@ -27,7 +27,8 @@ _OPENED = (
   'java.base/sun.nio.ch',
 )
 # A session cluster restarts no failed job by default. A TaskManager that does not answer
-# for 10 s is lost. The sizes of the memory are those that Flink's scripts compute.
+# for 10 s is lost. Slots are spread, so that a job with fewer than there are uses all
+# TaskManagers. The sizes of the memory are those that Flink's scripts compute.
 _CONFIG = """\
 jobmanager.rpc.address: localhost
 jobmanager.bind-host: localhost
@@ -35,6 +36,7 @@ taskmanager.host: localhost
 taskmanager.bind-host: localhost
 rest.address: localhost
 rest.bind-address: localhost
+cluster.evenly-spread-out-slots: true
 taskmanager.numberOfTaskSlots: 2
 taskmanager.cpu.cores: 2
 taskmanager.memory.framework.heap.size: 128m

@@ -123,7 +123,9 @@ def test_flink_with_workers_in_the_launcher(engine, extraction, local_sha256):
 @on('flink')
 def test_a_killed_task_manager(engine, extraction, local_sha256):
   name, running = engine
-  job = extraction([*running.options, '--flink_submit_uber_jar'])
+  # The slots of the other TaskManager suffice to run the job again.
+  options = replaced(running.options, parallelism=2)
+  job = extraction([*options, '--flink_submit_uber_jar'])
   crash(
     job, lambda: running.kill('task_manager2'), local_sha256, f'{name}, TaskManager'
   )
