@@ -4,6 +4,7 @@ import apache_beam as beam
 from apache_beam.runners.portability import fn_api_runner
 from apache_beam.testing import test_pipeline
 from apache_beam.testing import util
+from apache_beam.transforms import environments
 import fake_data
 import fake_job
 import oracles
@@ -119,3 +120,20 @@ def test_arguments_are_checked_when_the_pipeline_is_built(
   folder = job_folder.JobFolder(tmp_path) if as_folder else tmp_path
   with pytest.raises(TypeError, match=problem):
     transforms.WriteShards(spec, 0, folder)
+
+
+def test_translation_for_services(folder):
+  """What Dataflow, Flink and others get is small, and names the image of the workers."""
+  pipeline = beam.Pipeline()
+  _ = (
+    pipeline
+    | beam.Create(['fingerprint'])
+    | transforms.WriteShards(CONFIG.spec, CONFIG.seed, folder)
+  )
+  environment = environments.DockerEnvironment(container_image='image')
+  proto = pipeline.to_runner_api(default_environment=environment)
+  names = {each.unique_name for each in proto.components.transforms.values()}
+  assert any(name.endswith('/Write') for name in names)
+  images = {each.payload for each in proto.components.environments.values()}
+  assert any(b'image' in payload for payload in images)
+  assert len(proto.SerializeToString()) < 100_000
