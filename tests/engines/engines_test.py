@@ -59,19 +59,6 @@ def kill_sdk_worker(running):
   os.kill(children(pool)[0], signal.SIGKILL)
 
 
-def kill_executor(running):
-  """Kills one of the Java processes that run the tasks of a Spark worker."""
-  for worker in ('worker1', 'worker2'):
-    for pid in children(running.processes[worker].pid):
-      if (
-        b'CoarseGrainedExecutorBackend'
-        in pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()
-      ):
-        os.kill(pid, signal.SIGKILL)
-        return
-  raise AssertionError('no executor')
-
-
 def assert_same_dataset(job, local_sha256, name):
   assert job.wait() == 0, job.log()
   assert job.sha256() == local_sha256
@@ -104,7 +91,7 @@ def test_a_killed_worker_of_dask(engine, extraction, local_sha256):
   crash(job, lambda: running.kill('worker2'), local_sha256, name)
 
 
-@on('flink', 'spark')
+@on('flink')
 def test_a_killed_sdk_worker(engine, extraction, local_sha256):
   name, running = engine
   job = extraction(running.options)
@@ -129,10 +116,3 @@ def test_a_killed_task_manager(engine, extraction, local_sha256):
   crash(
     job, lambda: running.kill('task_manager2'), local_sha256, f'{name}, TaskManager'
   )
-
-
-@on('spark')
-def test_a_killed_worker_of_spark(engine, extraction, local_sha256):
-  name, running = engine
-  job = extraction(running.options)
-  crash(job, lambda: kill_executor(running), local_sha256, f'{name}, executor')
