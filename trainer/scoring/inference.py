@@ -7,6 +7,7 @@ import pathlib
 
 import keras
 import numpy as np
+import scipy.special
 
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import error_text
@@ -48,7 +49,7 @@ class InferenceModel:
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
   """Returns the probability [n] float64 of each logit [n] float64."""
-  return np.asarray(1 / (1 + np.exp(-logits)))
+  return np.asarray(scipy.special.expit(logits))
 
 
 def load_model(path: pathlib.Path) -> InferenceModel:

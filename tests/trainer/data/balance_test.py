@@ -70,7 +70,9 @@ def test_share_of_nodules_is_the_configured_one(small_split, fraction):
 
 def test_a_class_without_records_cannot_be_balanced(tmp_path):
   source = fake_source.write_split(tmp_path, 8, 0).source
-  with pytest.raises(ValueError, match='8 non-nodules and 0 nodules; both are needed'):
+  with pytest.raises(
+    ValueError, match='8 non-nodules and 0 nodule candidates; both are needed'
+  ):
     plan_balance(source, fake_source.input_config())
   assert plan_balance(source, fake_source.input_config(balance='none')).prior == 0
 
