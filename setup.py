@@ -74,6 +74,7 @@ setuptools.setup(
   install_requires=[
     'absl-py>=2.1',
     'apache-beam>=2.70',
+    'fsspec>=2025.3',
     'google-crc32c>=1.5',
     'importlib_resources>=6.0',  # tensorflow-datasets needs it but does not declare it
     'keras>=3.10',

@@ -21,6 +21,7 @@ from luna_tfds import luna16_patches
 from luna_tfds import record_index
 from luna_tfds import record_keys
 from luna_tfds import records
+from luna_tfds.store_requests import StoreError
 
 FAILED_SCANS = 'failed_scans.csv'
 SHARD_RESULTS = 'shard_results.json'
@@ -151,6 +152,8 @@ def stored_metadata(folder: pathlib.Path) -> dict[str, Any]:
   """Returns the metadata of a dataset on disk; empty if they are missing or damaged."""
   try:
     metadata = atomic_files.read_json(folder / 'metadata.json')
+  except StoreError:
+    raise
   except (OSError, ValueError):
     return {}
   return metadata if isinstance(metadata, dict) else {}

@@ -12,12 +12,14 @@ from beam_jobs import job_checks
 from beam_jobs import job_folder
 from beam_jobs import plan as plan_lib
 from beam_jobs import registered_dataset
+from beam_jobs import store_job_folder
 from luna_tfds import extractor
 from luna_tfds import luna16_patches
 from luna_tfds import scan as scan_lib
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
+from luna_tfds.store_path import StorePath
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import count_text
 
@@ -46,11 +48,11 @@ def run(
     JobError: the job would fail because of unreadable scans.
     OSError: there is not enough disk space.
   """
-  job_checks.check_local(luna_dir, final)
   plan = plan_lib.make_plan(luna_dir, config)
   job_checks.check_not_empty(plan)
   _check_data_dir(final)
-  registered = registered_dataset.read(final)
+  folder = store_job_folder.job_folder(final)
+  registered = registered_dataset.read(final) if folder.has_dataset() else None
   if registered and not overwrite:
     registered.check_inputs(plan)
   costs = _read_costs(plan, config)
@@ -61,7 +63,8 @@ def run(
       f'{count_text(len(errors), "scan")} cannot be read, more than '
       f'--max_failed_scans={max_failed_scans}; fix them or raise the limit'
     )
-  job_folder.check_free_space(final, plan.num_bytes)
+  if not isinstance(final, StorePath):
+    job_folder.check_free_space(final, plan.num_bytes)
 
 
 def summary(
@@ -111,9 +114,10 @@ def _text(
   errors = [error for cost in costs.values() for error in cost.errors]
   if errors:
     lines.append(f'{count_text(len(errors), "scan")} cannot be read, e.g. {errors[0]}')
-  free = shutil.disk_usage(_existing_parent(final)).free
-  enough = 'enough' if free > plan.num_bytes else 'NOT ENOUGH'
-  lines.append(f'disk space at {final.parent}: {bytes_text(free)} free, {enough}')
+  if not isinstance(final, StorePath):
+    free = shutil.disk_usage(_existing_parent(final)).free
+    enough = 'enough' if free > plan.num_bytes else 'NOT ENOUGH'
+    lines.append(f'disk space at {final.parent}: {bytes_text(free)} free, {enough}')
   lines.append(f'fingerprint {plan.fingerprint}')
   return '\n'.join(lines)
 
@@ -144,6 +148,8 @@ def _read_costs(
 
 def _check_data_dir(final: pathlib.Path) -> None:
   """Raises UsageError if the folder of the dataset cannot be made; makes nothing."""
+  if isinstance(final, StorePath):
+    return
   parent = _existing_parent(final.parent)
   if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
     raise UsageError(

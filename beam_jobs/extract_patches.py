@@ -5,13 +5,14 @@
 `--luna_dir` is the unpacked download: subset*/*.mhd and the CSV files; it may be partial.
 After a crash, run the same command again: it resumes. Unknown flags are passed to Beam
 (`--runner=FlinkRunner ...`, see docs/cluster.md); `--luna_dir` and `--data_dir` must then be
-folders that all workers share.
+folders that all workers share, or URLs of a store (s3://bucket/data, see docs/stores.md).
 By default the job runs on all cores of this machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+import os
 import sys
 from typing import Any
 
@@ -21,6 +22,10 @@ from luna_tfds import cli
 from luna_tfds import cli_flags
 from luna_tfds import download as download_lib
 from luna_tfds import luna16_patches
+from luna_tfds.store_path import StorePath
+
+# A folder that cannot exist.
+_NOWHERE = f'{os.devnull}/no_dataset'
 
 FLAGS = cli.new_flags()
 
@@ -111,7 +116,9 @@ def main(beam_arguments: list[str]) -> None:
   runner, options = runners.parse(beam_arguments, list(FLAGS))
   # Of a folder without a dataset: TFDS would read the metadata of an existing dataset,
   # and fail if they are damaged; the job repairs them.
-  builder = luna16_patches.Builder(config=config, data_dir=str(data_dir / 'no_dataset'))
+  # TFDS cannot look into a store where TensorFlow has no file system for it.
+  root = _NOWHERE if isinstance(data_dir, StorePath) else data_dir / 'no_dataset'
+  builder = luna16_patches.Builder(config=config, data_dir=str(root))
   final = data_dir / builder.data_path.relative_to(builder.data_dir_root)
   if _DRY_RUN.value:
     from beam_jobs import dry_run

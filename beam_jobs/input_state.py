@@ -8,6 +8,7 @@ from typing import Any
 
 from beam_jobs import plan as plan_lib
 from luna_tfds import dataclass_json
+from luna_tfds.store_requests import StoreError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +18,15 @@ class InputFile:
   Attributes:
     name: its name without the folder, so that the download may be moved.
     num_bytes: its size; -1 if it is missing.
-    modified_ns: when it was modified, in ns since the epoch; -1 if it is missing.
+    modified_ns: when it was modified, in ns since the epoch; -1 if it is missing, 0 if
+      the ETag tells whether it was.
+    etag: its ETag in a store; '' on a disk, or if the store has none.
   """
 
   name: str
   num_bytes: int
   modified_ns: int
+  etag: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +61,11 @@ def read_state(task: plan_lib.Task, fingerprint: str) -> TaskInputs:
   for path in plan_lib.input_files(task):
     try:
       status = path.stat()
-      files.append(InputFile(path.name, status.st_size, status.st_mtime_ns))
+      etag = getattr(status, 'etag', '')
+      modified_ns = 0 if etag else status.st_mtime_ns
+      files.append(InputFile(path.name, status.st_size, modified_ns, etag))
+    except StoreError:
+      raise
     except OSError:
       files.append(InputFile(path.name, -1, -1))
   seriesuid = task.seriesuid if isinstance(task, plan_lib.ScanTask) else ''

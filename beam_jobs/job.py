@@ -21,10 +21,13 @@ from beam_jobs import plan as plan_lib
 from beam_jobs import progress
 from beam_jobs import registered_dataset
 from beam_jobs import runners
+from beam_jobs import store_job_folder
 from beam_jobs.shard_result import ShardResult
 from luna_tfds import cores
 from luna_tfds import luna16_patches
+from luna_tfds import store_path
 from luna_tfds.errors import JobError
+from luna_tfds.errors import UsageError
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import count_text
 
@@ -64,13 +67,13 @@ def prepare(
   """
   # Workers on other hosts may have another working folder.
   luna_dir = luna_dir.absolute()
-  folder = job_folder.JobFolder(final or pathlib.Path(builder.data_path).absolute())
-  job_checks.check_local(luna_dir, folder.final)
+  final = final or store_path.as_path(str(builder.data_path)).absolute()
+  folder = store_job_folder.job_folder(final)
   plan = plan_lib.make_plan(luna_dir, builder.builder_config)
   job_checks.check_not_empty(plan)
   _print_plan(plan, builder)
   with folder.locked():
-    registered = registered_dataset.read(folder.final)
+    registered = registered_dataset.read(final) if folder.has_dataset() else None
     intact: list[ShardResult] = []
     if registered and not overwrite:
       registered.check_inputs(plan)
@@ -81,22 +84,38 @@ def prepare(
         _print(f'already complete: {folder.final}')
         return
     _clean(folder, plan, registered, intact, overwrite)
-    run_pipeline(
-      plan, builder.builder_config, folder, beam_runner, beam_options, num_workers
-    )
-    results = verified_results(plan, folder, max_failed_scans)
-    job_checks.check_unchanged(plan, luna_dir, builder.builder_config)
-    _write_default_config(folder)
-    if intact == results and registered and registered.has_complete_metadata():
-      folder.remove_state()
-      _print(f'nothing changed: {folder.final}')
-    else:
-      dataset_metadata.write_failed_scans(results, folder.incomplete)
-      folder.finalize(
-        plan,
-        lambda path: dataset_metadata.write_metadata(builder, plan, results, path),
+    try:
+      run_pipeline(
+        plan, builder.builder_config, folder, beam_runner, beam_options, num_workers
       )
+      results = verified_results(plan, folder, max_failed_scans)
+      job_checks.check_unchanged(plan, luna_dir, builder.builder_config)
+      _write_default_config(folder)
+      if intact == results and registered and registered.has_complete_metadata():
+        folder.remove_state()
+        _print(f'nothing changed: {folder.final}')
+      else:
+        folder.finalize(
+          plan, lambda path: _write_metadata(builder, plan, results, path)
+        )
+    except (JobError, OSError, UsageError):
+      if not registered and folder.has_dataset_of(plan):
+        folder.remove_state()
+        _print(f'another job has completed it: {folder.final}')
+        return
+      folder.check_plan(plan)
+      raise
   _print_results(results, folder)
+
+
+def _write_metadata(
+  builder: luna16_patches.Builder,
+  plan: plan_lib.Plan,
+  results: Sequence[ShardResult],
+  path: pathlib.Path,
+) -> None:
+  dataset_metadata.write_failed_scans(results, path)
+  dataset_metadata.write_metadata(builder, plan, results, path)
 
 
 def run_pipeline(
@@ -225,7 +244,7 @@ def _read_results(
   plan: plan_lib.Plan, folder: job_folder.JobFolder
 ) -> list[ShardResult | None]:
   """Returns the result of each shard of the plan; reads the files to check them."""
-  with concurrent.futures.ThreadPoolExecutor(cores.num_usable_cores()) as pool:
+  with concurrent.futures.ThreadPoolExecutor(folder.num_threads) as pool:
     return list(pool.map(lambda shard: folder.result(shard, plan), plan.shards))
 
 

@@ -3,34 +3,11 @@
 from __future__ import annotations
 
 import pathlib
-import re
 
 from beam_jobs import plan as plan_lib
 from luna_tfds import luna16_patches
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
-
-# `pathlib` turns gs://bucket into gs:/bucket.
-_URL_SCHEME = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:')
-
-
-def check_local(luna_dir: pathlib.Path, dataset: pathlib.Path) -> None:
-  """Checks that the folders are not URLs, which would become local folders.
-
-  Args:
-    luna_dir: the LUNA16 download.
-    dataset: folder of the dataset.
-
-  Raises:
-    UsageError: one is a URL.
-  """
-  for flag, path in (('luna_dir', luna_dir), ('data_dir', dataset)):
-    parts = pathlib.PurePath(path).parts
-    schemes = [part for part in parts if _URL_SCHEME.fullmatch(part)]
-    if schemes:
-      raise UsageError(
-        f'--{flag}: {schemes[0]}// URLs are not supported; give a local or mounted folder'
-      )
 
 
 def check_not_empty(plan: plan_lib.Plan) -> None:

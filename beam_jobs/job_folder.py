@@ -18,16 +18,19 @@ import os
 import pathlib
 import pickle
 import shutil
+from typing import ClassVar
 
 from beam_jobs import input_state
 from beam_jobs import plan as plan_lib
 from beam_jobs.shard_result import ShardResult
 from luna_tfds import atomic_files
+from luna_tfds import cores
 from luna_tfds import file_lock
 from luna_tfds import records
 from luna_tfds import verification
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.store_requests import StoreError
 
 # Free disk space that is required in addition to the size of the dataset.
 _RESERVE_BYTES = 64 * 2**20
@@ -42,6 +45,12 @@ class JobFolder:
   """
 
   final: pathlib.Path
+
+  # Threads that check shards.
+  num_threads: ClassVar[int] = cores.num_usable_cores()
+
+  # How often the progress is read.
+  progress_poll_secs: ClassVar[float] = 0.5
 
   @property
   def incomplete(self) -> pathlib.Path:
@@ -58,6 +67,10 @@ class JobFolder:
     return self.incomplete / f'{fingerprint}.part'
 
   # The lock, and the start of a job.
+
+  def has_dataset(self) -> bool:
+    """Returns whether a dataset is there; its metadata may be damaged."""
+    return self.final.exists()
 
   @contextlib.contextmanager
   def locked(self) -> Iterator[None]:
@@ -208,6 +221,8 @@ class JobFolder:
     try:
       fields = atomic_files.read_json(self._result_path(shard.fingerprint))
       result = ShardResult.from_json(fields)
+    except StoreError:
+      raise
     except (AttributeError, OSError, ValueError, KeyError, TypeError):
       return None  # missing, damaged, or of an earlier version
     return result if len(result.inputs) == len(shard.tasks) else None
@@ -225,7 +240,7 @@ class JobFolder:
       paths.append(self._final_shard_path(shard, plan))
     for path in paths:
       if path.is_file() and verification.has_contents(
-        path, result.num_bytes, result.sha256
+        path, result.num_bytes, result.sha256, result.etag
       ):
         return None
     return 'is missing or damaged'
@@ -284,6 +299,13 @@ class JobFolder:
     )
 
   # The end of a job.
+
+  def check_plan(self, plan: plan_lib.Plan) -> None:
+    """Does nothing: the lock excludes jobs with another plan."""
+
+  def has_dataset_of(self, plan: plan_lib.Plan) -> bool:
+    """Returns False: the lock excludes other jobs that could have written it."""
+    return False
 
   def finalize(
     self, plan: plan_lib.Plan, write_metadata: Callable[[pathlib.Path], None]

@@ -28,8 +28,10 @@ from luna_tfds import meta_image_files
 from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds import splits
+from luna_tfds import store_path
 from luna_tfds import tables
 from luna_tfds.errors import ScanError
+from luna_tfds.store_requests import StoreError
 
 # To be increased when the same inputs give other bytes.
 _FORMAT = 1
@@ -257,7 +259,7 @@ def input_files(task: Task) -> list[pathlib.Path]:
   """Returns the files that the records of a task are made from."""
   if isinstance(task, ArticleTask):
     return [image.path for image in task.images]
-  path = pathlib.Path(task.path)
+  path = store_path.as_path(task.path)
   files = [path]
   # An invalid header is reported when the worker opens the scan.
   with contextlib.suppress(ScanError):
@@ -275,13 +277,20 @@ def modified_header(
     luna_dir: the folder it was made from.
     config: config of the dataset.
   """
-  for shard in plan.shards:
-    for task, fingerprint in zip(shard.tasks, shard.task_fingerprints):
-      if isinstance(task, ScanTask):
-        fields = _fingerprint_fields(task, luna_dir)
-        if _fingerprint([*_common_fields(shard.split, config), fields]) != fingerprint:
-          return task.path
-  return None
+
+  def is_modified(item: tuple[str, ScanTask, str]) -> bool:
+    split, task, fingerprint = item
+    fields = _fingerprint_fields(task, luna_dir)
+    return _fingerprint([*_common_fields(split, config), fields]) != fingerprint
+
+  items = [
+    (shard.split, task, fingerprint)
+    for shard in plan.shards
+    for task, fingerprint in zip(shard.tasks, shard.task_fingerprints)
+    if isinstance(task, ScanTask)
+  ]
+  modified = store_path.map_files(is_modified, items, luna_dir)
+  return next((item[1].path for item, m in zip(items, modified) if m), None)
 
 
 def _common_fields(split: str, config: luna16_patches.Luna16PatchesConfig) -> list[Any]:
@@ -297,13 +306,18 @@ def _make_shards(
 ) -> tuple[Shard, ...]:
   """Groups the (subset, task) of each split into shards."""
   shards = []
+  all_tasks = [task for tasks in by_split.values() for _, task in tasks]
+  all_fields = store_path.map_files(
+    lambda task: _fingerprint_fields(task, luna_dir), all_tasks, luna_dir
+  )
+  fields_of = {id(task): fields for task, fields in zip(all_tasks, all_fields)}
   for split, tasks in by_split.items():
     index = 0
     ordered = sorted(tasks, key=lambda item: item[0])
     for subset, members in itertools.groupby(ordered, key=lambda item: item[0]):
       for group in pack_tasks((task for _, task in members), record_bytes):
         common = _common_fields(split, config)
-        fields = [_fingerprint_fields(task, luna_dir) for task in group]
+        fields = [fields_of[id(task)] for task in group]
         shards.append(
           Shard(
             split,
@@ -409,7 +423,7 @@ def _fingerprint_fields(task: Task, luna_dir: pathlib.Path) -> list[Any]:
       [str(i.path.relative_to(luna_dir)), i.label, i.path.stat().st_size]
       for i in task.images
     ]
-  path = pathlib.Path(task.path)
+  path = store_path.as_path(task.path)
   arrays = (
     task.candidate_ids,
     task.labels,
@@ -439,6 +453,8 @@ def _data_file_size(path: pathlib.Path) -> int:
   """Returns the size of the data file of a scan; -1 if it is missing or refused."""
   try:
     return meta_image_files.data_file_of(path).stat().st_size
+  except StoreError:
+    raise
   except (ScanError, OSError):  # reported when the worker opens the scan
     return -1
 

@@ -9,8 +9,6 @@ import threading
 from beam_jobs.job_folder import JobFolder
 from luna_tfds import progress
 
-_POLL_SECS = 0.5
-
 
 @contextlib.contextmanager
 def display(folder: JobFolder, num_scans: Mapping[str, int]) -> Iterator[None]:
@@ -41,8 +39,10 @@ def display(folder: JobFolder, num_scans: Mapping[str, int]) -> Iterator[None]:
     stop = threading.Event()
 
     def poll() -> None:
-      while not stop.wait(_POLL_SECS):
-        report(done(), total)
+      while not stop.wait(folder.progress_poll_secs):
+        # If the folder cannot be read, the job fails with a message of its own.
+        with contextlib.suppress(OSError):
+          report(done(), total)
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()

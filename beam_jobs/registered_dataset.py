@@ -17,6 +17,7 @@ from luna_tfds import cores
 from luna_tfds import records
 from luna_tfds import verification
 from luna_tfds.errors import UsageError
+from luna_tfds.store_requests import StoreError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,9 @@ class RegisteredDataset:
     def is_intact(result: ShardResult) -> bool:
       name = records.shard_name(result.split, result.index, num_shards[result.split])
       path = self.folder / name
-      return verification.has_contents(path, result.num_bytes, result.sha256)
+      return verification.has_contents(
+        path, result.num_bytes, result.sha256, result.etag
+      )
 
     with concurrent.futures.ThreadPoolExecutor(cores.num_usable_cores()) as pool:
       intact = list(pool.map(is_intact, self.results))
@@ -122,6 +125,8 @@ def read(folder: pathlib.Path) -> RegisteredDataset | None:
       folder / dataset_metadata.SHARD_RESULTS
     )
     results = tuple(map(ShardResult.from_json, fields)) or None
+  except StoreError:
+    raise
   except (AttributeError, OSError, ValueError, KeyError, TypeError):
     results = None
   return RegisteredDataset(folder, fingerprint, results, num_failed, shard_sha256)

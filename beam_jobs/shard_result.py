@@ -55,6 +55,7 @@ class ShardResult:
     sha256: SHA-256 of the file, in hexadecimal digits.
     record_index: where its records start, and which are nodules.
     inputs: the input of each task before it was read.
+    etag: ETag of the file in a store; '' on a disk, or if the store has none.
   """
 
   split: str
@@ -67,6 +68,7 @@ class ShardResult:
   sha256: str
   record_index: record_index.ShardIndex
   inputs: tuple[input_state.TaskInputs, ...] = ()
+  etag: str = ''
 
   @property
   def failed_scans(self) -> frozenset[str]:
@@ -75,7 +77,14 @@ class ShardResult:
 
   def to_json(self) -> dict[str, Any]:
     """Returns the result as JSON values."""
-    return dataclasses.asdict(self)
+    fields = dataclasses.asdict(self)
+    for item in [
+      fields,
+      *(file for task in fields['inputs'] for file in task['files']),
+    ]:
+      if not item['etag']:
+        del item['etag']
+    return fields
 
   @classmethod
   def from_json(cls, fields: dict[str, Any]) -> ShardResult:

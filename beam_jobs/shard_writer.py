@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
-import pathlib
 
 import numpy as np
 
@@ -152,7 +151,7 @@ def _extract(
 def _extract_scan(
   task: ScanTask, spec: patches.PatchSpec, stats: ShardStats
 ) -> Iterator[records.Record]:
-  scan = scan_lib.open_scan(pathlib.Path(task.path))
+  scan = scan_lib.open_scan(task.path)
   extraction = extractor.Extraction(scan, task.centers_xyz_mm, spec)
   for patch in extraction:
     i = patch.index

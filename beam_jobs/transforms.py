@@ -86,8 +86,8 @@ class _WriteShard(beam.DoFn):
     self._folder = folder
 
   def process(self, fingerprint: str) -> Iterator[shard_result.ShardResult]:
-    shard = self._folder.read_shard_spec(fingerprint)
     try:
+      shard = self._folder.read_shard_spec(fingerprint)
       # A runner may process a shard again after it is finished.
       result = self._folder.result(shard) or shard_writer.write_shard(
         shard, self._spec, self._seed, self._folder

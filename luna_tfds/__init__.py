@@ -25,6 +25,7 @@ from luna_tfds.luna16_patches import custom_config
 from luna_tfds.patches import PatchSpec
 from luna_tfds.records import parse_batch
 from luna_tfds.splits import fold_splits
+from luna_tfds.tfds_stores import read_stores_with_tfds
 
 __version__ = '1.0.0'
 
@@ -39,5 +40,6 @@ __all__ = [
   'custom_config',
   'fold_splits',
   'parse_batch',
+  'read_stores_with_tfds',
   'show_examples',
 ]

@@ -11,6 +11,7 @@ import numpy as np
 from luna_tfds.errors import UsageError
 from luna_tfds.hounsfield import AIR_HU
 from luna_tfds.hounsfield import WINDOW_HU
+from luna_tfds.store_requests import StoreError
 from luna_tfds.text_format import shown_text
 
 LISTS = {
@@ -82,8 +83,10 @@ def read_image(image: ArticleImage) -> tuple[np.ndarray, bool]:
   from PIL import Image
 
   try:
-    with Image.open(image.path) as file:
+    with image.path.open('rb') as opened, Image.open(opened) as file:
       grey_levels = np.asarray(file.convert('L'), np.float32)
+  except StoreError:
+    raise
   except (OSError, SyntaxError, Image.DecompressionBombError) as error:
     raise UsageError(f'{image.path}: cannot be read as an image: {error}') from error
   low, high = WINDOW_HU
@@ -117,8 +120,10 @@ def _read_list(folder: pathlib.Path, path: pathlib.Path) -> tuple[ArticleImage, 
     if not file.is_file():
       raise UsageError(f'{file}: missing, but listed in {path.name}, line {number}')
     try:
-      with Image.open(file) as opened:  # reads only the header
-        width, height = opened.size
+      with file.open('rb') as opened, Image.open(opened) as image:
+        width, height = image.size  # only the header is read
+    except StoreError:
+      raise
     except (OSError, Image.DecompressionBombError) as error:
       raise UsageError(f'{file}: cannot be read as an image: {error}') from error
     if width > SIZE_PX or height > SIZE_PX:

@@ -3,6 +3,8 @@
 The one way in which this project writes a file that a later step trusts. What has its
 final name is complete even after a power failure: contents are flushed to disk before the
 name changes, and the changed folder after it.
+
+An object of a store is written to a temporary local file, and uploaded by one request.
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ import math
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import Any, TextIO
 import uuid
+
+from luna_tfds.store_path import StorePath
 
 _MARK = '.writing-'
 
@@ -31,11 +36,18 @@ def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
   hosts that share the folder, and keeps the suffix of `path`.
 
   Args:
-    path: the file to write; replaced if it is there. Its folder must be there.
+    path: the file to write; replaced if it is there. Its folder must be there. The
+      temporary path is local also if `path` is in a store.
 
   Raises:
     OSError: the file cannot be written.
   """
+  if isinstance(path, StorePath):
+    with tempfile.TemporaryDirectory(prefix='luna16_upload_') as folder:
+      local = pathlib.Path(folder) / path.name
+      yield local
+      path.upload(local)
+    return
   temporary = path.with_name(f'{path.stem}{_MARK}{uuid.uuid4().hex}{path.suffix}')
   try:
     yield temporary
@@ -98,6 +110,8 @@ def replace_nan(value: Any) -> Any:
 def rename(source: pathlib.Path, target: pathlib.Path) -> None:
   """Renames a file or folder whose contents are on disk, and flushes the new name.
 
+  An object of a store is copied and then deleted.
+
   Args:
     source: the file or folder.
     target: its new name; a file of this name is replaced.
@@ -105,6 +119,10 @@ def rename(source: pathlib.Path, target: pathlib.Path) -> None:
   Raises:
     OSError: it cannot be renamed.
   """
+  if isinstance(source, StorePath) and isinstance(target, StorePath):
+    source.copy_to(target)
+    source.unlink()
+    return
   os.replace(source, target)
   _flush(target.parent)
   if source.parent != target.parent:
@@ -121,6 +139,9 @@ def link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
   Raises:
     OSError: the file cannot be copied.
   """
+  if isinstance(source, StorePath) and isinstance(target, StorePath):
+    source.copy_to(target)
+    return
   with atomic_write(target) as temporary:
     try:
       os.link(source, temporary)
@@ -134,7 +155,7 @@ def make_folders(path: pathlib.Path) -> None:
   Raises:
     OSError: a folder cannot be made.
   """
-  if path.is_dir():
+  if isinstance(path, StorePath) or path.is_dir():
     return
   make_folders(path.parent)
   path.mkdir(exist_ok=True)
@@ -151,8 +172,26 @@ def flush_folder(folder: pathlib.Path) -> None:
 
 def remove_temporaries(folder: pathlib.Path) -> None:
   """Deletes what writers that were killed left in a folder; no writer may be active."""
+  if isinstance(folder, StorePath):
+    return
   for path in folder.glob(f'*{_MARK}*'):
     path.unlink(missing_ok=True)
+
+
+def copy_file(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Copies a file, of which at least one is local or both are in one store.
+
+  Raises:
+    OSError: the file cannot be copied.
+  """
+  if isinstance(source, StorePath) and isinstance(target, StorePath):
+    source.copy_to(target)
+    return
+  with atomic_write(target) as temporary:
+    if isinstance(source, StorePath):
+      source.download(temporary)
+    else:
+      shutil.copyfile(source, temporary)
 
 
 def _flush(path: pathlib.Path) -> None:

@@ -30,6 +30,7 @@ from absl import logging
 
 import luna_tfds
 from luna_tfds import interruption as interruption_lib
+from luna_tfds import store_path
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
@@ -52,9 +53,6 @@ _ABSL_MULTI_HELP = ';\n    repeat this option to specify a list of values'
 
 # Least similarity (0 to 1) of a flag that is suggested for one that does not exist.
 _FLAG_SIMILARITY = 0.7
-
-# gs://bucket
-_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+://')
 
 # How absl describes the second name of a flag.
 _ALIAS_HELP = re.compile(r'Alias for --(?P<name>\w+)\.')
@@ -194,7 +192,7 @@ def required_value(holder: flags.FlagHolder[_T | None]) -> _T:
 
 
 def required_path(holder: flags.FlagHolder[str | None]) -> pathlib.Path:
-  """As `required_value`, for a local path; `~` is expanded."""
+  """As `required_value`, for a path or the URL of a store; `~` is expanded."""
   required_value(holder)
   path = optional_path(holder)
   assert path is not None
@@ -202,16 +200,17 @@ def required_path(holder: flags.FlagHolder[str | None]) -> pathlib.Path:
 
 
 def optional_path(holder: flags.FlagHolder[str | None]) -> pathlib.Path | None:
-  """Returns the local path of a flag with `~` expanded; None if not given or empty.
+  """Returns the path of a flag, with `~` expanded; None if not given or empty.
 
   Raises:
-    UsageError: it is a URL, which `pathlib` would turn into a local folder.
+    UsageError: it is a URL that is not one of a store.
   """
-  if url := _URL.match(holder.value or ''):
-    raise UsageError(
-      f'--{holder.name}: {url[0]} URLs are not supported; give a local or mounted folder'
-    )
-  return pathlib.Path(holder.value).expanduser() if holder.value else None
+  if not holder.value:
+    return None
+  try:
+    return store_path.as_path(holder.value).expanduser()
+  except UsageError as error:
+    raise UsageError(f'--{holder.name}: {error}') from error
 
 
 def as_usage_error(
@@ -249,6 +248,9 @@ def make_output_folder(path: pathlib.Path, flag: str) -> None:
   """
   try:
     path.mkdir(parents=True, exist_ok=True)
+    if isinstance(path, store_path.StorePath):
+      path.check_writable()
+      return
   except OSError as error:
     raise UsageError(
       f'--{flag}: the folder {path} cannot be made: {error.strerror}; give another one'

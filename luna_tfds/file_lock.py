@@ -14,6 +14,7 @@ from absl import logging
 
 from luna_tfds import atomic_files
 from luna_tfds.errors import JobError
+from luna_tfds.store_path import StorePath
 
 # What `flock` reports if the file system has no locks.
 _UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
@@ -28,6 +29,8 @@ _MAX_ATTEMPTS = 10
 def hold(path: pathlib.Path, what: str, folder: pathlib.Path) -> Iterator[None]:
   """Holds the lock for the duration of a `with` block, and deletes the file at its end.
 
+  A store has no locks; there, only a warning is logged.
+
   The lock ends with the process, however it ends. The file must not be in a folder that
   the holder deletes: network file systems (NFS, FUSE) rename an open file instead of
   deleting it, and its folder then is not empty.
@@ -41,6 +44,12 @@ def hold(path: pathlib.Path, what: str, folder: pathlib.Path) -> Iterator[None]:
     OSError: the file cannot be written.
     JobError: another process holds the lock.
   """
+  if isinstance(path, StorePath):
+    logging.warning(
+      '%s: a store has no locks; make sure that no other %s writes it', folder, what
+    )
+    yield
+    return
   with _open_locked(path, what, folder):
     try:
       yield

@@ -6,6 +6,7 @@ import pathlib
 import stat
 
 from luna_tfds.errors import ScanError
+from luna_tfds.store_requests import StoreError
 from luna_tfds.text_format import bytes_text
 
 SUFFIXES = ('.mhd', '.mha', '.nii', '.nii.gz')
@@ -37,6 +38,8 @@ def check_regular_file(path: pathlib.Path) -> None:
   """Raises ScanError if `path` is not a file that can be read to its end."""
   try:
     mode = path.stat().st_mode
+  except StoreError:
+    raise
   except OSError as error:
     problem = 'no such file' if isinstance(error, FileNotFoundError) else error.strerror
     raise ScanError(f'{path}: {problem}') from error

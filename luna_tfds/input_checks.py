@@ -12,6 +12,7 @@ from luna_tfds import download as download_lib
 from luna_tfds import geometry
 from luna_tfds import matching
 from luna_tfds import meta_image_files
+from luna_tfds import store_path
 from luna_tfds import tables
 from luna_tfds.errors import ScanError
 from luna_tfds.text_format import count_text
@@ -48,7 +49,7 @@ def find_problems(
   path = download_lib.require_file(luna_dir, download_lib.ANNOTATIONS)
   nodules = tables.read_findings(path)
   problems = []
-  num_outside, num_centers = _count_outside(scans, candidates)
+  num_outside, num_centers = _count_outside(luna_dir, scans, candidates)
   if 2 * num_outside > num_centers:
     problems.append(
       f'{luna_dir}: {num_outside} of {count_text(num_centers, "candidate")} lie outside '
@@ -73,25 +74,28 @@ def find_problems(
 
 
 def _count_outside(
-  scans: Mapping[str, download_lib.ScanFile], candidates: tables.PointTable
+  luna_dir: pathlib.Path,
+  scans: Mapping[str, download_lib.ScanFile],
+  candidates: tables.PointTable,
 ) -> tuple[int, int]:
   """Counts candidates whose centre is outside their scan.
 
   Returns:
     (candidates outside, candidates of scans whose header is valid).
   """
-  num_outside = num_centers = 0
-  for seriesuid, positions in candidates.groups().items():
-    if seriesuid not in scans:
-      continue
+
+  def count(item: tuple[str, np.ndarray]) -> tuple[int, int]:
+    seriesuid, positions = item
     try:
       grid = meta_image_files.read_meta_header(scans[seriesuid].path).grid
       indices = geometry.world_to_voxel(candidates.xyz_mm[positions], grid)
     except (ScanError, np.linalg.LinAlgError):  # reported when the scan is opened
-      continue
+      return 0, 0
     # Coordinates may be too large for an integer.
     nearest = geometry.nearest_voxel(np.clip(indices, -1e9, 1e9))
     outside = ((nearest < 0) | (nearest >= grid.shape_zyx)).any(axis=1)
-    num_outside += int(np.count_nonzero(outside))
-    num_centers += len(positions)
-  return num_outside, num_centers
+    return int(np.count_nonzero(outside)), len(positions)
+
+  items = [item for item in candidates.groups().items() if item[0] in scans]
+  counts = store_path.map_files(count, items, luna_dir)
+  return sum(n for n, _ in counts), sum(n for _, n in counts)

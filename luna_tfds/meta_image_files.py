@@ -20,6 +20,7 @@ import numpy as np
 from luna_tfds import geometry
 from luna_tfds import image_files
 from luna_tfds.errors import ScanError
+from luna_tfds.store_path import StorePath
 from luna_tfds.text_format import shown_text
 
 # ITK does not read longer lines.
@@ -96,6 +97,11 @@ def read_header_bytes(path: pathlib.Path) -> bytes:
   Raises:
     ScanError: it is not a file, or cannot be read.
   """
+  if isinstance(path, StorePath):
+    try:
+      return path.read_start(_MAX_HEADER_BYTES)
+    except FileNotFoundError as error:
+      raise ScanError(f'{path}: no such file') from error
   image_files.check_regular_file(path)
   try:
     with path.open('rb') as file:

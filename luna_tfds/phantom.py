@@ -24,6 +24,7 @@ from luna_tfds import cli_flags
 from luna_tfds import cores
 from luna_tfds import download as download_lib
 from luna_tfds import geometry
+from luna_tfds import local_files
 from luna_tfds import phantom_anatomy
 from luna_tfds import splits
 from luna_tfds import tables
@@ -134,25 +135,26 @@ def write_download(output_dir: pathlib.Path, num_scans: int, seed: int) -> None:
     raise UsageError(
       f'{output_dir}: already contains scans; give an empty --output_dir'
     )
-  for subset in range(splits.NUM_SUBSETS):
-    (output_dir / f'subset{subset}').mkdir(parents=True, exist_ok=True)
-  num_workers = min(cores.num_usable_cores(), num_scans)
-  of_worker = worker_processes.call_in_processes(
-    _write_scans,
-    [(output_dir, range(k, num_scans, num_workers), seed) for k in range(num_workers)],
-  )
-  phantoms = [of_worker[k % num_workers][k // num_workers] for k in range(num_scans)]
-  candidates = _rows(phantoms, [p.candidates for p in phantoms])
-  order = np.random.default_rng([seed, num_scans, 1]).permutation(len(candidates))
-  _write_table(
-    output_dir / download_lib.CANDIDATE_LISTS['V1'],
-    'class',
-    [candidates[i] for i in order],
-  )
-  nodules = _rows(phantoms, [p.nodules for p in phantoms])
-  _write_table(output_dir / download_lib.ANNOTATIONS, 'diameter_mm', nodules)
-  excluded = _rows(phantoms, [p.excluded for p in phantoms])
-  _write_table(output_dir / download_lib.ANNOTATIONS_EXCLUDED, 'diameter_mm', excluded)
+  with local_files.local_folder(output_dir) as folder:
+    for subset in range(splits.NUM_SUBSETS):
+      (folder / f'subset{subset}').mkdir(parents=True, exist_ok=True)
+    num_workers = min(cores.num_usable_cores(), num_scans)
+    of_worker = worker_processes.call_in_processes(
+      _write_scans,
+      [(folder, range(k, num_scans, num_workers), seed) for k in range(num_workers)],
+    )
+    phantoms = [of_worker[k % num_workers][k // num_workers] for k in range(num_scans)]
+    candidates = _rows(phantoms, [p.candidates for p in phantoms])
+    order = np.random.default_rng([seed, num_scans, 1]).permutation(len(candidates))
+    _write_table(
+      folder / download_lib.CANDIDATE_LISTS['V1'],
+      'class',
+      [candidates[i] for i in order],
+    )
+    nodules = _rows(phantoms, [p.nodules for p in phantoms])
+    _write_table(folder / download_lib.ANNOTATIONS, 'diameter_mm', nodules)
+    excluded = _rows(phantoms, [p.excluded for p in phantoms])
+    _write_table(folder / download_lib.ANNOTATIONS_EXCLUDED, 'diameter_mm', excluded)
 
 
 def write_scan(folder: pathlib.Path, phantom: Phantom) -> pathlib.Path:

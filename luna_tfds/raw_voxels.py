@@ -8,8 +8,9 @@ pages of a memory map count as memory of the process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
+import functools
 import os
 import pathlib
 
@@ -49,8 +50,9 @@ class RawVoxels:
     """
     try:
       with self.path.open('rb', buffering=0) as file:
+        read = functools.partial(_read_at, file.fileno())
         for box in boxes:
-          yield self._read_region(file.fileno(), box)
+          yield self._cut(box, read)
     except OSError as error:
       raise ScanError(f'{self.path}: {error.strerror}') from error
 
@@ -69,12 +71,20 @@ class RawVoxels:
     num_bytes = ((height - 1) * columns + width) * itemsize
     return [(start + k * rows * columns * itemsize, num_bytes) for k in range(depth)]
 
-  def _read_region(self, descriptor: int, box: Box) -> np.ndarray:
+  def _cut(
+    self, box: Box, read: Callable[[int, int], bytes | memoryview]
+  ) -> np.ndarray:
+    """Returns the voxels of a region.
+
+    Args:
+      box: the region.
+      read: returns bytes of the file, from a position and of a number; fewer at its end.
+    """
     _, height, width = box.size_zyx
     strides = (self.shape_zyx[2] * self.dtype.itemsize, self.dtype.itemsize)
     slices = []
     for start, num_bytes in self.byte_ranges(box):
-      buffer = _read_at(descriptor, start, num_bytes)
+      buffer = read(start, num_bytes)
       if len(buffer) != num_bytes:
         raise ScanError(f'{self.path}: truncated while it was read')
       slices.append(np.ndarray((height, width), self.dtype, buffer, strides=strides))

@@ -1,7 +1,8 @@
 """Opens a CT scan: reads the header, then only the requested voxels.
 
 An uncompressed MetaImage, the format of LUNA16, is a header and an array: its regions are
-read here. SimpleITK reads all other formats, each scan completely.
+read here. SimpleITK reads all other formats, each scan completely; it cannot read from a
+store, so such a scan is copied to a temporary folder.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from luna_tfds import geometry
 from luna_tfds import image_files
 from luna_tfds import meta_image_files
 from luna_tfds import nifti_files
+from luna_tfds import store_path
 from luna_tfds.errors import ScanError
 from luna_tfds.geometry import Box
+from luna_tfds.local_copy import local_copy
 from luna_tfds.raw_voxels import RawVoxels
+from luna_tfds.store_path import StorePath
+from luna_tfds.store_voxels import StoreVoxels
 
 _HU_RANGE = np.iinfo(np.int16)
 
@@ -89,10 +94,17 @@ class Scan:
       for voxels in self.raw.read_regions(self._as_stored(box) for box in boxes):
         yield self.orientation.apply(_to_int16(voxels, self.path))
       return
-    self._check_contents()
-    voxels = self.orientation.apply(_to_int16(_read_voxels(self.path), self.path))
+    voxels = self._read_with_itk()
     for box in boxes:
       yield voxels[box.slices()]
+
+  def _read_with_itk(self) -> np.ndarray:
+    """Reads all voxels of a scan that is not an uncompressed MetaImage."""
+    if isinstance(self.path, StorePath):
+      with local_copy(self.path) as path:
+        return open_scan(path).read()
+    self._check_contents()
+    return self.orientation.apply(_to_int16(_read_voxels(self.path), self.path))
 
   def file_order(self, boxes: Sequence[Box]) -> list[int]:
     """Returns the order in which regions of the scan start in its file.
@@ -146,12 +158,21 @@ def open_scan(path: str | pathlib.Path) -> Scan:
   Raises:
     ScanError: the scan does not exist, is not a CT volume whose axes are parallel to
       the world's, its header is invalid, or its data file does not match its header.
+    StoreError: the store of the scan cannot be read.
   """
-  path = pathlib.Path(path)
+  path = store_path.as_path(path)
   try:
     str(path).encode()
   except UnicodeEncodeError as error:  # ITK would end the process
     raise ScanError(f'{str(path)!a}: not valid UTF-8; rename the file') from error
+  is_meta_image = path.suffix.lower() in ('.mhd', '.mha')
+  if isinstance(path, StorePath):
+    if is_meta_image:
+      return _open_meta_image(path)
+    if not path.exists():
+      raise ScanError(f'{path}: no such file')
+    with local_copy(path) as local:
+      return dataclasses.replace(open_scan(local), path=path)
   if not path.exists():
     raise ScanError(f'{path}: no such file')
   if path.is_dir():
@@ -159,15 +180,25 @@ def open_scan(path: str | pathlib.Path) -> Scan:
   if image_files.suffix_of(path) in ('.nii', '.nii.gz'):
     nifti_files.check_header(path)
     return _open_with_itk(path)
+  return _open_meta_image(path)
+
+
+def _open_meta_image(path: pathlib.Path) -> Scan:
   header = meta_image_files.read_meta_header(path)
-  if header.is_compressed:
+  if header.is_compressed and not isinstance(path, StorePath):
     return _open_with_itk(path, header)
   meta_image_files.check_data_file(header)
   grid, orientation = _orient(path, header.grid)
-  raw = RawVoxels(
-    header.data_file, header.data_offset, header.grid.shape_zyx, header.dtype
-  )
+  raw = None if header.is_compressed else _raw_voxels(header)
   return Scan(path, grid, orientation, header.dtype.itemsize, raw)
+
+
+def _raw_voxels(header: meta_image_files.MetaHeader) -> RawVoxels:
+  """Returns the voxels of an uncompressed MetaImage, on disk or in a store."""
+  path, offset = header.data_file, header.data_offset
+  if isinstance(path, StorePath):
+    return StoreVoxels(path, offset, header.grid.shape_zyx, header.dtype)
+  return RawVoxels(path, offset, header.grid.shape_zyx, header.dtype)
 
 
 def _open_with_itk(

@@ -322,7 +322,7 @@ def _open_text(path: pathlib.Path) -> Iterator[io.TextIOBase]:
     with path.open(newline='', encoding='utf-8-sig') as file:
       yield file
     return
-  with zipfile.ZipFile(path) as archive:
+  with path.open('rb') as zipped, zipfile.ZipFile(zipped) as archive:
     members = [name for name in archive.namelist() if name.endswith('.csv')]
     wanted = path.stem.removesuffix('.csv') + '.csv'
     named = [m for m in members if pathlib.PurePath(m).name == wanted] or members

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 import dataclasses
 import hashlib
+import io
 import pathlib
 import struct
+from typing import IO
 
 import google_crc32c
 
@@ -69,19 +71,33 @@ def read_tfrecords(path: pathlib.Path) -> Iterator[bytes]:
   """
   num_bytes = path.stat().st_size
   with path.open('rb') as file:
-    number = 0
-    while header := file.read(_HEADER_BYTES):
-      length_bytes, length_crc = header[:8], header[8:]
-      if _masked_crc(length_bytes) != length_crc:
-        raise ValueError(f'{path}: record {number} (from 0) is damaged or truncated')
-      (length,) = struct.unpack('<Q', length_bytes)
-      if length > num_bytes - file.tell():
-        raise ValueError(f'{path}: record {number} (from 0) is truncated')
-      record = file.read(length)
-      if _masked_crc(record) != file.read(_CRC_BYTES):
-        raise ValueError(f'{path}: record {number} (from 0) is damaged or truncated')
-      yield record
-      number += 1
+    yield from _read(file, num_bytes, str(path))
+
+
+def parse_tfrecords(data: bytes, name: str) -> Iterator[bytes]:
+  """As `read_tfrecords`, for the bytes of consecutive records.
+
+  Args:
+    data: the bytes; they begin with a record.
+    name: of their file, for messages.
+  """
+  return _read(io.BytesIO(data), len(data), name)
+
+
+def _read(file: IO[bytes], num_bytes: int, name: str) -> Iterator[bytes]:
+  number = 0
+  while header := file.read(_HEADER_BYTES):
+    length_bytes, length_crc = header[:8], header[8:]
+    if _masked_crc(length_bytes) != length_crc:
+      raise ValueError(f'{name}: record {number} (from 0) is damaged or truncated')
+    (length,) = struct.unpack('<Q', length_bytes)
+    if length > num_bytes - file.tell():
+      raise ValueError(f'{name}: record {number} (from 0) is truncated')
+    record = file.read(length)
+    if _masked_crc(record) != file.read(_CRC_BYTES):
+      raise ValueError(f'{name}: record {number} (from 0) is damaged or truncated')
+    yield record
+    number += 1
 
 
 def _masked_crc(data: bytes) -> bytes:

@@ -20,10 +20,12 @@ from luna_tfds import record_index
 from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds import splits
+from luna_tfds import stored_dataset
 from luna_tfds import stored_metadata
 from luna_tfds import tfrecord
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.store_requests import StoreError
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import count_text
 from luna_tfds.text_format import error_text
@@ -47,10 +49,26 @@ def file_sha256(path: pathlib.Path) -> str:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def has_contents(path: pathlib.Path, num_bytes: int, sha256: str) -> bool:
-  """Returns whether a file has a given size and checksum; False if it is missing."""
+def has_contents(
+  path: pathlib.Path, num_bytes: int, sha256: str, etag: str = ''
+) -> bool:
+  """Returns whether a file has a given size and checksum; False if it is missing.
+
+  Args:
+    path: the file.
+    num_bytes: its size.
+    sha256: its SHA-256, in hexadecimal digits.
+    etag: its ETag in a store, '' if unknown. An object with the same ETag is not read.
+  """
   try:
-    return path.stat().st_size == num_bytes and file_sha256(path) == sha256
+    state = path.stat()
+    if state.st_size != num_bytes:
+      return False
+    if etag and getattr(state, 'etag', '') == etag:
+      return True
+    return file_sha256(path) == sha256
+  except StoreError:
+    raise
   except OSError:
     return False
 
@@ -191,11 +209,14 @@ class _KeyState:
 
 def _read_dataset(folder: pathlib.Path) -> _StoredDataset:
   try:
-    info = tfds.builder_from_directory(str(folder)).info
+    with stored_dataset.metadata_folder(folder) as local:
+      info = tfds.builder_from_directory(str(local)).info
     shards = _stored_shards(folder, info, stored_metadata.read(folder))
     image_bytes = _image_bytes(info.features['image'].shape)
+  except StoreError:
+    raise
   except Exception as error:  # TFDS and protobuf raise errors of many types
-    missing = not (folder / 'dataset_info.json').is_file()
+    missing = not (folder / stored_dataset.INFO_FILE).is_file()
     problem = (
       'contains no dataset'
       if missing

@@ -115,3 +115,24 @@ def failure(capfd):
     return errors[0]
 
   return read
+
+
+@pytest.fixture
+def memory_url():
+  """The URL of an empty store in the memory of this process."""
+  import fsspec
+
+  store = fsspec.filesystem('memory')
+  store.store.clear()
+  store.pseudo_dirs[:] = ['']
+  yield 'memory://bucket'
+  store.store.clear()
+
+
+@pytest.fixture(scope='module')
+def s3():
+  """An S3 server on loopback with an empty bucket; this process uses it."""
+  import fake_store
+
+  with fake_store.running() as store:
+    yield store

@@ -56,6 +56,8 @@ LATE_IMPORTS = {
   'luna_tfds.progress': 'the bar is for terminals only',
   'luna_tfds.worker_start': 'it ends with its launcher before anything is loaded',
   'beam_jobs.runners': 'Dask is an optional dependency',
+  'luna_tfds.tfds_stores': '`import luna_tfds` loads it, and must not load TensorFlow',
+  'luna_tfds.store_requests': 'a local run has no need of fsspec',
 }
 
 

@@ -22,6 +22,7 @@ from absl import flags
 
 from luna_tfds import cli
 from luna_tfds import cli_flags
+from luna_tfds import store_path
 from luna_tfds.errors import UsageError
 from model.metrics.resampling import Resampling
 from model.metrics.threshold_rule import THRESHOLD_RULES
@@ -103,7 +104,7 @@ def main(rest: list[str]) -> None:
     cli.optional_path(_LUNA_DIR),
   )
   is_ensemble = len(paths) > 1 and not compared
-  default = pathlib.Path(paths[0]) / ('ensemble' if is_ensemble else '')
+  default = store_path.as_path(paths[0]) / ('ensemble' if is_ensemble else '')
   folder = cli.optional_path(_OUTPUT_DIR) or default.expanduser()
   cli.make_output_folder(folder, _OUTPUT_DIR.name)
   cli.load_tensorflow()

@@ -25,6 +25,8 @@ from absl import flags
 from luna_tfds import atomic_files
 from luna_tfds import cli
 from luna_tfds import cli_flags
+from luna_tfds import local_files
+from luna_tfds import store_path
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import error_text
 from trainer import shared_flags
@@ -80,11 +82,12 @@ def main(unused: list[str]) -> None:
   tta = runs[0].point.tta if _TTA.value is None else _TTA.value
   point = exported_point.operating_point_of(runs, tta=tta, are_folds=are_folds)
   model = ensemble_model.build_ensemble([run.model for run in runs], tta=tta)
-  ensemble_model.write_export(
-    model,
-    output_dir,
-    {'operating_point.json': dataclasses.asdict(point)} if point else {},
-  )
+  with local_files.local_folder(output_dir) as local:
+    ensemble_model.write_export(
+      model,
+      local,
+      {'operating_point.json': dataclasses.asdict(point)} if point else {},
+    )
   mean = f', mean of {len(runs)} runs' if len(runs) > 1 else ''
   views = ', mean of flips and rotations' if tta else ''
   end = (
@@ -107,7 +110,7 @@ def _paths() -> list[str]:
   if _CROSSVAL.value:
     if given:
       raise UsageError('--crossval names its runs; leave out --workdir and --ensemble')
-    return _fold_paths(pathlib.Path(_CROSSVAL.value).expanduser())
+    return _fold_paths(store_path.as_path(_CROSSVAL.value).expanduser())
   if '' in (_ENSEMBLE.value or ()):
     raise UsageError('--ensemble: lists an empty name; give folders of runs')
   if not given or '' in given:

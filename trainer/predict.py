@@ -21,6 +21,7 @@ from absl import flags
 
 from luna_tfds import cli
 from luna_tfds import geometry
+from luna_tfds import store_path
 from luna_tfds import tables
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import count_text
@@ -106,6 +107,9 @@ def _output_path() -> pathlib.Path:
   """Returns --output, a file that can be written: scoring may take long."""
   output = cli.required_path(_OUTPUT)
   folder = output.parent
+  if isinstance(output, store_path.StorePath):
+    cli.make_output_folder(folder, _OUTPUT.name)
+    return output
   if not folder.is_dir():
     raise UsageError(
       f'--output: there is no folder {folder}; make it, or give another --output'

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 import dataclasses
-import pathlib
 from typing import Any, TypeVar
 
 from absl import flags
 
 from luna_tfds import cli
 from luna_tfds import cli_flags
+from luna_tfds import store_path
 from model.metrics.threshold_rule import THRESHOLD_RULES
 from model.networks import model_names
 from trainer import config as config_lib
@@ -110,7 +110,7 @@ def config_from_flags(flag_values: flags.FlagValues) -> config_lib.TrainConfig:
   return _checked(
     config_lib.TrainConfig,
     dataset=flag_values['dataset'].value,
-    data_dir=str(pathlib.Path(str(flag_values['data_dir'].value)).expanduser()),
+    data_dir=str(store_path.as_path(str(flag_values['data_dir'].value)).expanduser()),
     model=model,
     recipe=recipe,
     input=inputs,

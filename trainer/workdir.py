@@ -21,12 +21,12 @@ import contextlib
 import csv
 import dataclasses
 import pathlib
-import shutil
 from typing import Any
 
 from luna_tfds import atomic_files
 from luna_tfds import file_lock
 from luna_tfds import patches
+from luna_tfds import store_path
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import error_text
 from trainer import config as config_lib
@@ -167,9 +167,8 @@ class Workdir:
       'changed': [*changed, *new],
     }
     if config.input.hard_negatives and not self.hard_negatives.is_file():
-      with atomic_files.atomic_write(self.hard_negatives) as temporary:
-        given = pathlib.Path(config.input.hard_negatives).expanduser()
-        shutil.copyfile(given, temporary)
+      given = store_path.as_path(config.input.hard_negatives).expanduser()
+      atomic_files.copy_file(given, self.hard_negatives)
     atomic_files.write_json(self.config, fields)
     self.not_finite.unlink(missing_ok=True)
     return [run_versions.change_text(change) for change in new]
@@ -345,7 +344,7 @@ def open_workdir(path: str | pathlib.Path) -> tuple[Workdir, config_lib.TrainCon
   Raises:
     UsageError: there is none, or training has not finished.
   """
-  workdir = Workdir(pathlib.Path(path).expanduser())
+  workdir = Workdir(store_path.as_path(path).expanduser())
   if not workdir.config.is_file():
     raise UsageError(
       f'{workdir.path}: no run in it (config.json is missing); train one with '

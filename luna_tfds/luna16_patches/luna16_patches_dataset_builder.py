@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder
 
 from luna_tfds import records
+from luna_tfds import store_path
 from luna_tfds import verification
 from luna_tfds.errors import UsageError
 from luna_tfds.luna16_patches import configs
@@ -90,13 +91,15 @@ class Builder(dataset_builder.FileReaderBuilder):
       return
     problem = f'is not in {self.data_dir_root}'
     if self.data_path.exists() and not mode.overwrite_dataset:
-      problems = _file_problems(pathlib.Path(self.data_path))
+      problems = _file_problems(store_path.as_path(str(self.data_path)))
       if not problems:
         logging.info('Reusing dataset %s (%s)', self.name, self.data_path)
         return
       problem = f'in {self.data_path} is damaged: {problems[0]}'
-    root = pathlib.Path(download_dir or self.data_dir_root / 'downloads')
-    luna_dir = pathlib.Path(config.manual_dir or root / 'manual').expanduser()
+    root = store_path.as_path(str(download_dir or self.data_dir_root / 'downloads'))
+    luna_dir = store_path.as_path(
+      str(config.manual_dir or root / 'manual')
+    ).expanduser()
     if not luna_dir.is_dir():
       raise UsageError(
         f'{self.info.full_name} {problem}; extract it with luna16-extract '

@@ -4,6 +4,7 @@ import shutil
 
 import fake_data
 import fake_job
+import fake_store
 import oracles
 import pytest
 
@@ -11,6 +12,7 @@ from beam_jobs import dry_run
 from luna_tfds import CONFIGS
 from luna_tfds import JobError
 from luna_tfds import UsageError
+from luna_tfds import store_path
 from luna_tfds import text_format
 
 ALL = CONFIGS['axial_50px_all']
@@ -151,13 +153,26 @@ def test_not_enough_disk_space(small, out, monkeypatch, capsys):
   assert 'NOT ENOUGH' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('url', ['gs://bucket/data', 's3://bucket', 'https://a.b/c'])
-def test_urls_are_rejected(url, extract, small, out, error_line):
+def test_a_download_and_a_dataset_in_a_store(memory_url, extract, small, out, capsys):
+  root = store_path.as_path(memory_url)
+  fake_store.upload_folder(small.folder, root / 'luna16')
+  flags = ['--config=axial_50px_all', '--dry_run']
+  assert extract(small.folder, out, *flags) == 0
+  local = capsys.readouterr().out
+  before = fake_store.contents(root)
+  assert extract(root / 'luna16', root / 'data', *flags) == 0
+  assert fake_store.contents(root) == before
+  lines = [line for line in local.splitlines() if not line.startswith('disk space')]
+  assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize('url', ['file:///data', 'https://a.b/c'])
+def test_other_urls_are_rejected(url, extract, small, out, error_line):
   flags = ['--config=axial_50px_all']
   for more in ([], ['--dry_run']):
     assert extract(small.folder, url, *flags, *more) == 2
     assert '--data_dir: ' in (line := error_line())
-    assert 'URLs are not supported; give a local or mounted folder' in line
+    assert 'URLs are not supported' in line
     assert extract(url, out, *flags, *more) == 2
     assert '--luna_dir: ' in error_line()
   assert not out.exists()

@@ -52,7 +52,7 @@ def test_bar_of_a_failed_job_stays_where_it_was(folder, capsys, monkeypatch):
 
 
 def test_progress_is_polled_during_the_block(folder, monkeypatch):
-  monkeypatch.setattr(progress, '_POLL_SECS', 0.01)
+  monkeypatch.setattr(type(folder), 'progress_poll_secs', 0.01)
   shown = threading.Event()
 
   @contextlib.contextmanager

@@ -1,4 +1,5 @@
 import concurrent.futures
+import errno
 import logging as python_logging
 import os
 import pathlib
@@ -14,6 +15,8 @@ import pytest
 
 import luna_tfds
 from luna_tfds import cli
+from luna_tfds import store_path
+from luna_tfds import store_requests
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
@@ -366,8 +369,31 @@ def test_warnings_are_hidden_unless_the_user_asks(asked, monkeypatch):
       assert run(main) == 0
 
 
-@pytest.mark.parametrize('url', ['gs://bucket/x', 'S3://bucket', 'file:///tmp'])
-def test_a_url_is_no_path(url):
+def test_a_path_may_be_the_url_of_a_store(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  for text, path in (('s3://bucket/~', 's3://bucket/~'), ('~/x', f'{tmp_path}/x')):
+    values = cli.new_flags()
+    holder = flags.DEFINE_string('out_dir', text, 'A folder.', flag_values=values)
+    values(['command'])
+    for read in (cli.required_path, cli.optional_path):
+      assert str(read(holder)) == path
+
+
+def test_an_output_folder_in_a_store_must_be_writable(memory_url, monkeypatch):
+  folder = store_path.as_path(memory_url) / 'out'
+  cli.make_output_folder(folder, 'output_dir')
+  assert not folder.exists()
+
+  def refuse(path, data):
+    raise store_requests.StoreError(errno.EACCES, 'Access Denied', str(path))
+
+  monkeypatch.setattr(store_path.StorePath, 'write_bytes', refuse)
+  with pytest.raises(UsageError, match=r'^--output_dir: .*Access Denied'):
+    cli.make_output_folder(folder, 'output_dir')
+
+
+@pytest.mark.parametrize('url', ['https://bucket/x', 'file:///tmp'])
+def test_other_urls_are_no_path(url):
   values = cli.new_flags()
   holder = flags.DEFINE_string('out_dir', url, 'A folder.', flag_values=values)
   values(['command'])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import contextlib
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import threading
+
+from luna_tfds import local_files
 
 # A training that is interrupted writes a checkpoint before it ends.
 _MAX_SECS_TO_END = 50.0
@@ -47,7 +50,11 @@ class TrainingProcesses:
     Raises:
       StoppedError: `stop` was called before.
     """
-    with log.open('w') as file:
+    with contextlib.ExitStack() as stack:
+      # The log of a training in a store is uploaded when it ends.
+      local = stack.enter_context(local_files.local_folder(log.parent)) / log.name
+      local.parent.mkdir(exist_ok=True)
+      file = stack.enter_context(local.open('w'))
       with self._lock:
         if self._is_stopped:
           raise StoppedError

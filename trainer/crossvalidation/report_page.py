@@ -146,7 +146,7 @@ def _interval(fold: Mapping[str, Any], name: str) -> Interval | None:
 def _link(plan: FoldPlan, folder: pathlib.Path) -> html.Cell:
   if not plan.report_file.is_file():
     return _name(plan)
-  href = pathlib.Path(os.path.relpath(plan.report_file, folder)).as_posix()
+  href = pathlib.Path(os.path.relpath(str(plan.report_file), str(folder))).as_posix()
   return html.Link(_name(plan), href)
 
 

@@ -14,9 +14,11 @@ import tensorflow as tf
 
 from luna_tfds import progress
 from luna_tfds import records
+from luna_tfds import store_path
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import count_text
+from trainer.data import store_records
 from trainer.data.dataset import OpenedDataset
 
 # Problems that are listed; of the others only the number.
@@ -61,7 +63,7 @@ def audit(dataset: OpenedDataset, patients_csv: str | None = None) -> str:
   problems = _metadata_problems(dataset)
   state = _AuditState(patient_of_scan)
   shards = [
-    (split, index, pathlib.Path(item.path))
+    (split, index, store_path.as_path(item.path))
     for split in dataset.split_names
     for index, item in enumerate(dataset.open_split(split).slices)
   ]
@@ -152,7 +154,7 @@ def _read_columns(path: pathlib.Path) -> dict[str, np.ndarray]:
   """Reads the features of all records of a shard but the image, [n] each."""
   blocks = [
     records.parse_batch(block, (), _FEATURES)
-    for block in tf.data.TFRecordDataset(str(path)).batch(_RECORDS_PER_READ)
+    for block in store_records.file_records(str(path)).batch(_RECORDS_PER_READ)
   ]
   if not blocks:
     return {name: np.zeros(0, np.int64) for name in _FEATURES}
@@ -226,7 +228,7 @@ def read_patients(path: str) -> dict[str, str]:
   """
   patient_of_scan: dict[str, str] = {}
   try:
-    with open(pathlib.Path(path).expanduser(), newline='') as file:
+    with store_path.as_path(path).expanduser().open(newline='') as file:
       rows = csv.DictReader(file)
       for name in ('seriesuid', 'patient'):
         if name not in (rows.fieldnames or ()):

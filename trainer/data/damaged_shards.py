@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
-import pathlib
 
 import tensorflow as tf
 
+from luna_tfds import store_path
 from luna_tfds import tfrecord
 from luna_tfds.errors import JobError
 from luna_tfds.text_format import error_text
@@ -21,6 +21,9 @@ _READ_ERRORS = (
   tf.errors.PermissionDeniedError,
 )
 
+# What TensorFlow makes of an OSError or ValueError of Python, which reads from stores.
+_READ_ERRORS_IN_STORES = (tf.errors.UnknownError, tf.errors.InvalidArgumentError)
+
 
 @contextlib.contextmanager
 def reported(*sources: SplitSource | None) -> Iterator[None]:
@@ -32,10 +35,13 @@ def reported(*sources: SplitSource | None) -> Iterator[None]:
   Raises:
     JobError: a shard cannot be read.
   """
+  known = [source for source in sources if source is not None]
+  is_in_store = any(source.is_in_store for source in known)
   try:
     yield
-  except _READ_ERRORS as error:
-    known = [source for source in sources if source is not None]
+  except _READ_ERRORS + _READ_ERRORS_IN_STORES as error:
+    if isinstance(error, _READ_ERRORS_IN_STORES) and not is_in_store:
+      raise
     problem = _find_damage(known)
     if problem is None:
       if not isinstance(error, tf.errors.DataLossError):
@@ -53,7 +59,7 @@ def _find_damage(sources: list[SplitSource]) -> str | None:
   paths = dict.fromkeys(item.path for source in sources for item in source.slices)
   for path in paths:
     try:
-      for _ in tfrecord.read_tfrecords(pathlib.Path(path)):
+      for _ in tfrecord.read_tfrecords(store_path.as_path(path)):
         pass
     except (OSError, ValueError) as error:
       reason = getattr(error, 'strerror', None) or error_text(error)

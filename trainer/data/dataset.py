@@ -7,26 +7,29 @@ import dataclasses
 import pathlib
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import luna_tfds
 from luna_tfds import atomic_files
 from luna_tfds import record_index
 from luna_tfds import records
+from luna_tfds import store_path
+from luna_tfds import stored_dataset
 from luna_tfds import stored_metadata
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.record_index import ShardIndex
+from luna_tfds.store_requests import StoreError
+from luna_tfds.stored_dataset import FEATURES_FILE
+from luna_tfds.stored_dataset import INFO_FILE
 from luna_tfds.stored_metadata import StoredMetadata
 from luna_tfds.text_format import count_text
 from luna_tfds.text_format import error_text
 from trainer.data import damaged_shards
+from trainer.data import store_records
 from trainer.data.split_source import ShardSlice
 from trainer.data.split_source import SplitSource
 
-_INFO_FILE = 'dataset_info.json'
-_FEATURES_FILE = 'features.json'
 _EXTRACT_AGAIN = 'extract the dataset again with luna16-extract'
 _LABELS_PER_READ = 1024
 
@@ -36,12 +39,14 @@ class OpenedDataset:
   """An extracted dataset on disk.
 
   Attributes:
-    builder: the TFDS builder that reads it.
+    builder: the TFDS builder; it can read only a dataset that is not in a store.
+    folder: of the shards and the metadata.
     metadata: of the extraction.
     indexes: the index of each shard, by split; empty if the dataset has none.
   """
 
   builder: tfds.core.DatasetBuilder
+  folder: pathlib.Path
   metadata: StoredMetadata
   indexes: Mapping[str, Sequence[ShardIndex]] = dataclasses.field(default_factory=dict)
 
@@ -109,7 +114,7 @@ class OpenedDataset:
     """
     slices = []
     for item in source.slices:
-      split, number = records.parse_shard_name(pathlib.Path(item.path).name)
+      split, number = records.parse_shard_name(pathlib.PurePath(item.path).name)
       of_shards = self.metadata.shard_subsets.get(split, ())
       subset = of_shards[number] if number < len(of_shards) else -1
       if subset < 0 or subset in subsets:
@@ -142,7 +147,7 @@ class OpenedDataset:
     self, instruction: tfds.core.utils.shard_utils.FileInstruction
   ) -> ShardSlice:
     """Converts TFDS's instruction on what to read of a file."""
-    path = pathlib.Path(instruction.filename)
+    path = self.folder / pathlib.PurePath(instruction.filename).name
     skip, take = int(instruction.skip), int(instruction.take)
     if take == -1:
       take = int(instruction.examples_in_shard) - skip
@@ -155,7 +160,7 @@ class OpenedDataset:
     """From the metadata or the index; else by reading the labels."""
     counts = np.zeros(2, np.int64)
     for item in slices:
-      split, number = records.parse_shard_name(pathlib.Path(item.path).name)
+      split, number = records.parse_shard_name(pathlib.PurePath(item.path).name)
       of_shards = self.metadata.shard_label_counts.get(split, ())
       known = of_shards[number] if number < len(of_shards) else None
       if known and item.skip == 0 and sum(known) == item.take:
@@ -179,21 +184,23 @@ def open_dataset(data_dir: str, dataset: str) -> OpenedDataset:
   Raises:
     UsageError: the dataset was never extracted, or its metadata are damaged.
   """
-  builder = _open_builder(data_dir, dataset)
-  folder = pathlib.Path(builder.data_path)
+  folder = find_folder(data_dir, dataset)
+  builder = _open_builder(folder, data_dir, dataset)
   path = folder / stored_metadata.METADATA_FILE
   try:
     if not path.is_file():
-      return OpenedDataset(builder, StoredMetadata())
+      return OpenedDataset(builder, folder, StoredMetadata())
     metadata = stored_metadata.read(folder)
     path = folder / record_index.RECORD_INDEX
     indexes = record_index.read_record_index(folder)
     _check_lengths(builder, indexes)
+  except StoreError:
+    raise
   except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
     raise UsageError(
       f'{path}: cannot be read: {error_text(error)}; {_EXTRACT_AGAIN}'
     ) from error
-  return OpenedDataset(builder, metadata, indexes)
+  return OpenedDataset(builder, folder, metadata, indexes)
 
 
 def _check_lengths(
@@ -205,7 +212,7 @@ def _check_lengths(
     info = builder.info.splits.get(split)
     if info is None or lengths != [int(n) for n in info.shard_lengths]:
       raise ValueError(
-        f'{split} has shards of other lengths than in {_INFO_FILE}; they are of '
+        f'{split} has shards of other lengths than in {INFO_FILE}; they are of '
         'different datasets'
       )
 
@@ -220,21 +227,21 @@ def find_folder(data_dir: str, dataset: str) -> pathlib.Path:
   Raises:
     UsageError: the dataset was never extracted.
   """
-  version_folder = pathlib.Path(dataset).expanduser()
-  if (version_folder / _INFO_FILE).is_file():
+  version_folder = store_path.as_path(dataset).expanduser()
+  if (version_folder / INFO_FILE).is_file():
     return version_folder
   if version_folder.is_absolute() or version_folder.is_dir():
     raise UsageError(
-      f'{version_folder}: no dataset in it ({_INFO_FILE} is missing); give the folder of '
+      f'{version_folder}: no dataset in it ({INFO_FILE} is missing); give the folder of '
       'a version, e.g. DATA_DIR/luna16_patches/axial_50px/1.0.0, or '
       'luna16_patches/<config>'
     )
   name = _full_name(dataset)
-  root = pathlib.Path(data_dir).expanduser()
+  root = store_path.as_path(data_dir).expanduser()
   config, _, version = name.partition('/')[2].partition(':')
   config = config or next(iter(luna_tfds.CONFIGS))
   folder = root / records.DATASET_NAME / config
-  found = sorted(folder.glob(f'{version or "*"}/{_INFO_FILE}'))
+  found = sorted(folder.glob(f'{version or "*"}/{INFO_FILE}'))
   if not found:
     raise UsageError(
       f'{name} is not in {root}; make it with luna16-extract --luna_dir=LUNA16_DOWNLOAD '
@@ -243,18 +250,21 @@ def find_folder(data_dir: str, dataset: str) -> pathlib.Path:
   return found[-1].parent
 
 
-def _open_builder(data_dir: str, dataset: str) -> tfds.core.DatasetBuilder:
-  folder = find_folder(data_dir, dataset)
-  for name in (_INFO_FILE, _FEATURES_FILE):
+def _open_builder(
+  folder: pathlib.Path, data_dir: str, dataset: str
+) -> tfds.core.DatasetBuilder:
+  for name in (INFO_FILE, FEATURES_FILE):
     _check_is_json(folder / name)
   try:
-    if folder == pathlib.Path(dataset).expanduser():
-      return tfds.builder_from_directory(str(folder))
-    root = pathlib.Path(data_dir).expanduser()
-    return tfds.builder(_full_name(dataset), data_dir=str(root))
+    with stored_dataset.metadata_folder(folder) as local:
+      if folder == store_path.as_path(dataset).expanduser():
+        return tfds.builder_from_directory(str(local))
+      is_copy = local != folder
+      root = local.parents[2] if is_copy else pathlib.Path(data_dir).expanduser()
+      return tfds.builder(_full_name(dataset), data_dir=str(root))
   except Exception as error:  # of a damaged file TFDS raises errors of many types
     raise UsageError(
-      f'{folder}: {_INFO_FILE} or {_FEATURES_FILE} cannot be read: {error_text(error)}; '
+      f'{folder}: {INFO_FILE} or {FEATURES_FILE} cannot be read: {error_text(error)}; '
       f'{_EXTRACT_AGAIN}'
     ) from error
 
@@ -277,13 +287,13 @@ def _full_name(dataset: str) -> str:
 
 def _read_label_counts(item: ShardSlice) -> np.ndarray:
   counts = np.zeros(2, np.int64)
-  dataset = tf.data.TFRecordDataset(item.path).skip(item.skip).take(item.take)
+  dataset = store_records.file_records(item.path).skip(item.skip).take(item.take)
   for block in dataset.batch(_LABELS_PER_READ):
     labels = records.parse_batch(block, (), ['label'])['label']
     counts += np.bincount(labels.numpy(), minlength=2)
   if counts.sum() != item.take:
     raise JobError(
       f'{item.path}: holds {count_text(int(counts.sum()), "record")} where '
-      f'{_INFO_FILE} says {item.take}; restore the shard, or extract the dataset again'
+      f'{INFO_FILE} says {item.take}; restore the shard, or extract the dataset again'
     )
   return counts

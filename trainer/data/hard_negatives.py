@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import pathlib
 
 import numpy as np
 
 from luna_tfds import record_keys
+from luna_tfds import store_path
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import error_text
 
@@ -38,7 +38,7 @@ def read_hard_negatives(path: str) -> tuple[str, ...]:
   keys: list[str] = []
   probabilities: list[float] = []
   try:
-    with open(pathlib.Path(path).expanduser(), newline='') as file:
+    with store_path.as_path(path).expanduser().open(newline='') as file:
       rows = csv.DictReader(file)
       missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
       if missing:

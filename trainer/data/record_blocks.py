@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from trainer.data import memory_budget
 from trainer.data import split_index
+from trainer.data import store_records
 from trainer.data.split_index import SplitIndex
 from trainer.data.split_source import SplitSource
 
@@ -79,6 +80,8 @@ def stored_blocks(source: SplitSource, block_records: int) -> tf.data.Dataset:
   Returns:
     Dataset of [n] string.
   """
+  if source.is_in_store:
+    return _stored_blocks_in_store(split_index.with_index(source), block_records)
   paths = [item.path for item in source.slices]
   skips = np.array([item.skip for item in source.slices], np.int64)
   takes = np.array([item.take for item in source.slices], np.int64)
@@ -88,6 +91,31 @@ def stored_blocks(source: SplitSource, block_records: int) -> tf.data.Dataset:
     return file.skip(skip).take(take).batch(block_records)
 
   return tf.data.Dataset.from_tensor_slices((paths, skips, takes)).flat_map(read)
+
+
+def _stored_blocks_in_store(source: SplitSource, block_records: int) -> tf.data.Dataset:
+  """As `stored_blocks`, for an indexed split in an object store."""
+  rows = [
+    (number, first, min(first + block_records, item.skip + item.take))
+    for number, item in enumerate(source.slices)
+    for first in range(item.skip, item.skip + item.take, block_records)
+  ]
+
+  def read(number: int, first: int, stop: int) -> np.ndarray:
+    item = source.slices[number]
+    offset, extra = split_index.start_near(item, np.asarray(first))
+    count = int(extra) + int(stop) - int(first)
+    return store_records.read_run(item, int(offset), count)[int(extra) :]
+
+  def block(row: tf.Tensor) -> tf.Tensor:
+    serialized = tf.numpy_function(read, tf.unstack(row, 3), tf.string, stateful=False)
+    return tf.ensure_shape(serialized, [None])
+
+  parallel = memory_budget.PARALLEL_FILES
+  table = np.array(rows, np.int64).reshape(-1, 3)
+  return tf.data.Dataset.from_tensor_slices(table).map(
+    block, num_parallel_calls=parallel
+  )
 
 
 def run_blocks(source: SplitSource, runs: Runs, block_records: int) -> tf.data.Dataset:
@@ -103,19 +131,32 @@ def run_blocks(source: SplitSource, runs: Runs, block_records: int) -> tf.data.D
   """
   paths = tf.constant([item.path for item in source.slices])
 
+  def read_run(slice_: int, offset: int, count: int) -> np.ndarray:
+    return store_records.read_run(source.slices[slice_], int(offset), int(count))
+
+  def run_in_store(
+    slice_: tf.Tensor, offset: tf.Tensor, count: tf.Tensor
+  ) -> tf.data.Dataset:
+    arguments = (slice_, offset, count)
+    serialized = tf.numpy_function(read_run, arguments, tf.string, stateful=False)
+    return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(serialized, [None]))
+
   def read(
     slice_: tf.Tensor, offset: tf.Tensor, first: tf.Tensor, stop: tf.Tensor
   ) -> tf.data.Dataset:
-    # tf.data.TFRecordDataset cannot start in the middle of a file.
-    file = tf.data.experimental.from_variant(
-      tf.raw_ops.TFRecordDatasetV2(
-        filenames=paths[slice_][tf.newaxis],
-        compression_type='',
-        buffer_size=_READ_BUFFER_BYTES,
-        byte_offsets=offset[tf.newaxis],
-      ),
-      tf.TensorSpec([], tf.string),
-    )
+    if source.is_in_store:
+      file = run_in_store(slice_, offset, stop - first)
+    else:
+      # tf.data.TFRecordDataset cannot start in the middle of a file.
+      file = tf.data.experimental.from_variant(
+        tf.raw_ops.TFRecordDatasetV2(
+          filenames=paths[slice_][tf.newaxis],
+          compression_type='',
+          buffer_size=_READ_BUFFER_BYTES,
+          byte_offsets=offset[tf.newaxis],
+        ),
+        tf.TensorSpec([], tf.string),
+      )
     blocks = file.take(stop - first).batch(block_records)
     return tf.data.Dataset.zip(
       blocks, tf.data.Dataset.range(first, stop, block_records)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from luna_tfds import record_index
 from luna_tfds import records
 from luna_tfds.record_index import ShardIndex
+from trainer.data import store_records
 from trainer.data.split_source import ShardSlice
 from trainer.data.split_source import SplitSource
 
@@ -84,7 +85,7 @@ def _index_of(item: ShardSlice) -> ShardIndex:
 def _read_index(item: ShardSlice) -> ShardIndex:
   """Reads a shard up to the end of the slice."""
   labels, excluded, num_bytes = [], [], []
-  dataset = tf.data.TFRecordDataset(item.path).take(item.skip + item.take)
+  dataset = store_records.file_records(item.path).take(item.skip + item.take)
   for block in dataset.batch(_RECORDS_PER_READ):
     parsed = records.parse_batch(block, (), ('label', 'excluded'))
     labels.append(parsed['label'].numpy())

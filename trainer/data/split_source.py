@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from luna_tfds import store_path
 from luna_tfds.record_index import ShardIndex
 
 
@@ -50,6 +51,11 @@ class SplitSource:
   def num_records(self) -> int:
     """Records of the split."""
     return sum(self.label_counts)
+
+  @property
+  def is_in_store(self) -> bool:
+    """Whether the files are in an object store."""
+    return any(store_path.is_url(item.path) for item in self.slices)
 
   @property
   def has_one_class(self) -> bool:

@@ -81,7 +81,7 @@ def records_in_split(
     return None
   if dataset.metadata.fingerprint != fingerprint:
     return None
-  same = same or dataset.builder.data_path == scored.dataset.builder.data_path
+  same = same or dataset.folder == scored.dataset.folder
   return records_shared_with(dataset, source, scored, same_dataset=same)
 
 

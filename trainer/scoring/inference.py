@@ -9,7 +9,9 @@ import keras
 import numpy as np
 import scipy.special
 
+from luna_tfds import local_files
 from luna_tfds.errors import UsageError
+from luna_tfds.store_requests import StoreError
 from luna_tfds.text_format import error_text
 from model.networks import layers  # noqa: F401, so that saved models find their layers
 from trainer.data import augment
@@ -59,7 +61,10 @@ def load_model(path: pathlib.Path) -> InferenceModel:
     UsageError: the file is damaged.
   """
   try:
-    return InferenceModel(keras.models.load_model(path, compile=False))
+    with local_files.local_file(path) as local:
+      return InferenceModel(keras.models.load_model(local, compile=False))
+  except StoreError:
+    raise
   except Exception as error:  # of a damaged file Keras raises errors of many types
     raise UsageError(
       f'{path}: cannot be loaded as a model: {error_text(error)}; train it again'

@@ -17,7 +17,9 @@ import keras
 import numpy as np
 
 from luna_tfds import atomic_files
+from luna_tfds import local_files
 from luna_tfds.errors import UsageError
+from luna_tfds.store_requests import StoreError
 from luna_tfds.text_format import error_text
 
 
@@ -54,7 +56,7 @@ def read_note(path: pathlib.Path) -> CheckpointNote | None:
     UsageError: the checkpoint is damaged.
   """
   try:
-    with zipfile.ZipFile(path) as archive:
+    with path.open('rb') as file, zipfile.ZipFile(file) as archive:
       comment = archive.comment
     return CheckpointNote(**json.loads(comment)) if comment else None
   except (TypeError, ValueError, zipfile.BadZipFile) as error:
@@ -68,7 +70,10 @@ def load_network(path: pathlib.Path) -> keras.Model:
     UsageError: the checkpoint is damaged.
   """
   try:
-    return keras.models.load_model(path, compile=False)
+    with local_files.local_file(path) as local:
+      return keras.models.load_model(local, compile=False)
+  except StoreError:
+    raise
   except Exception as error:  # of a damaged file Keras raises errors of many types
     raise _damaged(path, error) from error
 
@@ -104,7 +109,10 @@ def restore(network: keras.Model, path: pathlib.Path) -> None:
     UsageError: the checkpoint is damaged, or of another network.
   """
   try:
-    _restore(network, path)
+    with local_files.local_file(path) as local:
+      _restore(network, local)
+  except StoreError:
+    raise
   except Exception as error:  # of a damaged file Keras raises errors of many types
     raise _damaged(path, error) from error
 

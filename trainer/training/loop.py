@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import sys
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from luna_tfds import cli
+from luna_tfds import local_files
 from luna_tfds import records
 from luna_tfds.errors import UsageError
 from luna_tfds.hounsfield import WINDOW_HU
@@ -234,16 +236,17 @@ def _fit_range(
   )
   save_last = callbacks.SaveLast(run.workdir.last, skipped)
   try:
-    network.fit(
-      distribution.shard_by_data(batches),
-      steps_per_epoch=fit_range.steps_per_epoch - fit_range.step,
-      epochs=fit_range.last_epoch,
-      initial_epoch=fit_range.epoch,
-      validation_data=_validation_batches(run.validation, replicas),
-      callbacks=_callbacks(run, fit_range, skipped, save_last, average),
-      shuffle=False,  # the stream is shuffled; Keras warns that it cannot do so again
-      verbose='auto' if sys.stdout.isatty() else 2,
-    )
+    with local_files.local_folder(run.workdir.tensorboard) as logs:
+      network.fit(
+        distribution.shard_by_data(batches),
+        steps_per_epoch=fit_range.steps_per_epoch - fit_range.step,
+        epochs=fit_range.last_epoch,
+        initial_epoch=fit_range.epoch,
+        validation_data=_validation_batches(run.validation, replicas),
+        callbacks=_callbacks(run, fit_range, skipped, save_last, average, logs),
+        shuffle=False,  # the stream is shuffled; Keras warns that it cannot do so again
+        verbose='auto' if sys.stdout.isatty() else 2,
+      )
   except callbacks.NotFiniteError:
     run.workdir.mark_not_finite()
     raise
@@ -310,6 +313,7 @@ def _callbacks(
   skipped: callbacks.CountSkippedSteps,
   save_last: callbacks.SaveLast,
   average: callbacks.AverageWeights | None,
+  logs: pathlib.Path,
 ) -> list[keras.callbacks.Callback]:
   """In this order: the averaged weights are put in after SaveLast.
 
@@ -333,8 +337,9 @@ def _callbacks(
   chain += [
     callbacks.SaveBest(workdir.best, rows, _monitor(run)),
     callbacks.WriteHistory(workdir),
-    keras.callbacks.TensorBoard(str(workdir.tensorboard), write_graph=False),
-    tensorboard_images.TensorBoardImages(workdir.tensorboard, run.validation),
+    keras.callbacks.TensorBoard(str(logs), write_graph=False),
+    tensorboard_images.TensorBoardImages(logs, run.validation),
+    tensorboard_images.UploadLogs(logs, workdir.tensorboard),
     callbacks.StopEarly(config.patience, rows, _monitor(run)),
   ]
   return chain

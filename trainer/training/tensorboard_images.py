@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 import numpy as np
 import tensorflow as tf
 
+from luna_tfds import local_files
 from luna_tfds import records
 from trainer import article_baseline
 from trainer.data import input_pipeline
@@ -25,6 +26,25 @@ _MAX_RECORDS = 512
 _MAX_BYTES = 2**26
 _NUM_EXAMPLES = 12
 _DPI = 90
+
+
+class UploadLogs(keras.callbacks.Callback):
+  """Copies the logs to a store at the end of each epoch."""
+
+  def __init__(self, source: pathlib.Path, target: pathlib.Path):
+    """Takes the folders.
+
+    Args:
+      source: local folder of the logs.
+      target: their folder in the store; if it is the same, nothing is copied.
+    """
+    super().__init__()
+    self._source, self._target = source, target
+
+  def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+    """Copies the logs."""
+    if self._source != self._target:
+      local_files.upload_folder(self._source, self._target)
 
 
 class TensorBoardImages(keras.callbacks.Callback):

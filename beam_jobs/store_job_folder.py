@@ -1,0 +1,191 @@
+"""A job whose dataset is in an object store, which has neither locks nor rename.
+
+    <config>/1.0.0.incomplete/   shards named by fingerprint
+    <config>/1.0.0.job/          state: the plan, the result of each finished shard
+    <config>/1.0.0/              the dataset; it exists if dataset_info.json does
+
+Every object is written by one request, and what is written under a name follows from the
+plan. So attempts and jobs that run at the same time write the same bytes, as long as they
+have the same plan. A job with another plan takes over: it stores its plan and deletes what
+belongs to the former one, whose job then finds that it was replaced, and fails. See
+docs/stores.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import concurrent.futures
+import contextlib
+import dataclasses
+import pathlib
+import tempfile
+from typing import ClassVar
+
+from beam_jobs import dataset_metadata
+from beam_jobs import plan as plan_lib
+from beam_jobs.job_folder import JobFolder
+from beam_jobs.shard_result import ShardResult
+from luna_tfds import atomic_files
+from luna_tfds import store_requests
+from luna_tfds.errors import JobError
+from luna_tfds.errors import UsageError
+from luna_tfds.store_path import StorePath
+from luna_tfds.stored_dataset import INFO_FILE
+
+
+def job_folder(final: pathlib.Path) -> JobFolder:
+  """Returns the folder of a job, for a dataset on disk or in a store."""
+  if isinstance(final, StorePath):
+    return StoreJobFolder(final)
+  return JobFolder(final)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreJobFolder(JobFolder):
+  """The folders of a job in an object store.
+
+  Attributes:
+    final: the dataset's folder, which appears when the dataset is complete.
+  """
+
+  final: StorePath
+
+  # They wait for requests.
+  num_threads: ClassVar[int] = store_requests.MAX_IN_FLIGHT
+
+  # Each is a request.
+  progress_poll_secs: ClassVar[float] = 5.0
+
+  def has_dataset(self) -> bool:
+    """Returns whether a complete dataset is there."""
+    return self._info_path.is_file()
+
+  @contextlib.contextmanager
+  def locked(self) -> Iterator[None]:
+    """Excludes nobody: a store has no locks."""
+    yield
+
+  def clean(self, plan: plan_lib.Plan) -> None:
+    """Takes over the folders; deletes all objects but finished shards of the plan.
+
+    Raises:
+      UsageError: the store cannot be written.
+    """
+    try:
+      self._plan_path.write_bytes(plan.fingerprint.encode())
+    except OSError as error:
+      raise UsageError(
+        f'{self.final.parent}: cannot be written: {error.strerror}; give a writable '
+        '--data_dir'
+      ) from error
+    kept = {self._plan_path, self._overwriting_path}
+    for shard in plan.shards:
+      kept |= {
+        self.partial_path(shard.fingerprint),
+        self._result_path(shard.fingerprint),
+        # Of a job with the same plan that is running.
+        self._shard_spec_path(shard.fingerprint),
+      }
+    for folder in (self.incomplete, self.state_dir):
+      for path in folder.iterdir():
+        if path not in kept:
+          path.unlink(missing_ok=True)
+
+  def remove_state(self) -> None:
+    """Deletes everything but the dataset."""
+    for folder in (self._store_path(self.incomplete), self._store_path(self.state_dir)):
+      folder.rmtree()
+
+  def check_free_space(self, num_bytes: int) -> None:
+    """Does nothing: a store has no limit that it tells."""
+
+  def finish_shard(self, result: ShardResult) -> None:
+    """Stores the result of a shard, whose object must be complete."""
+    state = self._store_path(self.partial_path(result.fingerprint)).stat()
+    super().finish_shard(dataclasses.replace(result, etag=state.etag))
+
+  # A store cannot append to an object; progress is known of finished shards only.
+
+  def reset_progress(self, fingerprint: str) -> None:
+    """Does nothing."""
+
+  def record_progress(self, fingerprint: str, num_scans: int) -> None:
+    """Does nothing."""
+
+  def num_scans_in_progress(self) -> int:
+    """Returns 0."""
+    return 0
+
+  def check_plan(self, plan: plan_lib.Plan) -> None:
+    """Checks that no job with another plan has taken over the folders.
+
+    Raises:
+      JobError: another job has.
+    """
+    with contextlib.suppress(FileNotFoundError):
+      if self._plan_path.read_text() == plan.fingerprint:
+        return
+    raise JobError(
+      f'another job with other inputs or options is writing {self.final}, or has written '
+      'it; give another --data_dir, or run the same command again when the other is done'
+    )
+
+  def has_dataset_of(self, plan: plan_lib.Plan) -> bool:
+    """Returns whether a job with the same plan has completed the dataset."""
+    stored = dataset_metadata.stored_metadata(self.final)
+    return self.has_dataset() and stored.get('fingerprint') == plan.fingerprint
+
+  def finalize(
+    self, plan: plan_lib.Plan, write_metadata: Callable[[pathlib.Path], None]
+  ) -> None:
+    """Copies the shards to their final names, then writes the metadata.
+
+    A dataset of another plan disappears when the copying begins. The job may be
+    interrupted anywhere: the shards named by fingerprint are deleted last.
+
+    Args:
+      plan: all its shards are finished.
+      write_metadata: writes the metadata files into a local folder.
+
+    Raises:
+      JobError: a job with another plan has taken over the folders.
+      OSError: the store cannot be written.
+    """
+    self.check_plan(plan)
+    # The dataset may be that of a job with the same plan, which has just ended.
+    if not self.has_dataset_of(plan):
+      self._info_path.unlink(missing_ok=True)
+    names = {s.fingerprint: self._final_shard_path(s, plan).name for s in plan.shards}
+
+    def copy(fingerprint: str) -> None:
+      part = self._store_path(self.partial_path(fingerprint))
+      part.copy_to(self._store_path(self.final / names[fingerprint]))
+
+    with concurrent.futures.ThreadPoolExecutor(store_requests.MAX_IN_FLIGHT) as pool:
+      list(pool.map(copy, names))
+    with tempfile.TemporaryDirectory(prefix='luna16_metadata_') as temporary:
+      write_metadata(pathlib.Path(temporary))
+      files = sorted(pathlib.Path(temporary).iterdir())
+      expected = {*names.values(), *(file.name for file in files)}
+      for path in self.final.iterdir():
+        if path.name not in expected:
+          path.unlink(missing_ok=True)
+      files.sort(key=lambda file: file.name == INFO_FILE)
+      for file in files:
+        if file.name == INFO_FILE:
+          self.check_plan(plan)
+        atomic_files.copy_file(file, self.final / file.name)
+    self.remove_state()
+
+  @property
+  def _info_path(self) -> pathlib.Path:
+    return self.final / INFO_FILE
+
+  @property
+  def _plan_path(self) -> pathlib.Path:
+    return self.state_dir / 'plan'
+
+  @staticmethod
+  def _store_path(path: pathlib.Path) -> StorePath:
+    assert isinstance(path, StorePath)
+    return path

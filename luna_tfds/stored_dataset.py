@@ -1,0 +1,38 @@
+"""The files beside the shards of a dataset that TFDS reads, on disk or in a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import pathlib
+import tempfile
+
+from luna_tfds.store_path import StorePath
+
+INFO_FILE = 'dataset_info.json'
+FEATURES_FILE = 'features.json'
+
+
+@contextlib.contextmanager
+def metadata_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a local folder with the files that TFDS reads to make a builder.
+
+  TFDS cannot look into a store for which TensorFlow has no file system. So it gets copies
+  of these files, in folders of the same names: `<dataset>/<config>/<version>`. The folder
+  of the builder then is not that of the shards.
+
+  Args:
+    folder: the folder of a version of a dataset, which is yielded if it is local.
+
+  Raises:
+    OSError: a file cannot be read.
+  """
+  if not isinstance(folder, StorePath):
+    yield folder
+    return
+  with tempfile.TemporaryDirectory(prefix='luna16_metadata_') as temporary:
+    local = pathlib.Path(temporary, *folder.parts[-3:])
+    local.mkdir(parents=True)
+    for name in (INFO_FILE, FEATURES_FILE):
+      (folder / name).download(local / name)
+    yield local

@@ -1,0 +1,96 @@
+import errno
+
+import pytest
+
+from luna_tfds import store_path
+from luna_tfds import store_requests
+
+URL = 'memory://bucket/a'
+
+
+class StoreLibraryError(Exception):
+  """As the errors of botocore, which are no OSError."""
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+  pauses = []
+  monkeypatch.setattr(store_requests.time, 'sleep', pauses.append)
+  return pauses
+
+
+def call(*answers):
+  """Makes a request with these answers; returns (its result or error, attempts)."""
+  attempts = []
+
+  def request(store):
+    attempts.append(store)
+    answer = answers[min(len(attempts), len(answers)) - 1]
+    if isinstance(answer, Exception):
+      raise answer
+    return answer
+
+  try:
+    return store_requests.call('memory', URL, request), attempts
+  except Exception as error:
+    return error, attempts
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    OSError(errno.EIO, 'an error'),
+    ConnectionResetError(),
+    TimeoutError(),
+    StoreLibraryError('an error'),
+  ],
+)
+def test_a_request_that_fails_once_is_repeated(error, pauses):
+  answer, attempts = call(error, error, 'answer')
+  assert answer == 'answer'
+  assert len(attempts) == 3
+  assert pauses == [0.2, 0.4]
+
+
+def test_the_number_of_attempts_is_limited(pauses):
+  error, attempts = call(StoreLibraryError('try later'))
+  assert isinstance(error, OSError)
+  assert error.strerror == 'try later'
+  assert error.filename == URL
+  assert len(attempts) == store_requests.MAX_ATTEMPTS
+  assert sum(pauses) < 10
+
+
+@pytest.mark.parametrize(
+  ('error', 'expected'),
+  [
+    (FileNotFoundError('x'), FileNotFoundError),
+    (PermissionError('Access Denied'), store_requests.StoreError),
+    (OSError(errno.EINVAL, 'a bad request'), store_requests.StoreError),
+    (TypeError('a mistake in this project'), TypeError),
+  ],
+)
+def test_other_errors_are_not_repeated(error, expected, pauses):
+  raised, attempts = call(error)
+  assert type(raised) is expected
+  assert len(attempts) == 1
+  assert not pauses
+
+
+def test_only_the_missing_ranges_are_read_again(memory_url, pauses, monkeypatch):
+  path = store_path.as_path(memory_url) / 'a'
+  path.write_bytes(bytes(range(100)))
+  store = store_requests.file_system('memory')
+  whole, asked = store.cat_ranges, []
+
+  def failing(paths, starts, ends, **options):
+    asked.append(starts)
+    blocks = whole(paths, starts, ends)
+    return [
+      OSError(errno.EIO, 'x') if s == 7 and len(asked) < 3 else b
+      for s, b in zip(starts, blocks)
+    ]
+
+  monkeypatch.setattr(store, 'cat_ranges', failing)
+  assert path.read_ranges([(1, 2), (7, 9)]) == [bytes([1]), bytes([7, 8])]
+  assert asked == [[1, 7], [7], [7]]

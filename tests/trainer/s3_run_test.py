@@ -1,0 +1,201 @@
+"""Slow tests: training, evaluation and prediction on an S3 server on loopback."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import fake_store
+from fake_store import contents
+import pytest
+
+from luna_tfds import store_path
+
+pytestmark = pytest.mark.slow
+
+DATASET = 'luna16_patches/axial_50px_all'
+
+
+@pytest.fixture(scope='module')
+def stored(s3, data_dir):
+  """The URL of the data folder."""
+  return fake_store.upload_folder(data_dir, s3.path('data'))
+
+
+def train_flags(data_dir, workdir, *more):
+  return [
+    f'--data_dir={data_dir}',
+    f'--dataset={DATASET}',
+    f'--workdir={workdir}',
+    '--steps_per_epoch=2',
+    '--batch_size=8',
+    '--deterministic',
+    *more,
+  ]
+
+
+@pytest.fixture(scope='module')
+def train():
+  def run(*arguments):
+    from trainer import train
+
+    return train.run(['luna16-train', *train_flags(*arguments)])
+
+  return run
+
+
+@pytest.fixture(scope='module')
+def workdir(s3, stored, train):
+  folder = s3.path('runs/first')
+  assert train(stored, folder, '--epochs=2') == 0
+  return folder
+
+
+@pytest.fixture(scope='module')
+def local_workdir(data_dir, train, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('run')
+  assert train(data_dir, folder, '--epochs=2') == 0
+  return folder
+
+
+def test_a_run_is_that_of_local_files(workdir, local_workdir):
+  for name in ('history.csv', 'operating_point.json'):
+    assert (workdir / name).read_text() == (local_workdir / name).read_text()
+  names = {key for key in contents(local_workdir) if not key.startswith('tensorboard')}
+  found = contents(workdir)
+  assert names == {key for key in found if not key.startswith('tensorboard')}
+  assert [key for key in found if key.startswith('tensorboard/pictures/')]
+
+
+def test_a_small_budget_streams_from_the_store(s3, stored, train, data_dir, tmp_path):
+  flags = ('--epochs=1', '--memory_budget_mb=1')
+  first = len(s3.requests)
+  assert train(stored, s3.path('runs/streamed'), *flags) == 0
+  ranges = [r for r in s3.requests[first:] if r.method == 'GET' and 'tfrecord' in r.key]
+  assert ranges
+  assert max(r.sent for r in ranges) < 4 * 2**20
+  assert train(data_dir, tmp_path / 'run', *flags) == 0
+  history = s3.path('runs/streamed/history.csv').read_text()
+  assert history == (tmp_path / 'run' / 'history.csv').read_text()
+
+
+def test_evaluate_predict_and_export(
+  s3, stored, workdir, local_workdir, data_dir, download, tmp_path, capfd
+):
+  from trainer import evaluate
+  from trainer import export
+  from trainer import predict
+
+  for folder, data in ((workdir, stored), (local_workdir, data_dir)):
+    flags = [f'--workdir={folder}', f'--data_dir={data}', '--bootstrap=5']
+    assert evaluate.run(['luna16-evaluate', *flags]) == 0
+  name = 'predictions.csv'
+  assert (workdir / name).read_text() == (local_workdir / name).read_text()
+  assert '<html' in (workdir / 'report.html').read_text()
+  luna_dir = fake_store.upload_folder(download.folder, s3.path('luna16'))
+  # One is read by ranges, the other is copied, as it is compressed.
+  for seriesuid in ('1.2.826.0.1', '1.2.826.0.3'):
+    scan = download.paths[seriesuid]
+    outputs = {}
+    for folder, root, output in (
+      (workdir, luna_dir, s3.path('scores') / seriesuid),
+      (local_workdir, download.folder, tmp_path / seriesuid),
+    ):
+      flags = [
+        f'--workdir={folder}',
+        f'--scan={root / scan.relative_to(download.folder)}',
+        f'--candidates={root / "candidates.csv"}',
+        f'--output={output}',
+      ]
+      assert predict.run(['luna16-predict', *flags]) == 0
+      outputs[root] = output.read_text()
+    assert outputs[luna_dir] == outputs[download.folder]
+  flags = [f'--workdir={workdir}', f'--output_dir={s3.path("exported")}']
+  assert export.run(['luna16-export', *flags]) == 0
+  exported = contents(s3.path('exported'))
+  assert {'saved_model.pb', 'operating_point.json'} <= exported.keys()
+
+
+def test_a_killed_training_is_continued(s3, stored, data_dir, tmp_path, train):
+  folder = s3.path('runs/killed')
+  arguments = train_flags(stored, folder, '--epochs=3')
+  with subprocess.Popen(
+    [sys.executable, '-m', 'trainer.train', *arguments],
+    start_new_session=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  ) as run:
+    begin = time.monotonic()
+    while not (folder / 'history.csv').exists() and time.monotonic() - begin < 120:
+      assert run.poll() is None, run.stdout.read()
+      time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGKILL)
+  rows = (folder / 'history.csv').read_text().splitlines()
+  assert 2 <= len(rows) < 4
+  assert not (folder / 'model.keras').exists()
+  assert train(stored, folder, '--epochs=3') == 0
+  assert train(data_dir, tmp_path / 'run', '--epochs=3') == 0
+  history = (tmp_path / 'run' / 'history.csv').read_text()
+  assert (folder / 'history.csv').read_text() == history
+
+
+@pytest.mark.parametrize('fault', [fake_store.ERROR_500, fake_store.RESET_IN_BODY])
+def test_failing_requests_are_repeated(s3, stored, workdir, train, fault):
+  number, lock = itertools.count(1), threading.Lock()
+
+  def some(method, key):
+    with lock:
+      return fault if next(number) % 7 == 0 else None
+
+  folder = s3.path(f'runs/{abs(hash(fault))}')
+  with s3.failing(some):
+    assert train(stored, folder, '--epochs=2') == 0
+  assert (folder / 'history.csv').read_text() == (workdir / 'history.csv').read_text()
+
+
+def test_an_outage_is_one_line_and_the_run_continues(s3, stored, train, capfd, workdir):
+  folder = s3.path('runs/outage')
+
+  def no_shards(method, key):
+    return fake_store.ERROR_503 if 'tfrecord' in key else None
+
+  with s3.failing(no_shards):
+    assert train(stored, folder, '--epochs=2') == 1
+  errors = [line for line in capfd.readouterr().err.splitlines() if 'error: ' in line]
+  assert len(errors) == 1
+  assert f'{stored}/luna16_patches' in errors[0]
+  assert train(stored, folder, '--epochs=2') == 0
+  assert (folder / 'history.csv').read_text() == (workdir / 'history.csv').read_text()
+
+
+def test_no_credentials_in_the_run(s3, workdir):
+  written = b''.join(contents(workdir).values())
+  for secret in (
+    fake_store.ACCESS_KEY,
+    fake_store.SECRET_KEY,
+    fake_store.SESSION_TOKEN,
+  ):
+    assert secret.encode() not in written
+
+
+def test_crossval(s3, stored):
+  from trainer import crossval
+
+  folder = s3.path('runs/folds')
+  flags = [
+    f'--data_dir={stored}',
+    f'--dataset={DATASET}',
+    f'--workdir={folder}',
+    '--folds=8,9',
+    '--epochs=1',
+    '--steps_per_epoch=2',
+    '--batch_size=8',
+    '--bootstrap=5',
+  ]
+  assert crossval.run(['luna16-crossval', *flags]) == 0
+  assert isinstance(folder, store_path.StorePath)
+  assert (folder / 'crossval.json').is_file()
