@@ -47,8 +47,8 @@ class StorePath(pathlib.PosixPath):
   """An object in a store, or a prefix of objects.
 
   It has the methods of `pathlib.Path` that this project uses; the others of them raise
-  `io.UnsupportedOperation`. It is no `os.PathLike`, so that no library takes it for the
-  name of a local file.
+  `io.UnsupportedOperation`. `os.fspath` raises TypeError, so that no library takes it for
+  the name of a local file.
   """
 
   # Stored as the local path `/s3:/bucket/key`, so that the rules of `pathlib` for parts,
@@ -456,7 +456,8 @@ def as_path(text: str | os.PathLike[str]) -> pathlib.Path:
   if not match:
     return pathlib.Path(text)
   scheme, rest = match['scheme'].lower(), match['rest']
-  if '@' in rest.partition('/')[0]:
+  # In abfs://container@account/x there is no password.
+  if re.match('[^/]*:[^/]*@', rest):
     raise UsageError(
       f'{scheme}://...: a URL must not contain a user name or a password, as it is '
       "stored with results; give them in the store's environment variables or files"

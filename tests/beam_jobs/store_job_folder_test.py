@@ -51,6 +51,7 @@ def test_the_dataset_is_that_of_a_local_job(run, two_scans, root, out):
   assert contents(root) == contents(out)
 
 
+@pytest.mark.slow
 def test_a_complete_dataset_is_kept(run, two_scans, root, capfd):
   assert run(two_scans) == 0
   before = contents(root)
@@ -60,6 +61,7 @@ def test_a_complete_dataset_is_kept(run, two_scans, root, capfd):
   assert contents(root) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['metadata.json', 'dataset_info.json'])
 def test_missing_metadata_are_written_again(run, two_scans, root, dataset, name):
   assert run(two_scans) == 0
@@ -69,6 +71,7 @@ def test_missing_metadata_are_written_again(run, two_scans, root, dataset, name)
   assert contents(root) == before
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_written_again(run, two_scans, root, dataset, capfd):
   assert run(two_scans) == 0
   before = contents(root)
@@ -79,6 +82,7 @@ def test_a_damaged_shard_is_written_again(run, two_scans, root, dataset, capfd):
   assert contents(root) == before
 
 
+@pytest.mark.slow
 def test_other_inputs_need_overwrite(run, two_scans, root, dataset, failure):
   assert run(two_scans) == 0
   fake_data.edit_header(two_scans.paths['1.2.826.0.0'], 'AnatomicalOrientation', 'RAI')
@@ -93,6 +97,7 @@ def test_other_inputs_need_overwrite(run, two_scans, root, dataset, failure):
   assert after != before
 
 
+@pytest.mark.slow
 def test_a_failed_scan_is_listed(run, two_scans, root, dataset, failure):
   path = two_scans.paths['1.2.826.0.0']
   data = path.with_suffix('.raw').read_bytes()

@@ -23,6 +23,7 @@ def root(memory_url):
     ('s3://bucket/a/b.tar.gz', 's3://bucket/a', 'b.tar.gz'),
     ('gs://bucket/a', 'gs://bucket', 'a'),
     ('S3://bucket//a/', 's3://bucket', 'a'),
+    ('abfs://box@host.net/a/b', 'abfs://box@host.net/a', 'b'),
   ],
 )
 def test_a_url_has_the_parts_of_a_path(url, parent, name):

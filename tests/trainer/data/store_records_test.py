@@ -16,6 +16,8 @@ from trainer.data import record_blocks
 from trainer.data import split_index
 from trainer.data import store_records
 
+SLOW = pytest.mark.slow
+
 
 @pytest.fixture
 def uploaded(memory_url):
@@ -33,7 +35,10 @@ def uploaded(memory_url):
   return upload
 
 
-@pytest.mark.parametrize('name', ['memory', 'files', 'streams from files'])
+@pytest.mark.parametrize(
+  'name',
+  ['files', *(pytest.param(n, marks=SLOW) for n in ('memory', 'streams from files'))],
+)
 def test_batches_are_those_of_the_files(name, split_for, uploaded):
   source = split_for(name).source
   config = fake_source.input_config(**fake_source.STREAM_FIELDS[name])
@@ -79,6 +84,7 @@ def test_a_run_is_read_by_one_request(large_split, uploaded, monkeypatch):
   assert last.tolist() == [r.numpy() for r in expected[-(item.take % 64) :]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('problem', ['damaged', 'truncated', 'no such object'])
 @pytest.mark.parametrize('memory_budget_mb', [1, 256])
 def test_a_damaged_shard_is_named(problem, memory_budget_mb, large_split, uploaded):
