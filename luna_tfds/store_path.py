@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 import concurrent.futures
 import contextlib
-import datetime
 import errno
 import fnmatch
 import io
@@ -27,6 +26,8 @@ from typing import IO, Any, NoReturn, TypeVar
 
 from luna_tfds import store_requests
 from luna_tfds.errors import UsageError
+from luna_tfds.store_objects import ObjectStat
+from luna_tfds.store_objects import open_object
 from luna_tfds.store_requests import StoreError
 
 _Item = TypeVar('_Item')
@@ -277,7 +278,7 @@ class StorePath(pathlib.PosixPath):
     if stat_lib.S_ISDIR(state.st_mode):
       raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self))
     size = buffering if buffering > 1 else _READ_BUFFER_BYTES
-    file = _BufferedReader(_ObjectReader(self, state.st_size), size)
+    file = open_object(self.read_range, state.st_size, size, str(self))
     if mode == 'rb':
       return file
     return io.TextIOWrapper(file, encoding or 'utf-8', errors, newline)
@@ -359,82 +360,6 @@ for _name in set(dir(pathlib.Path)) - _SUPPORTED:
     setattr(StorePath, _name, _unsupported(_name))
 
 
-class ObjectStat:
-  """What a store tells of an object, with the names of `os.stat_result`.
-
-  Attributes:
-    st_mode: whether it is an object or a folder, for the functions of `stat`.
-    st_size: its size in bytes.
-    st_mtime_ns: when it was written, in ns since the epoch; 0 if unknown.
-    etag: changes with the contents; '' if the store has none.
-  """
-
-  def __init__(self, st_mode: int, st_size: int, st_mtime_ns: int, etag: str):
-    self.st_mode = st_mode
-    self.st_size = st_size
-    self.st_mtime_ns = st_mtime_ns
-    self.etag = etag
-
-  @classmethod
-  def from_info(cls, info: dict[str, Any]) -> ObjectStat:
-    """Converts what fsspec returns, whose names differ between stores."""
-    is_folder = info.get('type') == 'directory'
-    etag = next(
-      (info[k] for k in ('ETag', 'md5Hash', 'etag', 'md5') if info.get(k)), ''
-    )
-    modified = next(
-      (info[k] for k in ('LastModified', 'mtime', 'updated', 'created') if info.get(k)),
-      None,
-    )
-    return cls(
-      stat_lib.S_IFDIR if is_folder else stat_lib.S_IFREG,
-      int(info.get('size') or 0),
-      _to_ns(modified),
-      str(etag).strip('"'),
-    )
-
-
-class _BufferedReader(io.BufferedReader):
-  """Fills its buffer by one request, where `read1` would request a few bytes."""
-
-  def read1(self, size: int = -1) -> bytes:
-    return self.read(size)
-
-
-class _ObjectReader(io.RawIOBase):
-  """Reads an object by ranges."""
-
-  def __init__(self, path: StorePath, num_bytes: int):
-    super().__init__()
-    self._path = path
-    self._num_bytes = num_bytes
-    self._position = 0
-
-  def readable(self) -> bool:
-    return True
-
-  def seekable(self) -> bool:
-    return True
-
-  def tell(self) -> int:
-    return self._position
-
-  def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-    origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._num_bytes}
-    self._position = max(origin[whence] + offset, 0)
-    return self._position
-
-  def readinto(self, buffer: Any) -> int:
-    stop = min(self._position + len(buffer), self._num_bytes)
-    data = self._path.read_range(self._position, stop)
-    if len(data) < stop - self._position:
-      reason = 'became shorter while it was read'
-      raise StoreError(errno.EIO, reason, str(self._path))
-    buffer[: len(data)] = data
-    self._position += len(data)
-    return len(data)
-
-
 def is_url(text: str) -> bool:
   """Returns whether a text is a URL, e.g. `s3://bucket/key`."""
   return _URL.match(text) is not None
@@ -499,14 +424,3 @@ def store_path(url: str) -> StorePath:
   if not isinstance(path, StorePath):
     raise ValueError(f'not a URL: {url}')
   return path
-
-
-def _to_ns(modified: Any) -> int:
-  if isinstance(modified, str):
-    try:
-      modified = datetime.datetime.fromisoformat(modified)
-    except ValueError:
-      return 0
-  if isinstance(modified, datetime.datetime):
-    modified = modified.timestamp()
-  return int(modified * 1e9) if isinstance(modified, int | float) else 0
