@@ -21,6 +21,7 @@ from luna_tfds import luna16_patches
 from luna_tfds import record_index
 from luna_tfds import record_keys
 from luna_tfds import records
+from luna_tfds.store_path import StorePath
 from luna_tfds.store_requests import StoreError
 
 FAILED_SCANS = 'failed_scans.csv'
@@ -125,11 +126,13 @@ def write_default_config(folder: pathlib.Path, temporary_dir: pathlib.Path) -> N
       share `folder`, so none can delete there what a killed job was writing.
   """
   path = folder / '.config' / 'metadata.json'
+  content = {'default_config_name': next(iter(luna16_patches.CONFIGS))}
+  if isinstance(path, StorePath):
+    atomic_files.write_json(path, content)
+    return
   atomic_files.make_folders(path.parent)
   temporary = temporary_dir / 'default_config'
-  atomic_files.write_json(
-    temporary, {'default_config_name': next(iter(luna16_patches.CONFIGS))}
-  )
+  atomic_files.write_json(temporary, content)
   atomic_files.rename(temporary, path)
 
 

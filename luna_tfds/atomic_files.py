@@ -110,8 +110,6 @@ def replace_nan(value: Any) -> Any:
 def rename(source: pathlib.Path, target: pathlib.Path) -> None:
   """Renames a file or folder whose contents are on disk, and flushes the new name.
 
-  An object of a store is copied and then deleted.
-
   Args:
     source: the file or folder.
     target: its new name; a file of this name is replaced.
@@ -119,10 +117,6 @@ def rename(source: pathlib.Path, target: pathlib.Path) -> None:
   Raises:
     OSError: it cannot be renamed.
   """
-  if isinstance(source, StorePath) and isinstance(target, StorePath):
-    source.copy_to(target)
-    source.unlink()
-    return
   os.replace(source, target)
   _flush(target.parent)
   if source.parent != target.parent:

@@ -114,13 +114,13 @@ def test_two_workers_write_the_same(luna_dir, data_dir, local):
 
 
 def test_a_killed_job_is_continued(data_dir, tmp_path):
-  phantom.write_download(tmp_path / 'luna16', 30, seed=1)
+  phantom.write_download(tmp_path / 'luna16', 20, seed=1)
   with start(tmp_path / 'luna16', tmp_path / 'data') as job:
     _, err = job.communicate()
   assert job.returncode == 0, err
   rng = random.Random(1)
   kills = finished = 0
-  for min_secs in (2.0, 3.0, 4.0, 5.0, 6.0, 7.0):
+  for min_secs in (2.0, 4.0, 6.0, 7.0):
     with start(tmp_path / 'luna16', data_dir, '--num_workers=2') as job:
       try:
         job.wait(min_secs + rng.uniform(0, 1))
