@@ -23,6 +23,7 @@ from luna_tfds import record_index
 from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds import scan as scan_lib
+from luna_tfds import store_path
 from luna_tfds import tfrecord
 from luna_tfds.errors import ScanError
 
@@ -151,7 +152,7 @@ def _extract(
 def _extract_scan(
   task: ScanTask, spec: patches.PatchSpec, stats: ShardStats
 ) -> Iterator[records.Record]:
-  scan = scan_lib.open_scan(task.path)
+  scan = scan_lib.open_scan(store_path.as_path(task.path))
   extraction = extractor.Extraction(scan, task.centers_xyz_mm, spec)
   for patch in extraction:
     i = patch.index
