@@ -73,7 +73,7 @@ def test_a_shard_that_starts_again_does_not_lower_the_progress(folder, monkeypat
     yield lambda done, total: reported.append(done)
 
   monkeypatch.setattr(progress.progress, 'displayed', displayed)
-  monkeypatch.setattr(progress, '_POLL_SECS', 100)
+  monkeypatch.setattr(type(folder), 'progress_poll_secs', 100)
   folder.record_progress('a' * 16, 3)
   with progress.display(folder, NUM_SCANS):
     folder.reset_progress('a' * 16)
