@@ -153,7 +153,8 @@ class _QuietHandler(werkzeug.serving.WSGIRequestHandler):
 @contextlib.contextmanager
 def running():
   """Runs a server with an empty bucket, and makes this process use it."""
-  import moto.server  # takes a second
+  import moto.backends  # takes a second
+  import moto.server
 
   application = moto.server.DomainDispatcherApplication(moto.server.create_backend_app)
   server = werkzeug.serving.make_server(
@@ -177,6 +178,10 @@ def running():
     server.shutdown()
     thread.join()
     server.server_close()
+    # All servers of a process share their buckets.
+    for backend in moto.backends.get_backend('s3').values():
+      for region in backend.values():
+        region.reset()
 
 
 def upload_folder(source, target):
