@@ -106,6 +106,12 @@ class Workdir:
     """Exists if training stopped because the loss became NaN or infinite."""
     return self.path / 'not_finite'
 
+  @property
+  def stored_hard_negatives(self) -> pathlib.Path | None:
+    """That copy; None before the run has begun, as its settings may still change."""
+    has_begun = self.config.is_file() and self.hard_negatives.is_file()
+    return self.hard_negatives if has_begun else None
+
   def locked(self) -> contextlib.AbstractContextManager[None]:
     """Excludes other trainings in this folder for the duration of a `with` block.
 
@@ -166,7 +172,7 @@ class Workdir:
       **started_with,
       'changed': [*changed, *new],
     }
-    if config.input.hard_negatives and not self.hard_negatives.is_file():
+    if config.input.hard_negatives and self.stored_hard_negatives is None:
       given = store_path.as_path(config.input.hard_negatives).expanduser()
       atomic_files.copy_file(given, self.hard_negatives)
     atomic_files.write_json(self.config, fields)

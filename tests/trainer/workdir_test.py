@@ -239,3 +239,18 @@ def test_a_run_of_version_1_0_0_has_no_precision_to_compare(workdir):
   workdir.config.write_text(json.dumps(fields))
   assert workdir.prepare(CONFIG, 'abc', PATCH, 'float32') == []
   assert json.loads(workdir.config.read_text())['precision_used'] == 'float32'
+
+
+def test_hard_negatives_of_a_command_that_was_killed_are_replaced(tmp_path):
+  """It was killed between writing the copy and writing config.json."""
+  workdir = workdir_lib.Workdir(tmp_path / 'run')
+  workdir.path.mkdir()
+  workdir.hard_negatives.write_text('of the killed command')
+  given = tmp_path / 'predictions.csv'
+  given.write_text('of this command')
+  inputs = dataclasses.replace(CONFIG.input, hard_negatives=str(given))
+  config = dataclasses.replace(CONFIG, input=inputs)
+  for _ in range(2):
+    workdir.prepare(config, 'abc', PATCH)
+    assert workdir.stored_hard_negatives.read_text() == 'of this command'
+    given.write_text('changed while the run lasts')

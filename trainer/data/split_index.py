@@ -76,6 +76,16 @@ def with_index(source: SplitSource) -> SplitSource:
   return dataclasses.replace(source, slices=slices)
 
 
+def has_one_class(source: SplitSource) -> bool:
+  """Whether a split holds nodules only or non-nodules only, without excluded findings.
+
+  Args:
+    source: the split, with an index.
+  """
+  index = SplitIndex.of_source(source)
+  return len(np.unique(index.is_nodule[~index.is_excluded])) < 2
+
+
 def _index_of(item: ShardSlice) -> ShardIndex:
   if item.index is None:
     raise ValueError(f'{item.path}: the split has no index; call with_index first')

@@ -58,11 +58,6 @@ class SplitSource:
     return any(store_path.is_url(item.path) for item in self.slices)
 
   @property
-  def has_one_class(self) -> bool:
-    """Whether there are only nodules or only non-nodules."""
-    return not min(self.label_counts)
-
-  @property
   def prior(self) -> float:
     """Share of nodules among the records."""
     return self.label_counts[1] / max(self.num_records, 1)

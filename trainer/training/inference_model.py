@@ -116,7 +116,7 @@ def _calibrate(run: TrainingRun, network: keras.Model) -> CalibrationResult:
     method = calibration.PLATT if has_hard_negatives else calibration.PRIOR_SHIFT
   validation, trained_prior = run.validation, run.balance.prior
   labelled = None
-  if validation is not None and not validation.has_one_class and 0 < trained_prior < 1:
+  if validation is not None and min(validation.label_counts) and 0 < trained_prior < 1:
     plain = inference.InferenceModel(build_inference_model(network, 0.0, 0.0))
     records = scored_records.score_split([plain], validation).without_excluded
     labelled = calibration.LabelledLogits(

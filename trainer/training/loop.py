@@ -172,7 +172,8 @@ def _finish_epoch(
     replicas: devices that share a batch.
   """
   rows = run.workdir.read_history()
-  if epoch < 0 or len(rows) > epoch:
+  # By number: history.csv may have been deleted while the run continued.
+  if epoch < 0 or any(row['epoch'] == epoch for row in rows):
     return
   average = _average(run)
   metrics = dict(note.metrics)
@@ -213,7 +214,9 @@ def _is_finished(run: TrainingRun, epochs: int) -> bool:
 
 
 def _monitor(run: TrainingRun) -> str:
-  one_class = run.validation is not None and run.validation.has_one_class
+  if run.validation is None:
+    return callbacks.MONITOR
+  one_class = split_index.has_one_class(split_index.with_index(run.validation))
   return callbacks.ONE_CLASS_MONITOR if one_class else callbacks.MONITOR
 
 

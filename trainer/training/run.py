@@ -16,6 +16,7 @@ from trainer.data import balance as balance_lib
 from trainer.data import damaged_shards
 from trainer.data import dataset as dataset_lib
 from trainer.data import shared_scans
+from trainer.data import split_index
 from trainer.data.split_source import SplitSource
 from trainer.training import determinism
 from trainer.training import inference_model
@@ -101,7 +102,7 @@ def _with_stored_hard_negatives(
   config: config_lib.InputConfig, workdir: workdir_lib.Workdir
 ) -> config_lib.InputConfig:
   """A run that continues draws the records it began with, also if the file changed."""
-  if config.hard_negatives and workdir.hard_negatives.is_file():
+  if config.hard_negatives and workdir.stored_hard_negatives is not None:
     return dataclasses.replace(config, hard_negatives=str(workdir.hard_negatives))
   return config
 
@@ -121,10 +122,13 @@ def _open_validation(
     )
     return None
   source = dataset.open_split(split)
-  if source.has_one_class:
+  with damaged_shards.reported(source):
+    source = split_index.with_index(source)
+  if split_index.has_one_class(source):
     print(
-      f'luna16-train: warning: the validation split {split} holds one class only: the '
-      'best epoch is chosen by the loss, and no threshold can be chosen there',
+      f'luna16-train: warning: the validation split {split} holds one class only, '
+      'without excluded findings: the best epoch is chosen by the loss, and no threshold '
+      'can be chosen there',
       file=sys.stderr,
     )
   return source

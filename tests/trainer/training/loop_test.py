@@ -194,10 +194,14 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_one_class_in_validation_does_not_choose_the_first_epoch(tmp_path):
+@pytest.mark.parametrize('labels_of_excluded', [(), (0,) * 10])
+def test_one_class_in_validation_does_not_choose_the_first_epoch(
+  tmp_path, labels_of_excluded
+):
   run = fake_run.make_run(tmp_path, epochs=3, steps=5)
-  noise = np.random.default_rng(6).normal(-700, 200, (40, 16, 16, 1))
-  rows = [(image.astype(np.int16), 1, False) for image in noise]
+  noise = np.random.default_rng(6).normal(-700, 200, (50, 16, 16, 1)).astype(np.int16)
+  rows = [(image, 1, False) for image in noise[:40]]
+  rows += [(image, label, True) for image, label in zip(noise[40:], labels_of_excluded)]
   (tmp_path / 'one').mkdir()
   one_class = fake_source.write_records(tmp_path / 'one', rows, 1, 'validation')
   loop.fit(dataclasses.replace(run, validation=one_class))

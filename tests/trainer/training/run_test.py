@@ -95,7 +95,7 @@ def test_a_validation_split_of_one_class_is_warned_of(
   monkeypatch.setattr(run_lib.loop, 'fit', stop)
   with pytest.raises(KeyboardInterrupt):
     run_lib.train(train_config(data_dir, validation_split=split), tmp_path / 'run')
-  warned = f'{split} holds one class only: the best epoch is chosen by the loss'
+  warned = f'{split} holds one class only, without excluded findings: the best epoch is'
   assert (warned in capsys.readouterr().err) is is_warned
 
 

@@ -1,6 +1,7 @@
 """A run that is stopped anywhere ends as one that was not."""
 
 import dataclasses
+import shutil
 
 import fake_run
 import keras
@@ -10,6 +11,7 @@ import pytest
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from model.networks import registry
+from trainer import workdir as workdir_lib
 from trainer.training import callbacks
 from trainer.training import checkpoints
 from trainer.training import loop
@@ -97,6 +99,18 @@ def test_an_interruption_in_validation_keeps_the_epoch(
       loop.fit(run)
   loop.fit(run)
   fake_run.assert_same_run(run, undisturbed, assert_same_weights)
+
+
+def test_without_a_history_an_epoch_is_validated_only_once(
+  undisturbed, tmp_path, capsys
+):
+  shutil.copytree(undisturbed.workdir.path, tmp_path / 'run')
+  run = dataclasses.replace(undisturbed, workdir=workdir_lib.Workdir(tmp_path / 'run'))
+  run.workdir.history.unlink()
+  for is_validated in (True, False):
+    loop.fit(run)
+    assert ('validating' in capsys.readouterr().err) == is_validated
+    assert [row['epoch'] for row in run.workdir.read_history()] == [1]
 
 
 @pytest.mark.slow
