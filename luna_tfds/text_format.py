@@ -32,6 +32,11 @@ def shown_text(text: str, max_chars: int = _MAX_SHOWN_CHARS) -> str:
 
 
 def error_text(error: Exception) -> str:
-  """Returns the first line of the message of a library's error, shortened."""
+  """Returns the first line of the message of a library's error, shortened.
+
+  The message of a KeyError is the key alone.
+  """
+  if isinstance(error, KeyError) and error.args:
+    return shown_text(f'{error} is missing', _MAX_ERROR_CHARS)
   lines = str(error).strip().splitlines() or [type(error).__name__]
   return shown_text(lines[0], _MAX_ERROR_CHARS)

@@ -75,6 +75,11 @@ def changes(
   ]
 
 
+def is_change(value: object) -> bool:
+  """Whether a value read from config.json is of the form that `changes` returns."""
+  return isinstance(value, dict) and isinstance(value.get('name'), str)
+
+
 def change_text(change: Mapping[str, Any]) -> str:
   """Returns e.g. 'keras 3.10.0 -> 3.11.0'."""
   name = change['name'].removeprefix('versions.')

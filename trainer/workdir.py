@@ -188,7 +188,7 @@ class Workdir:
   ) -> list[dict[str, Any]]:
     """Returns which settings of training were changed, now and before, and when."""
     before = flatten(config_lib.load(self.config).to_json())
-    changed = list(atomic_files.read_json(self.config).get('changed', ()))
+    changed = self._read_changes()
     for name, value in flatten(config.to_json()).items():
       if before[name] == value or name in _MAY_DIFFER:
         continue
@@ -207,6 +207,17 @@ class Workdir:
       raise UsageError(
         f'{self.path} holds a run on another dataset (fingerprint {stored}, now '
         f'{fingerprint}); give another --workdir'
+      )
+    return changed
+
+  def _read_changes(self) -> list[dict[str, Any]]:
+    """Returns the list `changed` of config.json; version 1.0.0 did not write it."""
+    changed = self._read_config().get('changed', [])
+    is_list = isinstance(changed, list)
+    if not (is_list and all(run_versions.is_change(change) for change in changed)):
+      raise UsageError(
+        f'{self.config}: changed must list objects with a name; restore the file, or '
+        'remove the list to continue without it'
       )
     return changed
 

@@ -36,3 +36,4 @@ def test_errors_of_libraries_are_shown_on_one_short_line():
   error = ValueError('No layer.\n\nFull object config: {...}')
   assert text_format.error_text(error) == 'No layer.'
   assert text_format.error_text(KeyError()) == 'KeyError'
+  assert text_format.error_text(KeyError('name')) == "'name' is missing"

@@ -254,3 +254,11 @@ def test_hard_negatives_of_a_command_that_was_killed_are_replaced(tmp_path):
     workdir.prepare(config, 'abc', PATCH)
     assert workdir.stored_hard_negatives.read_text() == 'of this command'
     given.write_text('changed while the run lasts')
+
+
+@pytest.mark.parametrize('changed', ['x', 5, {'a': 1}, [1], [{'after': 1}]])
+def test_a_damaged_list_of_changes_is_rejected(changed, workdir):
+  fields = json.loads(workdir.config.read_text())
+  workdir.config.write_text(json.dumps({**fields, 'changed': changed}))
+  with pytest.raises(UsageError, match=r'config\.json: changed must list objects'):
+    workdir.prepare(CONFIG, 'abc', PATCH)

@@ -28,6 +28,7 @@ from trainer.scoring.froc_submission import FrocReference
 from trainer.scoring.froc_submission import FrocResult
 from trainer.scoring.scored_records import ScoredRecords
 
+_NO_FROC = 'no nodule of the annotations is in the tested scans: no FROC curve'
 _TABLE_METRICS = ('pr_auc', 'roc_auc', 'recall', 'precision', 'f1')
 # Of the metrics of a fold, what stays in its own file.
 _LEFT_OUT = (
@@ -116,6 +117,9 @@ def merge(
     reference: what the submission is compared with; None for the nodules that candidates
       reach.
     resampling: for the intervals.
+
+  Raises:
+    UsageError: the scores of a fold are damaged, or `reference` lists other scans.
   """
   scores = [folds_lib.read_scores(plan.scores_file) for plan in plans]
   records = scored_records.concatenate([records for records, _ in scores])
@@ -124,15 +128,7 @@ def merge(
   prediction_files.write_submission(
     submission, records.seriesuid, records.center_xyz_mm, records.probability
   )
-  if reference is None:
-    froc = froc_evaluation.evaluate_froc(records, None, resampling)
-  else:
-    froc = froc_submission.score_submission(
-      # As it was written, so that luna16-froc gives the same result.
-      tables.read_table(submission, 'probability'),
-      reference,
-      resampling,
-    )
+  froc = _merged_froc(submission, records, reference, resampling)
   if froc is not None:
     froc_submission.write_result(froc, workdir)
     froc_plot.save_froc_curve(
@@ -161,8 +157,29 @@ def merge(
       *froc_evaluation.missing_negatives_warnings(
         plans[0].test_dataset, '--test_dataset'
       ),
-      *(froc.warnings if froc else ()),
+      *(froc.warnings if froc else () if reference is None else (_NO_FROC,)),
     ),
+  )
+
+
+def _merged_froc(
+  submission: pathlib.Path,
+  records: ScoredRecords,
+  reference: FrocReference | None,
+  resampling: Resampling,
+) -> FrocResult | None:
+  """Computes the FROC curve of a submission; None if its scans hold no nodule."""
+  if reference is None:
+    return froc_evaluation.evaluate_froc(records, None, resampling)
+  listed = reference.seriesuids
+  scans = set(records.seriesuid.tolist() if listed is None else listed)
+  if not scans & set(reference.nodules.seriesuids.tolist()):
+    return None
+  return froc_submission.score_submission(
+    # As it was written, so that luna16-froc gives the same result.
+    tables.read_table(submission, 'probability'),
+    reference,
+    resampling,
   )
 
 

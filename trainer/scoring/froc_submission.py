@@ -121,7 +121,8 @@ def read_reference(
   if luna_dir:
     if listed is None and subsets is not None:
       scans = download_lib.find_scans(luna_dir).values()
-      listed = tuple(scan.seriesuid for scan in scans if scan.subset in subsets)
+      # None of a partial download: the scans with a mark are scored.
+      listed = tuple(s.seriesuid for s in scans if s.subset in subsets) or None
     annotations = annotations or download_lib.require_file(
       luna_dir, download_lib.ANNOTATIONS
     )

@@ -216,3 +216,13 @@ def test_excluded_findings_are_left_out_and_listed(plans, fold_results, tmp_path
   assert lines[number].split()[1] == '80'
   assert lines[number + 1].split()[:2] == ['all', '90']
   assert '10 excluded findings' in lines[number + 2]
+
+
+def test_folds_without_an_annotated_nodule_are_merged(plans, reference, tmp_path):
+  none = dataclasses.replace(reference, nodules=reference.nodules[:0])
+  merged, result = merge(plans, tmp_path, none)
+  assert merged.froc is None
+  assert 'froc' not in result and result['pooled']['nodules'] == 18
+  assert 'no nodule of the annotations is in the tested scans' in ' '.join(
+    result['warnings']
+  )

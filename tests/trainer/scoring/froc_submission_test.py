@@ -164,6 +164,16 @@ def test_reference_is_found_in_the_download(download):
   assert len(reference.excluded) == len(download.excluded)
 
 
+def test_subsets_that_a_download_lacks_list_no_scans(download, monkeypatch):
+  scans = froc_submission.download_lib.find_scans(download.folder)
+  partial = {uid: scan for uid, scan in scans.items() if scan.subset != 9}
+  monkeypatch.setattr(froc_submission.download_lib, 'find_scans', lambda _: partial)
+  reference = froc_submission.read_reference(
+    None, None, None, luna_dir=download.folder, subsets=(9,)
+  )
+  assert reference.seriesuids is None
+
+
 def test_given_files_come_before_those_of_the_download(download, tmp_path):
   annotations = tmp_path / 'annotations.csv'
   annotations.write_text('seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2,0,0,0,6\n')
