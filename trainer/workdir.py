@@ -212,7 +212,7 @@ class Workdir:
 
   def _read_changes(self) -> list[dict[str, Any]]:
     """Returns the list `changed` of config.json; version 1.0.0 did not write it."""
-    changed = self._read_config().get('changed', [])
+    changed: list[dict[str, Any]] = self._read_config().get('changed', [])
     is_list = isinstance(changed, list)
     if not (is_list and all(run_versions.is_change(change) for change in changed)):
       raise UsageError(

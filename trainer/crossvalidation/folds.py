@@ -23,6 +23,7 @@ from luna_tfds.text_format import error_text
 from model.metrics.classification import METRICS
 from model.metrics.resampling import Resampling
 from trainer import config as config_lib
+from trainer import workdir as workdir_lib
 from trainer.crossvalidation.parallel_training import TrainingProcesses
 from trainer.data import dataset as dataset_lib
 from trainer.data.dataset import OpenedDataset
@@ -96,6 +97,18 @@ class FoldPlan:
     """What a training depends on, as it is read back from JSON."""
     fields = json.loads(json.dumps(self.config.to_json()))
     return {'config': fields, 'fingerprint': self.train_fingerprint}
+
+  @property
+  def is_trained(self) -> bool:
+    """Whether the model in the workdir is that of the settings.
+
+    luna16-train, or a command with other settings that was killed, may have replaced the
+    model after the state was recorded.
+    """
+    if self.read_state().get('trained') != self.training_settings:
+      return False
+    path = workdir_lib.Workdir(self.path).config
+    return path.is_file() and config_lib.load(path) == self.config
 
   def scoring_settings(self, resampling: Resampling) -> dict[str, Any]:
     """What the scores depend on, besides the training."""
@@ -223,7 +236,7 @@ def train_folds(
     JobError: a training failed; those that run at that time are finished first.
     KeyboardInterrupt: Ctrl-C or SIGTERM; all trainings have saved their state and ended.
   """
-  waiting = [p for p in plans if p.read_state().get('trained') != p.training_settings]
+  waiting = [plan for plan in plans if not plan.is_trained]
   if parallel == 1 or len(waiting) < 2:
     for plan in waiting:
       print(f'fold {plan.number}: training in {plan.path}', file=sys.stderr)

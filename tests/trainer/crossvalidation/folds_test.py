@@ -115,6 +115,10 @@ def test_parallel_folds_share_the_cores(make_plans, monkeypatch):
 
   def pretend(self, arguments, log, environment):
     started.append((arguments, environment))
+    (plan,) = (p for p in plans if p.path == log.parent)
+    atomic_files.write_json(
+      plan.path / 'config.json', {'config': plan.config.to_json()}
+    )
     return 0
 
   monkeypatch.setattr(TrainingProcesses, 'run', pretend)
@@ -168,6 +172,7 @@ def trained_folds(monkeypatch):
   def pretend(config, path):
     path.mkdir(parents=True, exist_ok=True)
     calls.append((path.name, config.recipe.epochs))
+    atomic_files.write_json(path / 'config.json', {'config': config.to_json()})
     return ''
 
   monkeypatch.setattr(folds_lib.run_lib, 'train', pretend)
@@ -186,6 +191,19 @@ def test_a_fold_is_trained_once_and_again_when_made_longer(make_plans, trained_f
   assert trained_folds[3:] == [('fold1', 2), ('fold2', 2), ('fold4', 2)]
   # The scores are those of the shorter training.
   assert 'scored' not in longer[0].read_state()
+
+
+def test_a_fold_that_luna16_train_has_changed_is_trained_and_scored_again(
+  make_plans, trained_folds
+):
+  (plan,) = make_plans(numbers=[1])
+  folds_lib.train_folds([plan], 1, [])
+  plan.write_state(**plan.read_state(), scored=plan.scoring_settings(Resampling()))
+  changed = dataclasses.replace(plan.config, calibration='platt')
+  folds_lib.run_lib.train(changed, plan.path)
+  folds_lib.train_folds([plan], 1, [])
+  assert len(trained_folds) == 3
+  assert 'scored' not in plan.read_state()
 
 
 def test_a_scored_fold_is_not_scored_again(make_plans, trained_folds, monkeypatch):
