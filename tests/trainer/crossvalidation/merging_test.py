@@ -192,7 +192,7 @@ def test_table_of_the_folds(plans, reference, tmp_path):
 
 @pytest.mark.parametrize(
   ('content', 'problem'),
-  [('{"records": 3', ''), ('[]', ''), ('{"records": 3}', "'nodules'")],
+  [('{"records": 3', ''), ('[]', ''), ('{"records": 3}', "'nodules' is missing")],
 )
 def test_a_damaged_file_of_metrics_is_named(plans, tmp_path, content, problem):
   plans[1].metrics_file.write_text(content)
