@@ -149,6 +149,7 @@ def test_real_scans(extract, real_data, out):
   assert all(record['diameter_mm'] > 3 for record in nodules)
 
 
+@pytest.mark.slow
 def test_real_article_patches(extract, real_data, out, capfd):
   folder = real_data / 'article_patches'
   assert extract(folder, out, '--config=article') == 0

@@ -234,6 +234,7 @@ print(json.dumps([info.full_name, len(list(ds.as_numpy_iterator()))]))
 """
 
 
+@pytest.mark.slow
 def test_default_config_without_the_package(fresh_python, data_dir):
   there = tfds.builder('luna16_patches', data_dir=data_dir)
   assert fresh_python(DEFAULT_CONFIG, data_dir) == [

@@ -144,7 +144,9 @@ def test_nan_loss_stops_and_names_the_records(
   assert set(named) < stored
 
 
-@pytest.mark.parametrize('scrambled', [False, True])
+@pytest.mark.parametrize(
+  'scrambled', [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_training_learns_what_can_be_learned(tmp_path, scrambled):
   run = fake_run.make_run(tmp_path, scrambled=scrambled)
   assert loop.fit(run) == 3
@@ -157,6 +159,7 @@ def test_training_learns_what_can_be_learned(tmp_path, scrambled):
     assert areas[-1] > 0.95
 
 
+@pytest.mark.slow
 def test_training_stops_early_and_knows_it_has_stopped(tmp_path, capsys):
   run = fake_run.make_run(tmp_path, patience=1, epochs=50, steps=1)
   done = loop.fit(run)
