@@ -123,7 +123,8 @@ def read_meta_header(path: pathlib.Path) -> MetaHeader:
   fields, end = _parse_fields(path, content)
   data_file = _data_file(path, fields, content[end:])
   if fields.get('ObjectType', 'Image') != 'Image':
-    raise ScanError(f'{path}: not an image: ObjectType = {fields["ObjectType"]}')
+    name = shown_text(fields['ObjectType'])
+    raise ScanError(f'{path}: not an image: ObjectType = {name}')
   for key, default in _DEFAULTS.items():
     if key in fields and _numbers(path, fields, key, 1) != (default,):
       raise ScanError(f'{path}: {key} other than {default:g} is not supported')
