@@ -258,15 +258,27 @@ def _open_builder(
   try:
     with stored_dataset.metadata_folder(folder) as local:
       if folder == store_path.as_path(dataset).expanduser():
-        return tfds.builder_from_directory(str(local))
-      is_copy = local != folder
-      root = local.parents[2] if is_copy else pathlib.Path(data_dir).expanduser()
-      return tfds.builder(_full_name(dataset), data_dir=str(root))
+        builder = tfds.builder_from_directory(str(local))
+      else:
+        is_copy = local != folder
+        root = local.parents[2] if is_copy else pathlib.Path(data_dir).expanduser()
+        builder = tfds.builder(_full_name(dataset), data_dir=str(root))
+      _check_contents(builder)
+      return builder
   except Exception as error:  # of a damaged file TFDS raises errors of many types
     raise UsageError(
       f'{folder}: {INFO_FILE} or {FEATURES_FILE} cannot be read: {error_text(error)}; '
       f'{_EXTRACT_AGAIN}'
     ) from error
+
+
+def _check_contents(builder: tfds.core.DatasetBuilder) -> None:
+  """Raises an error now where TFDS would raise it when a split is opened."""
+  features = builder.info.features
+  if not isinstance(features, tfds.features.FeaturesDict) or 'image' not in features:
+    raise ValueError('the feature image is missing')
+  for split in builder.info.splits.values():
+    _ = split.filepaths  # formats the names of the files
 
 
 def _check_is_json(path: pathlib.Path) -> None:
