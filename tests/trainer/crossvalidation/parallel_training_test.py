@@ -37,6 +37,7 @@ class Config:
 class Plan:
   config = Config()
   training_settings = {}
+  is_trained = False
   def __init__(self, number):
     self.number, self.path = number, folder / f'fold{number}'
   def read_state(self):
