@@ -54,7 +54,6 @@ class Engine:
     Its working folder is that of the logs, not that of the launcher. It is the leader of
     a process group, so that the processes that it starts end with it.
     """
-    self.commands[name] = (command, environment or {})
     with open(self.folder / f'{name}.log', 'ab') as log:
       self.processes[name] = subprocess.Popen(
         command,
@@ -73,10 +72,6 @@ class Engine:
     with contextlib.suppress(ProcessLookupError):
       os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-  def restart(self, name: str) -> None:
-    """Starts a process again after `kill`."""
-    self.start(name, *self.commands[name])
 
   def wait_for(self, what: str, is_ready: Callable[[], bool]) -> None:
     """Waits for a condition.

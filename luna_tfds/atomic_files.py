@@ -133,8 +133,8 @@ def link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
   Raises:
     OSError: the file cannot be copied.
   """
-  if isinstance(source, StorePath) and isinstance(target, StorePath):
-    source.copy_to(target)
+  if isinstance(target, StorePath):
+    copy_file(source, target)
     return
   with atomic_write(target) as temporary:
     try:
