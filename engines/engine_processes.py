@@ -31,15 +31,11 @@ class Engine:
     folder: contains the logs.
     options: what `luna16-extract` needs to run on it.
     processes: by name, e.g. `worker1`.
-    commands: how each process was started.
   """
 
   folder: pathlib.Path
   options: list[str] = dataclasses.field(default_factory=list)
   processes: dict[str, subprocess.Popen[bytes]] = dataclasses.field(
-    default_factory=dict
-  )
-  commands: dict[str, tuple[Sequence[str], Mapping[str, str]]] = dataclasses.field(
     default_factory=dict
   )
 
