@@ -119,7 +119,7 @@ def test_evaluate_predict_and_export(
   assert {'saved_model.pb', 'operating_point.json'} <= exported.keys()
 
 
-def test_a_killed_training_is_continued(s3, stored, data_dir, tmp_path, train):
+def test_a_killed_training_is_continued(s3, stored, data_dir, tmp_path):
   folder = s3.path('runs/killed')
   arguments = train_flags(stored, folder, '--epochs=3')
   with subprocess.Popen(
@@ -137,8 +137,13 @@ def test_a_killed_training_is_continued(s3, stored, data_dir, tmp_path, train):
   rows = (folder / 'history.csv').read_text().splitlines()
   assert 2 <= len(rows) < 4
   assert not (folder / 'model.keras').exists()
-  assert train(stored, folder, '--epochs=3') == 0
-  assert train(data_dir, tmp_path / 'run', '--epochs=3') == 0
+  # In processes of their own, as the killed one: the number of threads, on which the last
+  # bits of a sum depend, is fixed only before TensorFlow starts.
+  for arguments in (
+    train_flags(stored, folder, '--epochs=3'),
+    train_flags(data_dir, tmp_path / 'run', '--epochs=3'),
+  ):
+    subprocess.run([sys.executable, '-m', 'trainer.train', *arguments], check=True)
   history = (tmp_path / 'run' / 'history.csv').read_text()
   assert (folder / 'history.csv').read_text() == history
 
