@@ -4,10 +4,15 @@ The rows of a region are read by position (`pread`), not through a memory map. B
 the same pages of the file. But where the file is truncated or the disk fails during the
 extraction, a memory map ends the process (SIGBUS), and `pread` raises an error; and the
 pages of a memory map count as memory of the process.
+
+The system is told which parts of the file are wanted next, so that it loads them from the
+disk meanwhile. By itself it would load what follows the last region instead, most of which
+is never used.
 """
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import functools
@@ -18,6 +23,13 @@ import numpy as np
 
 from luna_tfds.errors import ScanError
 from luna_tfds.geometry import Box
+
+# Bytes that the system loads ahead. More brings nothing on a local disk: 2 MiB are the
+# regions of 40 axial patches.
+_BYTES_AHEAD = 2**21
+
+# macOS lacks it.
+_HAS_FADVISE = hasattr(os, 'posix_fadvise')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +63,37 @@ class RawVoxels:
     try:
       with self.path.open('rb', buffering=0) as file:
         read = functools.partial(_read_at, file.fileno())
-        for box in boxes:
-          yield self._cut(box, read)
+        for box, ranges in self._loaded_ahead(boxes, file.fileno()):
+          yield self._cut(box, ranges, read)
     except OSError as error:
       raise ScanError(f'{self.path}: {error.strerror}') from error
+
+  def _loaded_ahead(
+    self, boxes: Iterable[Box], descriptor: int
+  ) -> Iterator[tuple[Box, list[tuple[int, int]]]]:
+    """Yields the regions, while the system loads those that come next.
+
+    Args:
+      boxes: regions inside the array, in stored orientation.
+      descriptor: the open file.
+
+    Yields:
+      (box, its `byte_ranges`).
+    """
+    if _HAS_FADVISE:
+      os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # no other reading ahead
+    ahead: collections.deque[tuple[Box, list[tuple[int, int]]]] = collections.deque()
+    bytes_ahead = 0
+    for box in boxes:
+      ranges = self.byte_ranges(box)
+      for start, num_bytes in ranges if _HAS_FADVISE else ():
+        os.posix_fadvise(descriptor, start, num_bytes, os.POSIX_FADV_WILLNEED)
+      ahead.append((box, ranges))
+      bytes_ahead += _num_bytes(ranges)
+      while bytes_ahead > _BYTES_AHEAD:
+        bytes_ahead -= _num_bytes(ahead[0][1])
+        yield ahead.popleft()
+    yield from ahead
 
   def byte_ranges(self, box: Box) -> list[tuple[int, int]]:
     """Returns the (position, length) in the file of what is read for a region.
@@ -72,18 +111,22 @@ class RawVoxels:
     return [(start + k * rows * columns * itemsize, num_bytes) for k in range(depth)]
 
   def _cut(
-    self, box: Box, read: Callable[[int, int], bytes | memoryview]
+    self,
+    box: Box,
+    ranges: Iterable[tuple[int, int]],
+    read: Callable[[int, int], bytes | memoryview],
   ) -> np.ndarray:
     """Returns the voxels of a region.
 
     Args:
       box: the region.
+      ranges: its `byte_ranges`.
       read: returns bytes of the file, from a position and of a number; fewer at its end.
     """
     _, height, width = box.size_zyx
     strides = (self.shape_zyx[2] * self.dtype.itemsize, self.dtype.itemsize)
     slices = []
-    for start, num_bytes in self.byte_ranges(box):
+    for start, num_bytes in ranges:
       buffer = read(start, num_bytes)
       if len(buffer) != num_bytes:
         raise ScanError(f'{self.path}: truncated while it was read')
@@ -91,6 +134,10 @@ class RawVoxels:
     if not slices:
       return np.empty(box.size_zyx, self.dtype)
     return slices[0][np.newaxis] if len(slices) == 1 else np.stack(slices)
+
+
+def _num_bytes(ranges: Iterable[tuple[int, int]]) -> int:
+  return sum(num_bytes for _, num_bytes in ranges)
 
 
 def _read_at(descriptor: int, start: int, num_bytes: int) -> bytes:

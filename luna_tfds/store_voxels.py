@@ -54,7 +54,7 @@ class StoreVoxels(RawVoxels):
     for batch in self._batches(boxes):
       blocks = self._read(batch)
       for box in batch:
-        yield self._cut(box, blocks.read)
+        yield self._cut(box, self.byte_ranges(box), blocks.read)
 
   def _batches(self, boxes: Iterable[Box]) -> Iterator[list[Box]]:
     batch: list[Box] = []

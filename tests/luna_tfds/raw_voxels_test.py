@@ -113,3 +113,48 @@ def test_a_slice_of_which_the_system_reads_a_part(tmp_path, monkeypatch):
   box = geometry.Box((1, 0, 0), (2, 6, 7))
   (region,) = voxels.read_regions([box])
   np.testing.assert_array_equal(region, array[box.slices()])
+
+
+def test_the_system_loads_the_next_regions_only(tmp_path, monkeypatch):
+  from luna_tfds import raw_voxels
+
+  array = np.arange(5 * 6 * 7, dtype='<i2').reshape(SHAPE_ZYX)
+  (tmp_path / 'a.raw').write_bytes(array.tobytes())
+  calls = []
+  pread = raw_voxels.os.pread
+  monkeypatch.setattr(
+    raw_voxels.os,
+    'pread',
+    lambda fd, n, start: (calls.append(('read', start)), pread(fd, n, start))[1],
+  )
+  monkeypatch.setattr(
+    raw_voxels.os,
+    'posix_fadvise',
+    lambda fd, start, n, advice: calls.append((advice, start)),
+  )
+  monkeypatch.setattr(raw_voxels, '_BYTES_AHEAD', 3 * 14)
+  voxels = RawVoxels(tmp_path / 'a.raw', 0, SHAPE_ZYX, np.dtype('<i2'))
+  boxes = [geometry.Box((z, 0, 0), (1, 1, 7)) for z in range(5)]
+  for box, region in zip(boxes, voxels.read_regions(boxes), strict=True):
+    np.testing.assert_array_equal(region, array[box.slices()])
+  random, next_use = raw_voxels.os.POSIX_FADV_RANDOM, raw_voxels.os.POSIX_FADV_WILLNEED
+  assert calls == [
+    (random, 0),
+    *[(next_use, 84 * z) for z in range(4)],
+    ('read', 0),
+    (next_use, 84 * 4),
+    *[('read', 84 * z) for z in range(1, 5)],
+  ]
+
+
+def test_a_system_that_takes_no_advice(tmp_path, monkeypatch):
+  from luna_tfds import raw_voxels
+
+  monkeypatch.setattr(raw_voxels, '_HAS_FADVISE', False)
+  monkeypatch.delattr(raw_voxels.os, 'posix_fadvise')
+  array = np.arange(5 * 6 * 7, dtype='<i2').reshape(SHAPE_ZYX)
+  (tmp_path / 'a.raw').write_bytes(array.tobytes())
+  voxels = RawVoxels(tmp_path / 'a.raw', 0, SHAPE_ZYX, np.dtype('<i2'))
+  box = geometry.Box((1, 2, 3), (2, 2, 2))
+  (region,) = voxels.read_regions([box])
+  np.testing.assert_array_equal(region, array[box.slices()])
