@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -23,6 +23,9 @@ from luna_tfds import cli_flags
 from luna_tfds import download as download_lib
 from luna_tfds import luna16_patches
 from luna_tfds.store_path import StorePath
+
+if TYPE_CHECKING:
+  from apache_beam.options.pipeline_options import PipelineOptions
 
 # A folder that cannot exist.
 _NOWHERE = f'{os.devnull}/no_dataset'
@@ -110,10 +113,7 @@ def main(beam_arguments: list[str]) -> None:
   luna_dir = cli.required_path(_LUNA_DIR)
   data_dir = cli.required_path(_DATA_DIR)
   config = _config_from_flags()
-  # Beam is imported when the flags of this command are known to be valid.
-  from beam_jobs import runners
-
-  runner, options = runners.parse(beam_arguments, list(FLAGS))
+  runner, options = _parse_beam_arguments(beam_arguments)
   # Of a folder without a dataset: TFDS would read the metadata of an existing dataset,
   # and fail if they are damaged; the job repairs them.
   # TFDS cannot look into a store where TensorFlow has no file system for it.
@@ -123,7 +123,10 @@ def main(beam_arguments: list[str]) -> None:
   if _DRY_RUN.value:
     from beam_jobs import dry_run
 
-    runners.pipeline(runners.resolve(runner, options), options)  # checks the runner
+    if beam_arguments:
+      from beam_jobs import runners
+
+      runners.pipeline(*runners.resolve(runner, options))  # checks the runner
     dry_run.run(
       luna_dir,
       config,
@@ -144,6 +147,21 @@ def main(beam_arguments: list[str]) -> None:
     overwrite=_OVERWRITE.value,
     final=final.absolute(),
   )
+
+
+def _parse_beam_arguments(
+  arguments: list[str],
+) -> tuple[str | None, PipelineOptions | None]:
+  """Returns (name of the runner, options); both are None without arguments.
+
+  Raises:
+    UsageError: an argument is unknown to Beam, or invalid.
+  """
+  if not arguments:  # Beam takes a second to load
+    return None, None
+  from beam_jobs import runners
+
+  return runners.parse(arguments, list(FLAGS))
 
 
 def run(argv: Sequence[str] | None = None) -> int:

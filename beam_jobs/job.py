@@ -9,18 +9,16 @@ from collections.abc import Sequence
 import concurrent.futures
 import pathlib
 import sys
-
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners import runner
+from typing import TYPE_CHECKING
 
 from beam_jobs import dataset_metadata
+from beam_jobs import failures
 from beam_jobs import job_checks
 from beam_jobs import job_folder
 from beam_jobs import pipeline
 from beam_jobs import plan as plan_lib
 from beam_jobs import progress
 from beam_jobs import registered_dataset
-from beam_jobs import runners
 from beam_jobs import store_job_folder
 from beam_jobs.shard_result import ShardResult
 from luna_tfds import cores
@@ -31,6 +29,10 @@ from luna_tfds.errors import UsageError
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import count_text
 
+if TYPE_CHECKING:
+  from apache_beam.options.pipeline_options import PipelineOptions
+  from apache_beam.runners.runner import PipelineRunner
+
 # With fewer records than this, one process is done before others have started.
 _MIN_RECORDS_FOR_WORKERS = 2_000
 
@@ -39,7 +41,7 @@ def prepare(
   builder: luna16_patches.Builder,
   luna_dir: pathlib.Path,
   *,
-  beam_runner: str | runner.PipelineRunner | None = None,
+  beam_runner: str | PipelineRunner | None = None,
   beam_options: PipelineOptions | None = None,
   num_workers: int = 0,
   max_failed_scans: int = 0,
@@ -122,7 +124,7 @@ def run_pipeline(
   plan: plan_lib.Plan,
   config: luna16_patches.Luna16PatchesConfig,
   folder: job_folder.JobFolder,
-  beam_runner: str | runner.PipelineRunner | None,
+  beam_runner: str | PipelineRunner | None,
   beam_options: PipelineOptions | None,
   num_workers: int,
 ) -> None:
@@ -146,10 +148,11 @@ def run_pipeline(
     return
   num_records = sum(shard.num_records for shard in shards)
   folder.check_free_space(num_records * plan.record_bytes)
-  options = beam_options or PipelineOptions([])
-  beam_runner = runners.resolve(beam_runner, options)
-  if beam_runner is not None and num_workers:
-    runners.set_num_workers(options, num_workers)
+  if beam_runner is not None or beam_options is not None:
+    # Loads Beam, which takes a second that the launcher of local workers can save.
+    from beam_jobs import runners
+
+    beam_runner, beam_options = runners.resolve(beam_runner, beam_options, num_workers)
   num_workers = min(num_workers or _default_num_workers(num_records), len(shards))
   work = pipeline.ShardWork(
     [folder.write_shard_spec(shard) for shard in shards],
@@ -158,13 +161,13 @@ def run_pipeline(
     folder,
   )
   with (
-    runners.failures_as_job_errors(folder),
+    failures.as_job_errors(folder),
     progress.display(folder, {s.fingerprint: s.num_scans for s in plan.shards}),
   ):
     if beam_runner is None and num_workers > 1:
-      pipeline.run_in_processes(work, options, num_workers)
+      pipeline.run_in_processes(work, beam_options, num_workers)
     else:
-      pipeline.run(work, beam_runner, options)
+      pipeline.run(work, beam_runner, beam_options)
 
 
 def verified_results(

@@ -1,19 +1,22 @@
-"""The pipeline of the job, for one process or for the workers of a runner."""
+"""The pipeline of the job, for one process or for the workers of a runner.
+
+Beam is loaded where a pipeline runs. The launcher of local workers runs none, and is ready
+a second earlier without it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+from typing import TYPE_CHECKING
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.runner import PipelineRunner
-
-from beam_jobs import runners
-from beam_jobs import transforms
 from beam_jobs.job_folder import JobFolder
 from luna_tfds import patches
 from luna_tfds import worker_processes
+
+if TYPE_CHECKING:
+  from apache_beam.options.pipeline_options import PipelineOptions
+  from apache_beam.runners.runner import PipelineRunner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,19 +37,26 @@ class ShardWork:
 
 
 def run(
-  work: ShardWork, runner: str | PipelineRunner | None, options: PipelineOptions
+  work: ShardWork,
+  runner: str | PipelineRunner | None = None,
+  options: PipelineOptions | None = None,
 ) -> None:
   """Writes shards with one pipeline.
 
   Args:
     work: the shards.
     runner: a runner or its name; None runs the pipeline in this process.
-    options: options of Beam.
+    options: options of Beam, if any.
 
   Raises:
     UsageError: there is no runner with this name.
     Exception: the pipeline failed; each runner has its own exceptions.
   """
+  import apache_beam as beam
+
+  from beam_jobs import runners
+  from beam_jobs import transforms
+
   with runners.pipeline(runner, options) as pipeline:
     _ = (
       pipeline
@@ -56,7 +66,7 @@ def run(
 
 
 def run_in_processes(
-  work: ShardWork, options: PipelineOptions, num_processes: int
+  work: ShardWork, options: PipelineOptions | None, num_processes: int
 ) -> None:
   """Writes shards with several processes of this machine.
 
@@ -65,7 +75,7 @@ def run_in_processes(
 
   Args:
     work: the shards, at least one for each process.
-    options: options of Beam.
+    options: options of Beam, if any.
     num_processes: number of processes.
 
   Raises:

@@ -8,10 +8,9 @@ Some options are known only later: those of a runner once its module is loaded, 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import contextlib
 import difflib
-import logging
 from typing import NoReturn
 
 import apache_beam as beam
@@ -21,11 +20,8 @@ from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.runner import PipelineRunner
 
-from beam_jobs.job_folder import JobFolder
 from luna_tfds import cli
-from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
-from luna_tfds.worker_processes import WorkerDiedError
 
 # Names of the local runner, in lower case and without 'runner'. Beam's own DirectRunner
 # would first try to download Prism.
@@ -101,16 +97,26 @@ def _check_unknown(
 
 
 def resolve(
-  runner: str | PipelineRunner | None, options: pipeline_options.PipelineOptions
-) -> str | PipelineRunner | None:
-  """Returns the runner to use: None for the local one, whatever name it was given.
+  runner: str | PipelineRunner | None,
+  options: pipeline_options.PipelineOptions | None,
+  num_workers: int = 0,
+) -> tuple[str | PipelineRunner | None, pipeline_options.PipelineOptions]:
+  """Returns the runner to use and its options; None is the local runner, by any name.
 
   Args:
     runner: a runner or its name; None takes the runner of the options.
-    options: options of Beam.
+    options: options of Beam; changed.
+    num_workers: number of workers that the service of a runner starts, as Dataflow; 0
+      leaves it to the options. The command has a flag of the same name as Beam, so Beam
+      does not see it.
   """
+  options = options or pipeline_options.PipelineOptions([])
   chosen = runner or options.view_as(pipeline_options.StandardOptions).runner
-  return None if isinstance(chosen, str) and _is_local(chosen) else chosen
+  if chosen is None or (isinstance(chosen, str) and _is_local(chosen)):
+    return None, options
+  if num_workers:
+    options.view_as(pipeline_options.WorkerOptions).num_workers = num_workers
+  return chosen, options
 
 
 def _is_local(name: str) -> bool:
@@ -135,17 +141,19 @@ def _load(name: str) -> PipelineRunner:
 
 
 def pipeline(
-  runner: str | PipelineRunner | None, options: pipeline_options.PipelineOptions
+  runner: str | PipelineRunner | None,
+  options: pipeline_options.PipelineOptions | None = None,
 ) -> beam.Pipeline:
   """Returns a pipeline for a runner.
 
   Args:
     runner: a runner or its name; None runs the pipeline in this process.
-    options: options of Beam.
+    options: options of Beam, if any.
 
   Raises:
     UsageError: there is no runner with this name, or it is not installed.
   """
+  options = options or pipeline_options.PipelineOptions([])
   if runner is None:
     direct = options.view_as(pipeline_options.DirectOptions)
     direct.direct_num_workers = 1
@@ -158,20 +166,6 @@ def pipeline(
   return beam.Pipeline(runner=runner, options=options)
 
 
-def set_num_workers(
-  options: pipeline_options.PipelineOptions, num_workers: int
-) -> None:
-  """Passes `--num_workers` on to a service that starts its own workers, as Dataflow.
-
-  The command defines a flag of the same name, so Beam does not see it.
-
-  Args:
-    options: options of Beam; changed.
-    num_workers: number of workers.
-  """
-  options.view_as(pipeline_options.WorkerOptions).num_workers = num_workers
-
-
 def _use_all_dask_workers(options: pipeline_options.PipelineOptions) -> None:
   """Makes each shard a task, unless the options say otherwise.
 
@@ -182,39 +176,3 @@ def _use_all_dask_workers(options: pipeline_options.PipelineOptions) -> None:
   dask = options.view_as(DaskOptions)
   if dask.npartitions is None and dask.partition_size is None:
     dask.partition_size = 1
-
-
-@contextlib.contextmanager
-def failures_as_job_errors(folder: JobFolder) -> Iterator[None]:
-  """Converts an error of the runner to a JobError of one line; logs the details.
-
-  Raises:
-    JobError: the pipeline failed.
-    KeyboardInterrupt: it was interrupted, which Beam reports as a failure.
-  """
-  try:
-    yield
-  except WorkerDiedError as error:
-    raise folder.job_error(f'{error}; if so, give a smaller --num_workers') from error
-  except (JobError, OSError, UsageError):
-    raise
-  except Exception as error:  # each runner wraps the errors of workers in its own way
-    interrupt = _interrupt(error)
-    if interrupt is not None:
-      raise interrupt from None
-    logging.debug('the pipeline failed', exc_info=True)
-    raise folder.job_error(_cause(error)) from error
-
-
-def _cause(error: BaseException) -> str:
-  """Returns the line with the error of the worker: the last that names an exception."""
-  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-  named = [line for line in lines if line.split(':')[0].endswith('Error')]
-  return (named or lines or [type(error).__name__])[-1]
-
-
-def _interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
-  """Returns the interrupt that led to an error, if any."""
-  while error is not None and not isinstance(error, KeyboardInterrupt):
-    error = error.__cause__ or error.__context__
-  return error

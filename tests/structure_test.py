@@ -55,6 +55,8 @@ LATE_IMPORTS = {
   'luna_tfds.article_patches': 'a reader of the dataset has no need of Pillow',
   'luna_tfds.progress': 'the bar is for terminals only',
   'luna_tfds.worker_start': 'it ends with its launcher before anything is loaded',
+  'beam_jobs.job': 'the launcher of local workers has no need of Beam',
+  'beam_jobs.pipeline': 'as beam_jobs.job, which imports it',
   'beam_jobs.runners': 'Dask is an optional dependency',
   'luna_tfds.tfds_stores': '`import luna_tfds` loads it, and must not load TensorFlow',
   'luna_tfds.store_requests': 'a local run has no need of fsspec',

@@ -1,4 +1,3 @@
-import logging
 import os
 
 import apache_beam as beam
@@ -6,11 +5,8 @@ from apache_beam.options import pipeline_options
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 import pytest
 
-from beam_jobs import job_folder
 from beam_jobs import runners
-from luna_tfds import JobError
 from luna_tfds import UsageError
-from luna_tfds.worker_processes import WorkerDiedError
 
 NO_OPTIONS = pipeline_options.PipelineOptions([])
 
@@ -26,11 +22,6 @@ def pids_of(pipeline, folder):
   paths = list(folder.iterdir())
   assert len(paths) == 4
   return {int(path.read_text()) for path in paths}
-
-
-@pytest.fixture
-def folder(tmp_path):
-  return job_folder.JobFolder(tmp_path / '1.0.0')
 
 
 def test_no_arguments_leave_the_runner_open():
@@ -100,8 +91,14 @@ def test_misspelt_flags_are_rejected_on_every_runner(argument):
 
 def test_num_workers_of_a_service():
   options = pipeline_options.PipelineOptions([])
-  runners.set_num_workers(options, 20)
+  assert runners.resolve('DataflowRunner', options, 20) == ('DataflowRunner', options)
   assert options.view_as(pipeline_options.WorkerOptions).num_workers == 20
+
+
+def test_num_workers_of_the_local_runner_are_not_those_of_a_service():
+  options = pipeline_options.PipelineOptions([])
+  runners.resolve('DirectRunner', options, 20)
+  assert options.view_as(pipeline_options.WorkerOptions).num_workers is None
 
 
 @pytest.mark.parametrize('name', ['NoSuchRunner', 'no.such.Runner', 'json.NoRunner'])
@@ -128,84 +125,28 @@ def test_unknown_runner_is_rejected(name):
 )
 def test_names_of_the_local_runner(name):
   # Beam's own DirectRunner downloads a program.
-  assert runners.resolve(name, NO_OPTIONS) is None
+  assert runners.resolve(name, NO_OPTIONS) == (None, NO_OPTIONS)
+  assert runners.resolve(name, None)[0] is None
 
 
 @pytest.mark.parametrize('name', ['FlinkRunner', 'prismrunner', 'my.package.Runner2'])
 def test_names_of_other_runners(name):
-  assert runners.resolve(name, NO_OPTIONS) == name
+  assert runners.resolve(name, NO_OPTIONS) == (name, NO_OPTIONS)
 
 
 def test_runner_of_the_options():
   options = pipeline_options.PipelineOptions(['--runner=flinkrunner'])
-  assert runners.resolve(None, options) == 'flinkrunner'
-  assert runners.resolve('direct', options) is None
+  assert runners.resolve(None, options) == ('flinkrunner', options)
+  assert runners.resolve('direct', options) == (None, options)
 
 
 def test_a_runner_object_is_used_as_it_is():
   runner = fn_runner.FnApiRunner()
-  assert runners.resolve(runner, NO_OPTIONS) is runner
+  assert runners.resolve(runner, NO_OPTIONS) == (runner, NO_OPTIONS)
   assert runners.pipeline(runner, NO_OPTIONS).runner is runner
 
 
 def test_local_pipeline_runs_in_this_process(tmp_path):
-  pipeline = runners.pipeline(None, NO_OPTIONS)
+  pipeline = runners.pipeline(None)
   assert type(pipeline.runner) is fn_runner.FnApiRunner
   assert pids_of(pipeline, tmp_path) == {os.getpid()}
-
-
-@pytest.mark.parametrize(
-  ('message', 'cause'),
-  [
-    ('ValueError: bad scan', 'ValueError: bad scan'),
-    (
-      'Traceback (most recent call last):\n  File "a.py"\nKeyError: 3\n\n'
-      'RuntimeError: KeyError: 3 [while running Write]\nworker 2 logs\n',
-      'RuntimeError: KeyError: 3 [while running Write]',
-    ),
-    ('first line\nlast line\n', 'last line'),
-    ('', 'RuntimeError'),
-  ],
-)
-def test_errors_of_the_runner_become_one_line(message, cause, folder):
-  with pytest.raises(JobError) as error, runners.failures_as_job_errors(folder):
-    raise RuntimeError(message)
-  assert str(error.value) == (
-    f'{cause}; finished shards are kept in {folder.incomplete}: run the same command '
-    'again to continue'
-  )
-
-
-def test_details_of_the_error_are_logged(folder, caplog):
-  with (
-    caplog.at_level(logging.DEBUG),
-    pytest.raises(JobError),
-    runners.failures_as_job_errors(folder),
-  ):
-    raise RuntimeError('lost a worker')
-  assert 'lost a worker' in caplog.text
-
-
-@pytest.mark.parametrize('error', [JobError('a'), UsageError('b'), OSError('c')])
-def test_errors_of_the_job_are_not_changed(error, folder):
-  with pytest.raises(type(error)) as found, runners.failures_as_job_errors(folder):
-    raise error
-  assert found.value is error
-
-
-def test_interrupt_in_a_pipeline_is_no_failure(folder):
-  def interrupt(unused):
-    raise KeyboardInterrupt
-
-  with (
-    pytest.raises(KeyboardInterrupt),
-    runners.failures_as_job_errors(folder),
-    runners.pipeline(None, NO_OPTIONS) as pipeline,
-  ):
-    _ = pipeline | beam.Create([1]) | beam.Map(interrupt)
-
-
-def test_a_dead_worker_is_a_job_error(folder):
-  with pytest.raises(JobError) as error, runners.failures_as_job_errors(folder):
-    raise WorkerDiedError('a worker process was killed')
-  assert '--num_workers; finished shards are kept in ' in str(error.value)

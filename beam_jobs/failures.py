@@ -1,0 +1,48 @@
+"""One line for a failure of the pipeline, whatever the runner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import logging
+
+from beam_jobs.job_folder import JobFolder
+from luna_tfds.errors import JobError
+from luna_tfds.errors import UsageError
+from luna_tfds.worker_processes import WorkerDiedError
+
+
+@contextlib.contextmanager
+def as_job_errors(folder: JobFolder) -> Iterator[None]:
+  """Converts an error of the runner to a JobError of one line; logs the details.
+
+  Raises:
+    JobError: the pipeline failed.
+    KeyboardInterrupt: it was interrupted, which Beam reports as a failure.
+  """
+  try:
+    yield
+  except WorkerDiedError as error:
+    raise folder.job_error(f'{error}; if so, give a smaller --num_workers') from error
+  except (JobError, OSError, UsageError):
+    raise
+  except Exception as error:  # each runner wraps the errors of workers in its own way
+    interrupt = _interrupt(error)
+    if interrupt is not None:
+      raise interrupt from None
+    logging.debug('the pipeline failed', exc_info=True)
+    raise folder.job_error(_cause(error)) from error
+
+
+def _cause(error: BaseException) -> str:
+  """Returns the line with the error of the worker: the last that names an exception."""
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  named = [line for line in lines if line.split(':')[0].endswith('Error')]
+  return (named or lines or [type(error).__name__])[-1]
+
+
+def _interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
+  """Returns the interrupt that led to an error, if any."""
+  while error is not None and not isinstance(error, KeyboardInterrupt):
+    error = error.__cause__ or error.__context__
+  return error

@@ -1,0 +1,73 @@
+import logging
+
+import apache_beam as beam
+import pytest
+
+from beam_jobs import failures
+from beam_jobs import job_folder
+from beam_jobs import runners
+from luna_tfds import JobError
+from luna_tfds import UsageError
+from luna_tfds.worker_processes import WorkerDiedError
+
+
+@pytest.fixture
+def folder(tmp_path):
+  return job_folder.JobFolder(tmp_path / '1.0.0')
+
+
+@pytest.mark.parametrize(
+  ('message', 'cause'),
+  [
+    ('ValueError: bad scan', 'ValueError: bad scan'),
+    (
+      'Traceback (most recent call last):\n  File "a.py"\nKeyError: 3\n\n'
+      'RuntimeError: KeyError: 3 [while running Write]\nworker 2 logs\n',
+      'RuntimeError: KeyError: 3 [while running Write]',
+    ),
+    ('first line\nlast line\n', 'last line'),
+    ('', 'RuntimeError'),
+  ],
+)
+def test_errors_of_the_runner_become_one_line(message, cause, folder):
+  with pytest.raises(JobError) as error, failures.as_job_errors(folder):
+    raise RuntimeError(message)
+  assert str(error.value) == (
+    f'{cause}; finished shards are kept in {folder.incomplete}: run the same command '
+    'again to continue'
+  )
+
+
+def test_details_of_the_error_are_logged(folder, caplog):
+  with (
+    caplog.at_level(logging.DEBUG),
+    pytest.raises(JobError),
+    failures.as_job_errors(folder),
+  ):
+    raise RuntimeError('lost a worker')
+  assert 'lost a worker' in caplog.text
+
+
+@pytest.mark.parametrize('error', [JobError('a'), UsageError('b'), OSError('c')])
+def test_errors_of_the_job_are_not_changed(error, folder):
+  with pytest.raises(type(error)) as found, failures.as_job_errors(folder):
+    raise error
+  assert found.value is error
+
+
+def test_interrupt_in_a_pipeline_is_no_failure(folder):
+  def interrupt(unused):
+    raise KeyboardInterrupt
+
+  with (
+    pytest.raises(KeyboardInterrupt),
+    failures.as_job_errors(folder),
+    runners.pipeline(None) as pipeline,
+  ):
+    _ = pipeline | beam.Create([1]) | beam.Map(interrupt)
+
+
+def test_a_dead_worker_is_a_job_error(folder):
+  with pytest.raises(JobError) as error, failures.as_job_errors(folder):
+    raise WorkerDiedError('a worker process was killed')
+  assert '--num_workers; finished shards are kept in ' in str(error.value)
