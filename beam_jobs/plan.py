@@ -424,6 +424,7 @@ def _fingerprint_fields(task: Task, luna_dir: pathlib.Path) -> list[Any]:
       for i in task.images
     ]
   path = store_path.as_path(task.path)
+  header = _header_bytes(path)
   arrays = (
     task.candidate_ids,
     task.labels,
@@ -434,8 +435,8 @@ def _fingerprint_fields(task: Task, luna_dir: pathlib.Path) -> list[Any]:
   )
   return [
     str(path.relative_to(luna_dir)),
-    _header_bytes(path).hex(),
-    _data_file_size(path),
+    header.hex(),
+    _data_file_size(path, header),
     task.subset,
     *(_sha256(np.ascontiguousarray(array).tobytes()) for array in arrays),
   ]
@@ -449,10 +450,10 @@ def _header_bytes(path: pathlib.Path) -> bytes:
     return b''
 
 
-def _data_file_size(path: pathlib.Path) -> int:
+def _data_file_size(path: pathlib.Path, header: bytes) -> int:
   """Returns the size of the data file of a scan; -1 if it is missing or refused."""
   try:
-    return meta_image_files.data_file_of(path).stat().st_size
+    return meta_image_files.data_file_of(path, header).stat().st_size
   except StoreError:
     raise
   except (ScanError, OSError):  # reported when the worker opens the scan

@@ -150,16 +150,18 @@ def read_meta_header(path: pathlib.Path) -> MetaHeader:
   )
 
 
-def data_file_of(path: pathlib.Path) -> pathlib.Path:
+def data_file_of(path: pathlib.Path, content: bytes | None = None) -> pathlib.Path:
   """Returns the data file that a header names; it need not exist.
 
   Args:
     path: the `.mhd` or `.mha` file.
+    content: its `read_header_bytes`, if they have been read.
 
   Raises:
     ScanError: the header cannot be read, or names no data file in the same folder.
   """
-  content = read_header_bytes(path)
+  if content is None:
+    content = read_header_bytes(path)
   fields, end = _parse_fields(path, content)
   return _data_file(path, fields, content[end:])
 

@@ -24,11 +24,14 @@ def hash_keys(keys: Iterable[str], seed: int, purpose: str) -> np.ndarray:
   Returns:
     [n] uint64.
   """
-  secret = f'{purpose}:{seed}'.encode()
-  digests = b''.join(
-    hashlib.blake2b(key.encode(), digest_size=8, key=secret).digest() for key in keys
-  )
-  return np.frombuffer(digests, '<u8').astype(np.uint64)
+  # A copy of it saves hashing the secret again for each key: half of the time.
+  start = hashlib.blake2b(digest_size=8, key=f'{purpose}:{seed}'.encode())
+  digests = []
+  for key in keys:
+    key_hash = start.copy()
+    key_hash.update(key.encode())
+    digests.append(key_hash.digest())
+  return np.frombuffer(b''.join(digests), '<u8').astype(np.uint64)
 
 
 def keys_sha256(keys: Iterable[str]) -> str:
