@@ -220,6 +220,7 @@ def test_reading_without_the_package(fresh_python, data_dir, builder, expected):
   assert found == here
 
 
+@pytest.mark.slow
 def test_reading_loads_neither_beam_nor_simpleitk(fresh_python, data_dir, builder):
   seen = fresh_python(WITH_THE_PACKAGE, data_dir)
   there = tfds.builder('luna16_patches/axial_50px', data_dir=data_dir)

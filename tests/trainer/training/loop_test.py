@@ -52,6 +52,7 @@ def test_ranges_do_every_step_once(steps_per_epoch, epochs, data):
   assert FitRange.after(total, steps_per_epoch, epochs).epoch == epochs
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_continues_to_the_same_end(
   run_train, trained, tmp_path, monkeypatch, capfd, assert_same_weights
 ):
@@ -91,6 +92,7 @@ def test_other_settings_in_the_same_workdir_are_refused(run_train, trained, erro
   assert 'input.seed=0, not 7' in error_line()
 
 
+@pytest.mark.slow
 def test_a_run_of_version_1_0_0_is_continued(run_train, trained, tmp_path, capfd):
   folder = tmp_path / 'run'
   shutil.copytree(trained.path, folder)

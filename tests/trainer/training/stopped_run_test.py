@@ -53,7 +53,7 @@ def undisturbed(tiny_network, tmp_path_factory):
     pytest.param('StopOnNaN', 'on_test_begin', False, marks=pytest.mark.slow),
     pytest.param('AverageWeights', 'on_test_begin', True, marks=pytest.mark.slow),
     pytest.param('AverageWeights', 'on_test_end', True, marks=pytest.mark.slow),
-    ('SaveBest', 'on_epoch_end', True),
+    pytest.param('SaveBest', 'on_epoch_end', True, marks=pytest.mark.slow),
     ('WriteHistory', 'on_epoch_end', True),
     pytest.param('StopEarly', 'on_epoch_end', False, marks=pytest.mark.slow),
   ],
