@@ -13,6 +13,7 @@ from beam_jobs import job_folder
 from beam_jobs import plan as plan_lib
 from beam_jobs import registered_dataset
 from beam_jobs import store_job_folder
+from beam_jobs.tasks import ArticleTask
 from luna_tfds import extractor
 from luna_tfds import luna16_patches
 from luna_tfds import scan as scan_lib
@@ -163,7 +164,7 @@ def _read_cost(
 ) -> _ReadCost:
   cost = _ReadCost()
   for task in (task for shard in shards for task in shard.tasks):
-    if isinstance(task, plan_lib.ArticleTask):
+    if isinstance(task, ArticleTask):
       cost.num_bytes += sum(image.path.stat().st_size for image in task.images)
       continue
     try:

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from beam_jobs import plan as plan_lib
+from beam_jobs import tasks
 from luna_tfds import dataclass_json
 from luna_tfds.store_requests import StoreError
 
@@ -50,7 +51,7 @@ class TaskInputs:
     return dataclass_json.make(cls, {**fields, 'files': files})
 
 
-def read_state(task: plan_lib.Task, fingerprint: str) -> TaskInputs:
+def read_state(task: tasks.Task, fingerprint: str) -> TaskInputs:
   """Returns the state of the input of a task now.
 
   Args:
@@ -58,7 +59,7 @@ def read_state(task: plan_lib.Task, fingerprint: str) -> TaskInputs:
     fingerprint: its fingerprint.
   """
   files = []
-  for path in plan_lib.input_files(task):
+  for path in tasks.input_files(task):
     try:
       status = path.stat()
       etag = getattr(status, 'etag', '')
@@ -68,7 +69,7 @@ def read_state(task: plan_lib.Task, fingerprint: str) -> TaskInputs:
       raise
     except OSError:
       files.append(InputFile(path.name, -1, -1))
-  seriesuid = task.seriesuid if isinstance(task, plan_lib.ScanTask) else ''
+  seriesuid = task.seriesuid if isinstance(task, tasks.ScanTask) else ''
   return TaskInputs(seriesuid, fingerprint, tuple(files))
 
 

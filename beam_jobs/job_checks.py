@@ -5,7 +5,10 @@ from __future__ import annotations
 import pathlib
 
 from beam_jobs import plan as plan_lib
+from beam_jobs import plan_fingerprints
+from beam_jobs.tasks import ScanTask
 from luna_tfds import luna16_patches
+from luna_tfds import store_path
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 
@@ -25,11 +28,29 @@ def check_unchanged(
 ) -> None:
   """Checks that no scan was replaced by another since the plan was made.
 
+  Args:
+    plan: the plan.
+    luna_dir: the folder it was made from.
+    config: config of the dataset.
+
   Raises:
     JobError: the header or the size of a scan is not that of the plan.
   """
-  modified = plan_lib.modified_header(plan, luna_dir, config)
-  if modified:
+
+  def is_modified(item: tuple[str, ScanTask, str]) -> bool:
+    split, task, fingerprint = item
+    fields = plan_fingerprints.task_fields(task, luna_dir)
+    return plan_fingerprints.records_fingerprint(split, config, [fields]) != fingerprint
+
+  items = [
+    (shard.split, task, fingerprint)
+    for shard in plan.shards
+    for task, fingerprint in zip(shard.tasks, shard.task_fingerprints)
+    if isinstance(task, ScanTask)
+  ]
+  modified = store_path.map_files(is_modified, items, luna_dir)
+  paths = [task.path for (_, task, _), m in zip(items, modified) if m]
+  if paths:
     raise JobError(
-      f'{modified}: the scan was modified while the job ran; run the same command again'
+      f'{paths[0]}: the scan was modified while the job ran; run the same command again'
     )

@@ -7,88 +7,34 @@ its seed.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-import contextlib
 import dataclasses
-import hashlib
 import itertools
-import json
 import pathlib
-from typing import Any
 
 from absl import logging
 import numpy as np
 
+from beam_jobs import plan_fingerprints
+from beam_jobs.tasks import ArticleTask
+from beam_jobs.tasks import ScanTask
+from beam_jobs.tasks import Task
 from luna_tfds import article_patches
 from luna_tfds import candidate_selection
 from luna_tfds import download as download_lib
 from luna_tfds import input_checks
 from luna_tfds import luna16_patches
 from luna_tfds import matching
-from luna_tfds import meta_image_files
 from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds import splits
 from luna_tfds import store_path
 from luna_tfds import tables
-from luna_tfds.errors import ScanError
-from luna_tfds.store_requests import StoreError
-
-# To be increased when the same inputs give other bytes.
-_FORMAT = 1
 
 MAX_SHARD_BYTES = 128 * 2**20
 # Limits the work that is lost when a worker is killed, and makes enough shards for all
 # cores when patches are small.
 MAX_SCANS_PER_SHARD = 10
 _IMAGES_PER_TASK = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class ScanTask:
-  """The candidates of one scan; the arrays have one entry per candidate.
-
-  Attributes:
-    seriesuid: the scan.
-    path: its `.mhd` file.
-    subset: 0..9.
-    candidate_ids: [n] int64, rows in the candidates file.
-    labels: [n] int8, 1 for a nodule.
-    centers_xyz_mm: [n, 3] float64.
-    matches: the finding that each candidate hits.
-  """
-
-  seriesuid: str
-  path: str
-  subset: int
-  candidate_ids: np.ndarray
-  labels: np.ndarray
-  centers_xyz_mm: np.ndarray
-  matches: matching.CandidateMatches
-
-  @property
-  def num_scans(self) -> int:
-    """Number of scans to read."""
-    return 1
-
-
-@dataclasses.dataclass(frozen=True)
-class ArticleTask:
-  """Some of the article's published patches."""
-
-  images: tuple[article_patches.ArticleImage, ...]
-
-  @property
-  def labels(self) -> np.ndarray:
-    """[n] int8, 1 for a nodule."""
-    return np.array([image.label for image in self.images], np.int8)
-
-  @property
-  def num_scans(self) -> int:
-    """Number of scans to read: the article published only patches."""
-    return 0
-
-
-Task = ScanTask | ArticleTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +102,9 @@ class Plan:
   @property
   def fingerprint(self) -> str:
     """Hash of everything that determines the bytes of the dataset."""
-    return _fingerprint([(s.split, s.index, s.fingerprint) for s in self.shards])
+    return plan_fingerprints.fingerprint(
+      [(s.split, s.index, s.fingerprint) for s in self.shards]
+    )
 
   @property
   def num_records(self) -> int:
@@ -255,49 +203,6 @@ def pack_tasks(
     yield tuple(group)
 
 
-def input_files(task: Task) -> list[pathlib.Path]:
-  """Returns the files that the records of a task are made from."""
-  if isinstance(task, ArticleTask):
-    return [image.path for image in task.images]
-  path = store_path.as_path(task.path)
-  files = [path]
-  # An invalid header is reported when the worker opens the scan.
-  with contextlib.suppress(ScanError):
-    files.append(meta_image_files.data_file_of(path))
-  return files
-
-
-def modified_header(
-  plan: Plan, luna_dir: pathlib.Path, config: luna16_patches.Luna16PatchesConfig
-) -> str | None:
-  """Returns a scan whose header or size is not that of the plan, None if there is none.
-
-  Args:
-    plan: the plan.
-    luna_dir: the folder it was made from.
-    config: config of the dataset.
-  """
-
-  def is_modified(item: tuple[str, ScanTask, str]) -> bool:
-    split, task, fingerprint = item
-    fields = _fingerprint_fields(task, luna_dir)
-    return _fingerprint([*_common_fields(split, config), fields]) != fingerprint
-
-  items = [
-    (shard.split, task, fingerprint)
-    for shard in plan.shards
-    for task, fingerprint in zip(shard.tasks, shard.task_fingerprints)
-    if isinstance(task, ScanTask)
-  ]
-  modified = store_path.map_files(is_modified, items, luna_dir)
-  return next((item[1].path for item, m in zip(items, modified) if m), None)
-
-
-def _common_fields(split: str, config: luna16_patches.Luna16PatchesConfig) -> list[Any]:
-  """Returns what determines the bytes of all records of a split."""
-  return [_FORMAT, config.fingerprint_fields(), split]
-
-
 def _make_shards(
   by_split: Mapping[str, Sequence[tuple[int, Task]]],
   luna_dir: pathlib.Path,
@@ -308,7 +213,7 @@ def _make_shards(
   shards = []
   all_tasks = [task for tasks in by_split.values() for _, task in tasks]
   all_fields = store_path.map_files(
-    lambda task: _fingerprint_fields(task, luna_dir), all_tasks, luna_dir
+    lambda task: plan_fingerprints.task_fields(task, luna_dir), all_tasks, luna_dir
   )
   fields_of = {id(task): fields for task, fields in zip(all_tasks, all_fields)}
   for split, tasks in by_split.items():
@@ -316,7 +221,6 @@ def _make_shards(
     ordered = sorted(tasks, key=lambda item: item[0])
     for subset, members in itertools.groupby(ordered, key=lambda item: item[0]):
       for group in pack_tasks((task for _, task in members), record_bytes):
-        common = _common_fields(split, config)
         fields = [fields_of[id(task)] for task in group]
         shards.append(
           Shard(
@@ -324,8 +228,10 @@ def _make_shards(
             index,
             subset,
             group,
-            fingerprint=_fingerprint(common + fields),
-            task_fingerprints=tuple(_fingerprint([*common, f]) for f in fields),
+            fingerprint=plan_fingerprints.records_fingerprint(split, config, fields),
+            task_fingerprints=tuple(
+              plan_fingerprints.records_fingerprint(split, config, [f]) for f in fields
+            ),
           )
         )
         index += 1
@@ -414,57 +320,3 @@ def _article_tasks(
 ) -> Iterator[ArticleTask]:
   for start in range(0, len(images), _IMAGES_PER_TASK):
     yield ArticleTask(tuple(images[start : start + _IMAGES_PER_TASK]))
-
-
-def _fingerprint_fields(task: Task, luna_dir: pathlib.Path) -> list[Any]:
-  """Returns everything in a task that determines the bytes of its records."""
-  if isinstance(task, ArticleTask):
-    return [
-      [str(i.path.relative_to(luna_dir)), i.label, i.path.stat().st_size]
-      for i in task.images
-    ]
-  path = store_path.as_path(task.path)
-  header = _header_bytes(path)
-  arrays = (
-    task.candidate_ids,
-    task.labels,
-    task.centers_xyz_mm,
-    task.matches.nodule_id,
-    task.matches.diameter_mm,
-    task.matches.excluded,
-  )
-  return [
-    str(path.relative_to(luna_dir)),
-    header.hex(),
-    _data_file_size(path, header),
-    task.subset,
-    *(_sha256(np.ascontiguousarray(array).tobytes()) for array in arrays),
-  ]
-
-
-def _header_bytes(path: pathlib.Path) -> bytes:
-  """Returns a header; empty if it cannot be read."""
-  try:
-    return meta_image_files.read_header_bytes(path)
-  except ScanError:  # reported when the worker opens the scan
-    return b''
-
-
-def _data_file_size(path: pathlib.Path, header: bytes) -> int:
-  """Returns the size of the data file of a scan; -1 if it is missing or refused."""
-  try:
-    return meta_image_files.data_file_of(path, header).stat().st_size
-  except StoreError:
-    raise
-  except (ScanError, OSError):  # reported when the worker opens the scan
-    return -1
-
-
-def _fingerprint(fields: Any) -> str:
-  """Returns a hash of JSON values."""
-  text = json.dumps(fields, sort_keys=True, separators=(',', ':'))
-  return _sha256(text.encode())[:16]
-
-
-def _sha256(data: bytes) -> str:
-  return hashlib.sha256(data).hexdigest()

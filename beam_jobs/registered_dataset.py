@@ -12,6 +12,7 @@ from beam_jobs import dataset_metadata
 from beam_jobs import input_state
 from beam_jobs import plan as plan_lib
 from beam_jobs.shard_result import ShardResult
+from beam_jobs.tasks import ScanTask
 from luna_tfds import atomic_files
 from luna_tfds import cores
 from luna_tfds import records
@@ -146,7 +147,7 @@ def _has_same_tasks(shard: plan_lib.Shard, result: ShardResult) -> bool:
   planned = [
     (task.seriesuid, fingerprint)
     for task, fingerprint in zip(shard.tasks, shard.task_fingerprints, strict=True)
-    if isinstance(task, plan_lib.ScanTask)
+    if isinstance(task, ScanTask)
   ]
   return len(recorded) == len(planned) and all(
     name == planned_name and (fingerprint == planned_fingerprint or name in failed)

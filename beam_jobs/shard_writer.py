@@ -9,12 +9,12 @@ import numpy as np
 
 from beam_jobs import input_state
 from beam_jobs.job_folder import JobFolder
-from beam_jobs.plan import ArticleTask
-from beam_jobs.plan import ScanTask
 from beam_jobs.plan import Shard
 from beam_jobs.shard_result import FailedScan
 from beam_jobs.shard_result import ShardResult
 from beam_jobs.shard_result import ShardStats
+from beam_jobs.tasks import ArticleTask
+from beam_jobs.tasks import ScanTask
 from luna_tfds import article_patches
 from luna_tfds import atomic_files
 from luna_tfds import extractor

@@ -11,6 +11,7 @@ import pytest
 from beam_jobs import job
 from beam_jobs import job_folder
 from beam_jobs import plan as plan_lib
+from beam_jobs.tasks import ArticleTask
 import luna_tfds
 from luna_tfds import JobError
 from luna_tfds import article_patches
@@ -231,7 +232,7 @@ def test_number_of_workers(
 ):
   config = luna_tfds.CONFIGS['axial_50px']
   tasks = [
-    plan_lib.ArticleTask(
+    ArticleTask(
       (article_patches.ArticleImage(tmp_path / 'absent.jpg', 0, 1),)
       * (num_records // num_shards)
     )

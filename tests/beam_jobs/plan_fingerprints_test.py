@@ -154,25 +154,3 @@ def test_a_data_file_of_one_byte_is_not_a_missing_one(folder):
   before = plan_lib.make_plan(folder, ALL)
   data_file.unlink()
   assert plan_lib.make_plan(folder, ALL).fingerprint != before.fingerprint
-
-
-def test_an_unmodified_download_has_no_modified_header(folder):
-  plan = plan_lib.make_plan(folder, ALL)
-  assert plan_lib.modified_header(plan, folder, ALL) is None
-
-
-@pytest.mark.parametrize('change', [change_header, change_size, change_data_file])
-def test_a_modified_scan_is_found(change, folder):
-  plan = plan_lib.make_plan(folder, ALL)
-  change(folder)
-  path = str(folder / 'subset1' / 'c.mhd')
-  assert plan_lib.modified_header(plan, folder, ALL) == path
-
-
-def test_patches_of_the_article_have_no_header(tmp_path):
-  config = CONFIGS['article']
-  fake_data.write_article(tmp_path)
-  plan = plan_lib.make_plan(tmp_path, config)
-  for path in tmp_path.rglob('*.jpg'):
-    path.write_bytes(b'')
-  assert plan_lib.modified_header(plan, tmp_path, config) is None

@@ -12,6 +12,7 @@ import oracles
 import pytest
 
 from beam_jobs import plan as plan_lib
+from beam_jobs import tasks
 from luna_tfds import CONFIGS
 from luna_tfds import UsageError
 from luna_tfds import custom_config
@@ -31,7 +32,7 @@ def planned(plan):
 
 def input_files(shard):
   """Returns the input files of a shard, in order."""
-  return [path for task in shard.tasks for path in plan_lib.input_files(task)]
+  return [path for task in shard.tasks for path in tasks.input_files(task)]
 
 
 @pytest.fixture
