@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 import concurrent.futures
-import contextlib
 import errno
 import fnmatch
 import io
@@ -34,6 +33,13 @@ _Item = TypeVar('_Item')
 _T = TypeVar('_T')
 
 _URL = re.compile(r'(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)', re.DOTALL)
+
+# A URL with one slash, which would be the name of a local folder.
+_ONE_SLASH = re.compile(r'(?P<scheme>s3a?|gs|gcs|abfss?|az|https?|file):/[^/]', re.I)
+
+# In abfs://container@account/x there is no password, and in hdfs://host:8020/x none
+# either. A secret key of AWS may contain slashes.
+_PASSWORD = re.compile(r'(?!arn:)[^/]*:(?!\d+/).*@', re.DOTALL)
 
 # They cannot be listed, or are not a store.
 _REFUSED_SCHEMES = ('http', 'https', 'ftp', 'file', 'local')
@@ -334,8 +340,8 @@ class StorePath(pathlib.PosixPath):
 
   def rmtree(self) -> None:
     """Deletes all objects of a folder and its subfolders."""
-    with contextlib.suppress(FileNotFoundError):
-      self._call(lambda store: store.rm(str(self), recursive=True))
+    # Not by fsspec's `rm`, which takes `*`, `?` and `[` in a name for a pattern.
+    map_files(lambda path: path.unlink(missing_ok=True), list(self.rglob('*')), self)
 
   @property
   def _is_s3(self) -> bool:
@@ -379,10 +385,10 @@ def as_path(text: str | os.PathLike[str]) -> pathlib.Path:
   text = os.fspath(text)
   match = _URL.match(text)
   if not match:
+    _check_local(text)
     return pathlib.Path(text)
   scheme, rest = match['scheme'].lower(), match['rest']
-  # In abfs://container@account/x there is no password.
-  if re.match('[^/]*:[^/]*@', rest):
+  if _PASSWORD.match(rest):
     raise UsageError(
       f'{scheme}://...: a URL must not contain a user name or a password, as it is '
       "stored with results; give them in the store's environment variables or files"
@@ -392,7 +398,21 @@ def as_path(text: str | os.PathLike[str]) -> pathlib.Path:
       'give the path without it' if scheme in ('file', 'local') else 'use a store'
     )
     raise UsageError(f'{scheme}:// URLs are not supported; {advice}')
+  if not rest.strip('/'):
+    raise UsageError(f'{text}: names no bucket; give {scheme}://BUCKET/...')
   return StorePath('/', f'{scheme}:', *filter(None, rest.split('/')))
+
+
+def _check_local(text: str) -> None:
+  """Raises UsageError for a misspelt URL, which would become the name of a folder."""
+  if match := _ONE_SLASH.match(text):
+    scheme = match['scheme']
+    raise UsageError(
+      f'{text}: a URL has two slashes: {scheme}://...; give the absolute path of a local '
+      'folder of this name'
+    )
+  if '://' in text:
+    raise UsageError(f'{text.partition("://")[0]}://...: not the URL of a store')
 
 
 def map_files(

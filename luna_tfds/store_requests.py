@@ -145,6 +145,9 @@ def _file_system_of_process(scheme: str, pid: int) -> Any:
     extra = _EXTRAS.get(scheme)
     needed = f"pip install 'luna16-patches[{extra}]'" if extra else str(error)
     raise UsageError(f'{scheme}:// URLs need more packages: {needed}') from error
+  except Exception as error:  # it needs arguments, or a library that is not there
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    raise UsageError(f'{scheme}://: fsspec cannot open this store: {reason}') from error
   if hasattr(store, 'retries'):
     store.retries = 1
   return store
