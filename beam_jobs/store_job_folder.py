@@ -18,7 +18,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import pathlib
-import tempfile
 from typing import ClassVar
 
 from beam_jobs import dataset_metadata
@@ -31,6 +30,7 @@ from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.store_path import StorePath
 from luna_tfds.stored_dataset import INFO_FILE
+from luna_tfds.temporary_folders import temporary_folder
 
 
 def job_folder(final: pathlib.Path) -> JobFolder:
@@ -163,9 +163,9 @@ class StoreJobFolder(JobFolder):
 
     with concurrent.futures.ThreadPoolExecutor(store_requests.MAX_IN_FLIGHT) as pool:
       list(pool.map(copy, names))
-    with tempfile.TemporaryDirectory(prefix='luna16_metadata_') as temporary:
-      write_metadata(pathlib.Path(temporary))
-      files = sorted(pathlib.Path(temporary).iterdir())
+    with temporary_folder() as temporary:
+      write_metadata(temporary)
+      files = sorted(temporary.iterdir())
       expected = {*names.values(), *(file.name for file in files)}
       for path in self.final.iterdir():
         if path.name not in expected:

@@ -18,11 +18,11 @@ import math
 import os
 import pathlib
 import shutil
-import tempfile
 from typing import Any, TextIO
 import uuid
 
 from luna_tfds.store_path import StorePath
+from luna_tfds.temporary_folders import temporary_folder
 
 _MARK = '.writing-'
 
@@ -43,8 +43,8 @@ def atomic_write(path: pathlib.Path) -> Iterator[pathlib.Path]:
     OSError: the file cannot be written.
   """
   if isinstance(path, StorePath):
-    with tempfile.TemporaryDirectory(prefix='luna16_upload_') as folder:
-      local = pathlib.Path(folder) / path.name
+    with temporary_folder() as folder:
+      local = folder / path.name
       yield local
       path.upload(local)
     return

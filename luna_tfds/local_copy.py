@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import pathlib
-import tempfile
 
 from luna_tfds import image_files
 from luna_tfds import meta_image_files
 from luna_tfds.errors import ScanError
 from luna_tfds.store_path import StorePath
+from luna_tfds.temporary_folders import temporary_folder
 
 
 @contextlib.contextmanager
@@ -27,8 +27,8 @@ def local_copy(path: StorePath) -> Iterator[pathlib.Path]:
     ScanError: the scan is invalid; errors in the `with` block name `path`, too.
     OSError: the store cannot be read, or the disk is full.
   """
-  with tempfile.TemporaryDirectory(prefix='luna16_scan_') as temporary:
-    local = pathlib.Path(temporary) / path.name
+  with temporary_folder() as temporary:
+    local = temporary / path.name
     for source, target in _files(path, local).items():
       target.parent.mkdir(exist_ok=True)
       source.download(target)

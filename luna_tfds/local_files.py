@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import pathlib
-import tempfile
 
 from luna_tfds import atomic_files
 from luna_tfds.store_path import StorePath
+from luna_tfds.temporary_folders import temporary_folder
 
 
 @contextlib.contextmanager
@@ -21,8 +21,8 @@ def local_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
   if not isinstance(path, StorePath):
     yield path
     return
-  with tempfile.TemporaryDirectory(prefix='luna16_copy_') as temporary:
-    local = pathlib.Path(temporary) / path.name
+  with temporary_folder() as temporary:
+    local = temporary / path.name
     path.download(local)
     yield local
 
@@ -39,8 +39,8 @@ def local_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
   if not isinstance(path, StorePath):
     yield path
     return
-  with tempfile.TemporaryDirectory(prefix='luna16_upload_') as temporary:
-    local = pathlib.Path(temporary) / path.name
+  with temporary_folder() as temporary:
+    local = temporary / path.name
     yield local
     upload_folder(local, path)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import pathlib
-import tempfile
 
 from luna_tfds.store_path import StorePath
+from luna_tfds.temporary_folders import temporary_folder
 
 INFO_FILE = 'dataset_info.json'
 FEATURES_FILE = 'features.json'
@@ -30,8 +30,8 @@ def metadata_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   if not isinstance(folder, StorePath):
     yield folder
     return
-  with tempfile.TemporaryDirectory(prefix='luna16_metadata_') as temporary:
-    local = pathlib.Path(temporary, *folder.parts[-3:])
+  with temporary_folder() as temporary:
+    local = temporary.joinpath(*folder.parts[-3:])
     local.mkdir(parents=True)
     for name in (INFO_FILE, FEATURES_FILE):
       (folder / name).download(local / name)
