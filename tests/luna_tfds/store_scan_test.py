@@ -84,4 +84,4 @@ def test_an_error_of_a_temporary_copy_names_the_url(tmp_path, root):
   with pytest.raises(ScanError) as info:
     scan_lib.open_scan(stored)
   assert str(info.value).startswith(f'{stored}: ')
-  assert 'luna16_scan_' not in str(info.value)
+  assert 'luna16-temporary' not in str(info.value)
