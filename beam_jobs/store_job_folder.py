@@ -20,8 +20,8 @@ import dataclasses
 import pathlib
 from typing import ClassVar
 
-from beam_jobs import dataset_metadata
 from beam_jobs import plan as plan_lib
+from beam_jobs import registered_dataset
 from beam_jobs.job_folder import JobFolder
 from beam_jobs.shard_result import ShardResult
 from luna_tfds import atomic_files
@@ -132,8 +132,13 @@ class StoreJobFolder(JobFolder):
 
   def has_dataset_of(self, plan: plan_lib.Plan) -> bool:
     """Returns whether a job with the same plan has completed the dataset."""
-    stored = dataset_metadata.stored_metadata(self.final)
-    return self.has_dataset() and stored.get('fingerprint') == plan.fingerprint
+    dataset = registered_dataset.read(self.final) if self.has_dataset() else None
+    if not dataset:
+      return False
+    # Both, as a job that was replaced may have written one of the two files last.
+    return dataset.fingerprint == plan.fingerprint and [
+      result.fingerprint for result in dataset.results or ()
+    ] == [shard.fingerprint for shard in plan.shards]
 
   def finalize(
     self, plan: plan_lib.Plan, write_metadata: Callable[[pathlib.Path], None]
@@ -172,10 +177,25 @@ class StoreJobFolder(JobFolder):
           path.unlink(missing_ok=True)
       files.sort(key=lambda file: file.name == INFO_FILE)
       for file in files:
-        if file.name == INFO_FILE:
-          self.check_plan(plan)
-        atomic_files.copy_file(file, self.final / file.name)
+        self._publish(file, plan)
     self.remove_state()
+
+  def _publish(self, file: pathlib.Path, plan: plan_lib.Plan) -> None:
+    """Writes a metadata file, unless a job with another plan has taken over.
+
+    Raises:
+      JobError: it has.
+    """
+    self.check_plan(plan)
+    atomic_files.copy_file(file, self.final / file.name)
+    try:
+      self.check_plan(plan)
+    except JobError:
+      # The other job may have completed its dataset before the file was written: it
+      # would be a mixture.
+      if not self.has_dataset_of(plan):
+        self._info_path.unlink(missing_ok=True)
+      raise
 
   @property
   def _info_path(self) -> pathlib.Path:

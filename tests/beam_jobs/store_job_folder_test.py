@@ -225,6 +225,33 @@ def test_a_job_with_another_plan_takes_over(two_scans, tmp_path, dataset):
   assert not dataset.exists()
 
 
+@pytest.mark.parametrize('file', ['metadata.json', 'shard_results.json'])
+def test_a_job_that_was_replaced_publishes_no_mixture(
+  run, two_scans, tmp_path, root, dataset, monkeypatch, file
+):
+  """A job with another plan starts and ends while this one writes a metadata file."""
+  scans = [fake_data.make_scan(seed, seed) for seed in (1, 8)]
+  other = fake_data.write_download(tmp_path / 'other', scans)
+  assert run(other) == 0
+  expected = contents(root)
+  root.rmtree()
+  copy_file = store_job_folder.atomic_files.copy_file
+  others = []
+
+  def copy_file_late(source, target):
+    if source.name == file and not others:
+      others.append(1)
+      assert run(other) == 0
+    copy_file(source, target)
+
+  monkeypatch.setattr(store_job_folder.atomic_files, 'copy_file', copy_file_late)
+  assert run(two_scans) == 1
+  assert others
+  assert not (dataset / 'dataset_info.json').exists()
+  assert run(other) == 0
+  assert contents(root) == expected
+
+
 def test_a_second_attempt_at_a_shard_changes_nothing(two_scans, root, dataset):
   plan = make_plan(two_scans)
   folder = store_job_folder.job_folder(dataset)
