@@ -8,6 +8,7 @@ import pathlib
 
 from luna_tfds import image_files
 from luna_tfds import meta_image_files
+from luna_tfds import store_path
 from luna_tfds.errors import ScanError
 from luna_tfds.store_path import StorePath
 from luna_tfds.temporary_folders import temporary_folder
@@ -29,9 +30,11 @@ def local_copy(path: StorePath) -> Iterator[pathlib.Path]:
   """
   with temporary_folder() as temporary:
     local = temporary / path.name
-    for source, target in _files(path, local).items():
+    files = _files(path, local)
+    for target in files.values():
       target.parent.mkdir(exist_ok=True)
-      source.download(target)
+    # A DICOM series has hundreds of files, each of which is a request.
+    store_path.map_files(lambda source: source.download(files[source]), files, path)
     try:
       yield local
     except ScanError as error:
