@@ -13,6 +13,7 @@ from luna_tfds import dataclass_json
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import error_text
 from trainer.scoring.calibration import METHODS
+from trainer.scoring.calibration import PRIOR_SHIFT
 from trainer.scoring.calibration import LogitCalibration
 
 
@@ -55,7 +56,8 @@ class CalibrationResult:
     fitted_on: split string of the records that the methods were fitted on.
     records: of that split.
     nodules: of that split.
-    methods: all of them, for comparison; empty if the split has too few records.
+    methods: all of them, for comparison; empty if the split has too few records, and then
+      `method` is the prior shift.
   """
 
   method: str
@@ -63,6 +65,18 @@ class CalibrationResult:
   records: int
   nodules: int
   methods: tuple[FittedMethod, ...]
+
+  def __post_init__(self) -> None:
+    for method in (self.method, *(m.method for m in self.methods)):
+      if method not in METHODS:
+        raise ValueError(f'method must be one of {", ".join(METHODS)}')
+    if self.is_fitted and self.chosen is None:
+      raise ValueError(f'methods has no fit of {self.method}')
+
+  @property
+  def is_fitted(self) -> bool:
+    """Whether records were needed for the calibration."""
+    return self.method != PRIOR_SHIFT
 
   @property
   def chosen(self) -> FittedMethod | None:
@@ -95,11 +109,7 @@ class CalibrationResult:
       )
       for m in fields['methods']
     )
-    result = dataclass_json.make(cls, {**fields, 'methods': methods})
-    for method in (result.method, *(m.method for m in methods)):
-      if method not in METHODS:
-        raise ValueError(f'method must be one of {", ".join(METHODS)}')
-    return result
+    return dataclass_json.make(cls, {**fields, 'methods': methods})
 
   @classmethod
   def read(cls, path: pathlib.Path) -> CalibrationResult | None:

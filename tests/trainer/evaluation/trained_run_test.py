@@ -72,7 +72,9 @@ def test_an_unfinished_run_is_refused(name, trained, tmp_path):
 def test_an_ensemble_of_other_calibrations_is_refused(trained, tmp_path):
   other = shutil.copytree(trained, tmp_path / 'other')
   fields = json.loads((other / 'calibration.json').read_text())
-  (other / 'calibration.json').write_text(json.dumps({**fields, 'method': 'platt'}))
+  fit = {'method': 'platt', 'scale': 1.0, 'offset': 0.0, 'ece': 0.1}
+  changed = {**fields, 'method': 'platt', 'methods': [fit]}
+  (other / 'calibration.json').write_text(json.dumps(changed))
   with pytest.raises(UsageError, match=r'calibrated by platt.*one calibration'):
     trained_run.open_runs([trained, other])
   # An older version wrote no such file.

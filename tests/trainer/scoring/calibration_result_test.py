@@ -69,3 +69,15 @@ def test_an_unknown_method_is_refused(tmp_path):
   path.write_text(json.dumps({**RESULT.to_json(), 'methods': [], 'method': 'isotonic'}))
   with pytest.raises(UsageError, match='method must be one of'):
     CalibrationResult.read(path)
+
+
+@pytest.mark.parametrize('kept', [[], [0]])
+def test_a_method_without_its_fit_is_refused(tmp_path, kept):
+  path = tmp_path / 'calibration.json'
+  fields = RESULT.to_json()
+  methods = [fields['methods'][k] for k in kept]
+  atomic_files.write_json(path, {**fields, 'method': 'platt', 'methods': methods})
+  with pytest.raises(
+    UsageError, match='cannot be read: methods has no fit of platt; run the same'
+  ):
+    CalibrationResult.read(path)
