@@ -106,6 +106,12 @@ def run(argv: Sequence[str] | None = None) -> int:
 def _output_path() -> pathlib.Path:
   """Returns --output, a file that can be written: scoring may take long."""
   output = cli.required_path(_OUTPUT)
+  for flag in (_CANDIDATES, _SCAN):
+    given = cli.optional_path(flag)
+    if given is not None and given.resolve() == output.resolve():
+      raise UsageError(
+        f'--output: {output} is the file of --{flag.name}; give another --output'
+      )
   folder = output.parent
   if isinstance(output, store_path.StorePath):
     cli.make_output_folder(folder, _OUTPUT.name)
@@ -116,6 +122,11 @@ def _output_path() -> pathlib.Path:
     )
   if output.is_dir():
     raise UsageError(f'--output: {output} is a folder; give the name of a file in it')
+  if output.exists() and not output.is_file():
+    # As /dev/stdout: it would be replaced by a file.
+    raise UsageError(
+      f'--output: {output} is no regular file; give the name of a file to write'
+    )
   if not os.access(folder, os.W_OK | os.X_OK):
     raise UsageError(
       f'--output: the folder {folder} cannot be written; give another --output'
@@ -140,8 +151,9 @@ def _check_centers(
   first = f'the first in row {table.rows[outside][0]} (from 0)'
   if count == len(table):
     raise UsageError(
-      f'{candidates_csv}: the centres of all {count_text(count, "candidate")} are outside '
-      f'the scan {scan.path}, {first}; give the candidates of this scan, in mm, LPS'
+      f'{candidates_csv}: no centre is inside the scan {scan.path}: '
+      f'{count_text(count, "candidate")}, {first}; give the candidates of this scan, in '
+      'mm, LPS'
     )
   print(
     f'luna16-predict: warning: {candidates_csv}: the centres of {count} of '

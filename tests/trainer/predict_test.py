@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -171,7 +172,7 @@ def test_a_scan_that_holds_no_centre_is_refused(
   inside = np.array(scan_lib.open_scan(scan_path).grid.origin_xyz_mm)
   path = write_points(tmp_path / 'points.csv', 'anyone', [inside - 1000] * 2)
   assert run(trained, scan_path, path, tmp_path / 'out.csv') == 2
-  assert 'the centres of all 2 candidates are outside the scan' in error_line()
+  assert f'no centre is inside the scan {scan_path}: 2 candidates' in error_line()
 
 
 def test_rows_of_another_scan_alone_are_refused(
@@ -195,6 +196,23 @@ def test_output_is_checked_before_anything_is_read(tmp_path, error_line, monkeyp
   monkeypatch.setattr(predict.os, 'access', lambda path, mode: False)
   assert run(nowhere, nowhere, nowhere, tmp_path / 'out.csv') == 2
   assert f'--output: the folder {tmp_path} cannot be written' in error_line()
+
+
+def test_output_never_replaces_an_input_or_a_device(tmp_path, error_line):
+  # Also as another name of the same file.
+  points = write_points(tmp_path / 'points.csv', 'anyone', [(1, 2, 3)])
+  before = points.read_bytes()
+  scan = tmp_path / 'scan.mhd'
+  scan.write_text('')
+  link = tmp_path / 'link.csv'
+  link.symlink_to(points)
+  for output, flag in ((points, 'candidates'), (link, 'candidates'), (scan, 'scan')):
+    assert run(tmp_path / 'nowhere', scan, points, output) == 2
+    assert f'--output: {output} is the file of --{flag}' in error_line()
+  assert points.read_bytes() == before
+  os.mkfifo(tmp_path / 'pipe')
+  assert run(tmp_path / 'nowhere', scan, points, tmp_path / 'pipe') == 2
+  assert f'--output: {tmp_path / "pipe"} is no regular file' in error_line()
 
 
 def test_a_scan_of_another_model_is_refused(trained, scan_path, candidates, tmp_path):
