@@ -16,7 +16,6 @@ written belongs to what the model computes; where none is known, none is written
 from __future__ import annotations
 
 from collections.abc import Sequence
-import dataclasses
 import pathlib
 import sys
 
@@ -80,19 +79,17 @@ def main(unused: list[str]) -> None:
   are_folds = bool(_CROSSVAL.value)
   runs = trained_run.open_runs(paths, same_splits=not are_folds)
   tta = runs[0].point.tta if _TTA.value is None else _TTA.value
-  point = exported_point.operating_point_of(runs, tta=tta, are_folds=are_folds)
+  exported = exported_point.operating_point_of(runs, tta=tta, are_folds=are_folds)
   model = ensemble_model.build_ensemble([run.model for run in runs], tta=tta)
   with local_files.local_folder(output_dir) as local:
-    ensemble_model.write_export(
-      model,
-      local,
-      {'operating_point.json': dataclasses.asdict(point)} if point else {},
-    )
+    ensemble_model.write_export(model, local, exported.files())
+  for warning in exported.warnings:
+    print(f'luna16-export: warning: {warning}', file=sys.stderr)
   mean = f', mean of {len(runs)} runs' if len(runs) > 1 else ''
   views = ', mean of flips and rotations' if tta else ''
   end = (
-    f'a nodule at {point.threshold:.4g} and above'
-    if point
+    f'a nodule at {exported.point.threshold:.4g} and above'
+    if exported.point
     else _why_no_threshold(paths, tta, are_folds)
   )
   shape = runs[0].model.image_shape

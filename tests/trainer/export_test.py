@@ -99,6 +99,7 @@ def test_operating_point_is_exported_with_the_model(trained, tmp_path):
   folder = tmp_path / 'exported'
   assert run(f'--workdir={trained}', f'--output_dir={folder}') == 0
   found = json.loads((folder / 'operating_point.json').read_text())
+  assert found.pop('warnings') == []
   assert found == json.loads((trained / 'operating_point.json').read_text())
 
 
@@ -253,7 +254,14 @@ def test_an_unfinished_cross_validation_is_refused(crossval, tmp_path, error_lin
       'same kind of patches',
     ),
     ('operating_point.json', {'deployed_prior': 0.4}, 'share of nodules of 0.4'),
-    ('calibration.json', {'method': 'platt'}, 'is calibrated by platt'),
+    (
+      'calibration.json',
+      {
+        'method': 'platt',
+        'methods': [{'method': 'platt', 'scale': 1.0, 'offset': 0.0, 'ece': 0.1}],
+      },
+      'is calibrated by platt',
+    ),
   ],
 )
 def test_members_that_do_not_match_are_refused(
@@ -284,3 +292,66 @@ def test_a_damaged_model_is_refused(trained, tmp_path, error_line):
   (workdir / 'model.keras').write_bytes(b'damaged')
   assert run(f'--workdir={workdir}', f'--output_dir={tmp_path / "out"}') == 2
   assert 'cannot be loaded as a model' in error_line()
+
+
+def with_config(source, folder, **changes):
+  """A copy of a run with other settings."""
+  shutil.copytree(source, folder)
+  fields = json.loads((folder / 'config.json').read_text())
+  fields['config'] |= changes
+  (folder / 'config.json').write_text(json.dumps(fields))
+  return folder
+
+
+def test_threshold_of_scans_that_members_were_trained_on_is_reported(
+  trained, member, opened_dataset, tmp_path, capsys
+):
+  # Such runs cannot be trained now; members of other datasets have the same effect.
+  paths = [
+    with_config(source, tmp_path / name, train_split='train+validation')
+    for name, source in (('a', trained), ('b', member))
+  ]
+  folder = tmp_path / 'out'
+  flags = f'--workdir={paths[0]}', f'--workdir={paths[1]}', f'--output_dir={folder}'
+  assert run(*flags) == 0
+  (line,) = capsys.readouterr().err.splitlines()[-1:]
+  n = opened_dataset.open_split('validation').num_records
+  text = f'the threshold was chosen on {n} records, of which {n} are of scans that were'
+  assert line.startswith(f'luna16-export: warning: {text}')
+  point = json.loads((folder / 'operating_point.json').read_text())
+  assert point['warnings'] == [line.partition('warning: ')[2]]
+
+
+def test_members_whose_scans_are_not_known_are_reported(
+  trained, member, tmp_path, capsys
+):
+  moved = with_config(member, tmp_path / 'moved', data_dir='/nowhere')
+  fields = json.loads((moved / 'config.json').read_text())
+  fields['dataset_fingerprint'] = 'another'
+  (moved / 'config.json').write_text(json.dumps(fields))
+  folder = tmp_path / 'out'
+  assert run(f'--ensemble={trained},{moved}', f'--output_dir={folder}') == 0
+  assert 'scans that were trained on is not known' in capsys.readouterr().err
+  point = json.loads((folder / 'operating_point.json').read_text())
+  assert len(point['warnings']) == 1
+
+
+def test_calibrated_folds_are_reported(crossval, tmp_path, capsys):
+  for fold in ('fold0', 'fold3'):
+    path = crossval / fold / 'calibration.json'
+    fit = {'method': 'platt', 'scale': 1.0, 'offset': 0.0, 'ece': 0.1}
+    fields = {'method': 'platt', 'fitted_on': 'validation', 'methods': [fit]}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    point = crossval / fold / 'operating_point.json'
+    fields = {**json.loads(point.read_text()), 'rule': '0.4', 'threshold': 0.4}
+    point.write_text(json.dumps(fields))
+  folder = tmp_path / 'out'
+  assert run(f'--crossval={crossval}', f'--output_dir={folder}') == 0
+  captured = capsys.readouterr()
+  assert 'a nodule at 0.4 and above' in captured.out
+  text = (
+    'the calibration of each fold was fitted on scans that other folds were trained'
+  )
+  assert f'luna16-export: warning: {text}' in captured.err
+  found = json.loads((folder / 'operating_point.json').read_text())
+  assert [warning.startswith(text) for warning in found['warnings']] == [True]

@@ -13,6 +13,7 @@ import dataclasses
 import numpy as np
 
 from luna_tfds.errors import UsageError
+from luna_tfds.text_format import count_text
 from trainer.data import dataset as dataset_lib
 from trainer.data import shared_scans
 from trainer.data.dataset import OpenedDataset
@@ -57,6 +58,33 @@ def num_trained_on(runs: Sequence[TrainedRun], scored: ScoredSource) -> int | No
       return None
     seen |= of_run
   return int(seen.sum())
+
+
+def selection_warnings(
+  num_records: int, trained_on: int | None, *, calibrated: bool = False
+) -> list[str]:
+  """Warns if a threshold was chosen on records that training saw.
+
+  Args:
+    num_records: that the threshold was chosen on.
+    trained_on: how many of them are of scans that were trained on; None if unknown.
+    calibrated: whether probabilities were calibrated on the records too.
+  """
+  chosen = 'the threshold was chosen'
+  if calibrated:
+    chosen += ' and the probabilities were calibrated'
+  if trained_on is None:
+    return [
+      f'{chosen} on {count_text(num_records, "record")}; whether these are of scans that '
+      'were trained on is not known: the dataset of a training is not there any more, or '
+      'its scans are unknown'
+    ]
+  if not trained_on:
+    return []
+  return [
+    f'{chosen} on {count_text(num_records, "record")}, of which {trained_on} are of scans '
+    'that were trained on: on new scans another threshold may be better'
+  ]
 
 
 def records_in_split(
