@@ -243,7 +243,7 @@ class TrainConfig:
     tta: whether probabilities are means over the eight flips and rotations by 90
       degrees (test-time augmentation).
     deployed_prior: share of nodules where probabilities are used; 0 takes that of the
-      training split.
+      training split without excluded findings.
     calibration: how logits become probabilities, see `scoring.calibration`; 'auto' takes
       'platt' with hard negatives, else 'prior_shift'.
     patience: epochs without a better PR AUC on validation before it stops; 0 never.

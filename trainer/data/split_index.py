@@ -33,6 +33,12 @@ class SplitIndex:
   slice_of: np.ndarray
   number_in_file: np.ndarray
 
+  @property
+  def prior(self) -> float:
+    """Share of nodules among the records that metrics count, without excluded findings."""
+    counted = ~self.is_excluded
+    return float(np.sum(self.is_nodule & counted) / max(np.sum(counted), 1))
+
   @classmethod
   def of_source(cls, source: SplitSource) -> SplitIndex:
     """Joins the indexes of the shards of an indexed split."""

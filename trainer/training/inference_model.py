@@ -9,7 +9,9 @@ import keras
 import numpy as np
 
 from luna_tfds import atomic_files
+from luna_tfds.errors import JobError
 from model.networks import layers
+from trainer.data import split_index
 from trainer.scoring import calibration
 from trainer.scoring import inference
 from trainer.scoring import operating_point
@@ -18,6 +20,7 @@ from trainer.scoring.calibration_result import CalibrationResult
 from trainer.scoring.calibration_result import FittedMethod
 from trainer.training import checkpoints
 from trainer.training.loop import TrainingRun
+from trainer.workdir import Workdir
 
 # Of each class; a fit to fewer records is worse than the shift of the prior.
 _MIN_CALIBRATION_RECORDS = 20
@@ -57,20 +60,25 @@ def build_inference_model(
 def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
   """Writes model.keras of the best checkpoint, calibration.json, operating_point.json.
 
-  The deployed prior is that of the training split, if the config gives none. The
-  threshold is chosen on the validation split; without nodules and non-nodules there, it
-  is 0.5.
+  If the config gives no deployed prior, it is the share of nodules among the training
+  records without excluded findings, as the metrics leave these out. The threshold is
+  chosen on the validation split; without nodules and non-nodules there, it is 0.5.
 
   Args:
     run: fitted.
 
   Returns:
     The operating point.
+
+  Raises:
+    JobError: there is no best checkpoint.
   """
   config, validation = run.config, run.validation
+  _check_best(run.workdir)
   network = checkpoints.load_network(run.workdir.best)
   trained_prior = run.balance.prior
-  deployed_prior = config.deployed_prior or run.source.prior
+  index = split_index.SplitIndex.of_source(run.balance.source)
+  deployed_prior = config.deployed_prior or index.prior
   calibrated = _calibrate(run, network)
   print(calibrated, file=sys.stderr)
   if calibrated.chosen is None or calibrated.method == calibration.PRIOR_SHIFT:
@@ -103,6 +111,22 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
   return point
 
 
+def _check_best(workdir: Workdir) -> None:
+  if workdir.best.is_file():
+    return
+  losses = [row['val_loss'] for row in workdir.read_history() if 'val_loss' in row]
+  if losses and not np.isfinite(losses).any():
+    raise JobError(
+      f'{workdir.path}: no epoch has a finite validation loss, so there is no best '
+      'checkpoint; train again in another --workdir with a lower --learning_rate or with '
+      '--precision=float32'
+    )
+  raise JobError(
+    f'{workdir.best}: the best checkpoint is missing; delete the folder {workdir.path} '
+    'and run the command again to train from the start'
+  )
+
+
 def _calibrate(run: TrainingRun, network: keras.Model) -> CalibrationResult:
   """Fits every method on the validation split, if it has enough records.
 
@@ -130,7 +154,7 @@ def _calibrate(run: TrainingRun, network: keras.Model) -> CalibrationResult:
     if method != calibration.PRIOR_SHIFT:
       why = ' with --hard_negatives' if run.config.calibration == 'auto' else ''
       print(
-        f'warning: the probabilities are not calibrated by {method}: that{why} needs a '
+        f'luna16-train: warning: the probabilities are not calibrated by {method}: that{why} needs a '
         f'validation split with at least {_MIN_CALIBRATION_RECORDS} nodule candidates and '
         'as many non-nodules, and both classes in training',
         file=sys.stderr,

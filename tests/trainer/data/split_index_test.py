@@ -30,6 +30,15 @@ def test_index_of_slices(source, with_excluded, excluded_numbers):
   np.testing.assert_array_equal(index.number_in_file, numbers % 270)
 
 
+def test_prior_is_that_of_the_records_that_metrics_count(source, excluded_numbers):
+  index = SplitIndex.of_source(split_index.with_index(source))
+  counted = ~index.is_excluded
+  assert not counted.all()
+  assert index.prior == index.is_nodule[counted].sum() / counted.sum()
+  all_excluded = dataclasses.replace(index, is_excluded=np.ones(len(counted), bool))
+  assert all_excluded.prior == 0
+
+
 def test_stored_index_equals_the_one_that_is_read(dataset):
   source = dataset.open_split('train+test')
   assert all(item.index for item in source.slices)

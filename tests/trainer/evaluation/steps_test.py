@@ -11,6 +11,7 @@ from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from model.metrics.resampling import Resampling
 from trainer.data import dataset as dataset_lib
+from trainer.data import split_index
 from trainer.evaluation import steps
 from trainer.evaluation import trained_run
 
@@ -174,7 +175,9 @@ def test_metrics_say_what_was_measured(on_test, opened_dataset):
   assert fields['threshold'] == on_test.decision.threshold
   assert fields['threshold_rule'] == 'max_f1'
   assert fields['threshold_chosen_on'] == 'validation'
-  assert fields['deployed_prior'] == opened_dataset.open_split('train').prior
+  train = split_index.with_index(opened_dataset.open_split('train'))
+  prior = split_index.SplitIndex.of_source(train).prior
+  assert fields['deployed_prior'] == prior > train.prior
   records = on_test.scored.records
   assert fields['records'] == len(records.without_excluded)
   assert fields['all_candidates']['records'] == len(records)

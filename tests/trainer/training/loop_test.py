@@ -127,6 +127,39 @@ def use_network_that_gives_nan(monkeypatch):
   monkeypatch.setattr(registry, 'build', build)
 
 
+@keras.saving.register_keras_serializable(package='tests')
+class NaNInValidation(keras.layers.Layer):
+  """Passes its input on; gives NaN outside training."""
+
+  def call(self, x, training=False):
+    return x if training else x * float('nan')
+
+
+def test_without_a_finite_validation_loss_the_reason_is_told(
+  run_train, tmp_path, monkeypatch, capfd
+):
+  def build(name, image_shape, window_hu):
+    image = keras.Input(image_shape, name='image')
+    x = keras.layers.Rescaling(1e-4)(keras.layers.Flatten()(image))
+    logit = keras.layers.Dense(1, name='logit')(NaNInValidation()(x))
+    return keras.Model(image, logit)
+
+  monkeypatch.setattr(registry, 'build', build)
+  for _ in range(2):  # the same command again too
+    assert run_train(tmp_path, '--epochs=1') == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert 'no epoch has a finite validation loss' in last
+    assert 'another --workdir with a lower --learning_rate' in last
+  assert len(workdir_lib.Workdir(tmp_path).read_history()) == 1
+
+
+def test_a_missing_best_checkpoint_is_named(run_train, trained, tmp_path, error_line):
+  workdir = workdir_lib.Workdir(shutil.copytree(trained.path, tmp_path / 'run'))
+  workdir.best.unlink()
+  assert run_train(workdir.path) == 1
+  assert f'{workdir.best}: the best checkpoint is missing' in error_line()
+
+
 def test_nan_loss_stops_and_names_the_records(
   run_train, data_dir, tmp_path, monkeypatch, capfd
 ):
