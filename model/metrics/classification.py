@@ -167,7 +167,9 @@ def classification_metrics(
     **confusion_matrix.rates().to_json(),
     roc_auc=roc_auc,
     pr_auc=pr_auc,
-    brier=float(np.mean((np.asarray(probabilities) - labels) ** 2)),
+    brier=float(np.mean((np.asarray(probabilities) - labels) ** 2))
+    if len(labels)
+    else np.nan,
     ece=expected_calibration_error(labels, probabilities),
     records=len(labels),
     nodules=int(np.sum(np.asarray(labels) == 1)),
@@ -253,8 +255,10 @@ def expected_calibration_error(
 ) -> float:
   """Mean over records of |mean probability - fraction of nodules| of their bin.
 
-  Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+  Guo et al., "On Calibration of Modern Neural Networks", ICML 2017. NaN without a record.
   """
+  if not len(labels):
+    return np.nan
   found = calibration_bins(labels, probabilities, bins)
   gap = np.abs(found.mean_probability - found.nodule_fraction)
-  return float(np.sum(gap * found.records) / max(found.records.sum(), 1))
+  return float(np.sum(gap * found.records) / found.records.sum())

@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 
+import fake_source
 import keras
 import numpy as np
 import pytest
@@ -388,3 +389,24 @@ def test_a_model_that_gives_nan_fails(trained, tmp_path, error_line):
   model.save(folder / 'model.keras')
   assert run(f'--workdir={folder}') == 1
   assert 'diverged' in error_line()
+
+
+def test_a_split_of_excluded_findings_only(
+  trained, opened_dataset, tmp_path, capsys, no_network_pictures
+):
+  source = opened_dataset.open_split('train')
+  excluded = fake_source.read_columns(source, ('excluded',))['excluded']
+  position = [bool(value) for value in excluded].index(True)
+  flags = f'--split=train[{position}:{position + 1}]', f'--output_dir={tmp_path}'
+  assert run(f'--workdir={trained}', *flags) == 0
+  metrics = read_metrics(tmp_path)
+  assert (metrics['records'], metrics['excluded_records']) == (0, 1)
+  assert metrics['pr_auc'] is metrics['brier'] is metrics['ece'] is None
+  assert metrics['all_candidates']['records'] == 1
+  text = 'the record hits an excluded finding'
+  assert any(warning.startswith(text) for warning in metrics['warnings'])
+  assert f'luna16-evaluate: warning: {text}' in capsys.readouterr().err
+  assert text.capitalize() in (tmp_path / 'report.html').read_text()
+  assert run(f'--compare={trained},{trained}', *flags) == 0
+  result = json.loads((tmp_path / 'compare.json').read_text())
+  assert result['figures']['pr_auc']['a'] is None

@@ -58,7 +58,7 @@ def build_page(merged: MergedFolds, folder: pathlib.Path) -> str:
       for name in _HEADLINES
     ]
     + froc_section.froc_headlines(merged.froc),
-    notices=[f'{warning[0].upper()}{warning[1:]}.' for warning in merged.warnings],
+    notices=formatting.sentences([*merged.warnings, *merged.pooled.warnings]),
   )
 
 
@@ -152,14 +152,16 @@ def _link(plan: FoldPlan, folder: pathlib.Path) -> html.Cell:
 
 def _curves(merged: MergedFolds, folder: pathlib.Path) -> list[html.Section]:
   """Curves and the main metric by fold; folds of one class are left out."""
-  scores = {
-    _name(plan): LabelledScores(records.label, records.probability)
+  counted = {
+    _name(plan): records.without_excluded
     for plan, records in zip(merged.plans, merged.fold_records)
   }
+  scores = {
+    name: LabelledScores(records.label, records.probability)
+    for name, records in counted.items()
+  }
   folds = {
-    name: scores[name]
-    for name, records in zip(scores, merged.fold_records)
-    if records.has_both_classes
+    name: scores[name] for name, records in counted.items() if records.has_both_classes
   }
   if not folds:
     return []

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from luna_tfds import patches
-from luna_tfds.errors import UsageError
 from luna_tfds.text_format import count_text
 from model.metrics import bootstrap
 from model.metrics import classification
 from model.metrics import thresholds
+from model.metrics.resampling import FEW_SCANS
 from model.metrics.resampling import Interval
 from model.metrics.resampling import Resampling
 from model.metrics.threshold_rule import ThresholdRule
@@ -116,6 +116,12 @@ class Measurement:
     """What is drawn: 'scans' or 'records'."""
     return resampled_unit(self.scans)
 
+  @property
+  def warnings(self) -> list[str]:
+    """What a reader of the intervals should know; each is one line."""
+    has_intervals = self.intervals and self.metrics.records
+    return few_scans_warnings(self.scans) if has_intervals else []
+
   def to_json(self) -> dict[str, Any]:
     """Returns what metrics.json holds of it; tables without rows are left out."""
     fields: dict[str, Any] = {
@@ -142,6 +148,30 @@ def resampled_unit(scans: int | None) -> str:
   return 'records' if scans is None else 'scans'
 
 
+def few_scans_warnings(scans: int | None) -> list[str]:
+  """Warns if intervals are computed from few scans.
+
+  Args:
+    scans: that were resampled; None if unknown.
+  """
+  if scans is None or scans >= FEW_SCANS:
+    return []
+  return [
+    f'the intervals are computed from {count_text(scans, "scan")} only: with so few they '
+    'are too narrow'
+  ]
+
+
+def only_excluded_warnings(records: ScoredRecords) -> list[str]:
+  """Warns if no record counts, so that all metrics are undefined."""
+  if not len(records) or not records.excluded.all():
+    return []
+  undefined = 'the metrics without excluded findings are undefined'
+  if len(records) == 1:
+    return [f'the record hits an excluded finding: {undefined}']
+  return [f'all {len(records)} records hit excluded findings: {undefined}']
+
+
 def measure(
   records: ScoredRecords,
   predicted: np.ndarray,
@@ -155,19 +185,11 @@ def measure(
     predicted: [n] bool, whether a record is predicted to be a nodule.
     patch: how the patches were cut; None if unknown.
     resampling: for the intervals.
-
-  Raises:
-    UsageError: all records hit excluded findings.
   """
   all_candidates = AllCandidates(
     *_metrics_and_intervals(records, predicted, resampling)
   )
   metrics, intervals = all_candidates.metrics, all_candidates.intervals
-  if records.excluded.all():
-    raise UsageError(
-      f'the {count_text(len(records), "scored record")} hit excluded findings, which are '
-      'neither nodules nor true negatives; score a larger split'
-    )
   if records.excluded.any():
     predicted, records = predicted[~records.excluded], records.without_excluded
     metrics, intervals = _metrics_and_intervals(records, predicted, resampling)

@@ -16,7 +16,6 @@ import numpy as np
 
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
-from luna_tfds.text_format import count_text
 from model.metrics.resampling import Resampling
 from trainer.article_baseline import ARTICLE
 from trainer.data.dataset import OpenedDataset
@@ -316,7 +315,7 @@ def _shares_selection_records(
 
 
 def _warnings(scored: ScoredSplit) -> tuple[str, ...]:
-  warnings = []
+  warnings: list[str] = []
   if scored.records_trained_on is None:
     warnings.append(
       'whether the scored records are of scans that were trained on is not known: the '
@@ -335,9 +334,8 @@ def _warnings(scored: ScoredSplit) -> tuple[str, ...]:
       'whether spacing and layout are the same is not known'
     )
   if scored.selection is not None and scored.selection_trained_on:
-    warnings.append(
-      f'the threshold was chosen on {count_text(len(scored.selection), "record")}, of which '
-      f'{scored.selection_trained_on} are of scans that were trained on: on new scans '
-      'another threshold may be better'
+    warnings += overlap.selection_warnings(
+      len(scored.selection), scored.selection_trained_on
     )
+  warnings += measurement.only_excluded_warnings(scored.records)
   return tuple(warnings)

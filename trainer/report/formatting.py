@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 import math
 
 from model.metrics.resampling import Interval
@@ -33,3 +34,8 @@ def interval_in_words(bounds: Interval | None) -> str:
   """As `interval`, with what it is."""
   text = interval(bounds)
   return f'95 % CI: {text}' if text else ''
+
+
+def sentences(warnings: Iterable[str]) -> list[str]:
+  """Returns warnings as sentences: with a capital letter and a full stop."""
+  return [f'{warning[0].upper()}{warning[1:]}.' for warning in warnings]

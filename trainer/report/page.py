@@ -17,7 +17,6 @@ from luna_tfds.text_format import count_text
 from model.metrics.classification import LONG_METRIC_LABELS
 from model.metrics.classification import METRIC_LABELS
 from model.metrics.classification import Rates
-from model.metrics.resampling import FEW_SCANS
 from model.metrics.resampling import Interval
 from trainer import workdir as workdir_lib
 from trainer.article_baseline import ARTICLE
@@ -101,13 +100,8 @@ def _notices(metrics: EvaluationMetrics) -> list[str]:
   notices = []
   if metrics.dataset.startswith(f'{records_lib.DATASET_NAME}/article/'):
     notices.append(_OPTIMISTIC)
-  notices += [f'{warning[0].upper()}{warning[1:]}.' for warning in metrics.warnings]
-  if measured.scans is not None and measured.scans < FEW_SCANS:
-    notices.append(
-      f'The intervals are computed from {count_text(measured.scans, "scan")} only: '
-      'with so few they are too narrow.'
-    )
-  if nodules in (0, records):
+  notices += formatting.sentences([*metrics.warnings, *measured.warnings])
+  if records and nodules in (0, records):
     notices.append(
       'The split holds one class only: metrics that need both are undefined.'
     )

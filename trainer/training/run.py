@@ -110,7 +110,10 @@ def _with_stored_hard_negatives(
 def _open_validation(
   dataset: dataset_lib.OpenedDataset, config: config_lib.TrainConfig
 ) -> SplitSource | None:
-  """Opens the validation split; only the default one may be missing."""
+  """Opens the validation split; None if there are no records to validate on.
+
+  Only the default split may be missing.
+  """
   split = config.validation_split
   if not split:
     return None
@@ -124,6 +127,13 @@ def _open_validation(
   source = dataset.open_split(split)
   with damaged_shards.reported(source):
     source = split_index.with_index(source)
+  if split_index.SplitIndex.of_source(source).is_excluded.all():
+    print(
+      f'luna16-train: warning: the validation split {split} holds excluded findings only: '
+      'the last epoch is used, and the threshold is 0.5',
+      file=sys.stderr,
+    )
+    return None
   if split_index.has_one_class(source):
     print(
       f'luna16-train: warning: the validation split {split} holds one class only, '

@@ -145,3 +145,10 @@ def test_calibration_of_a_case_made_by_hand():
 def test_empty_calibration_bins_are_left_out():
   found = classification.calibration_bins(np.array([0, 1]), np.array([0.0, 1.0]))
   np.testing.assert_array_equal(found.records, [1, 1])
+
+
+def test_metrics_of_no_record_are_undefined():
+  none = np.zeros(0)
+  found = classification.classification_metrics(none, none, none.astype(bool))
+  assert all(np.isnan(found.value(name)) for name in classification.METRICS)
+  assert (found.records, found.nodules) == (0, 0)

@@ -13,7 +13,9 @@ from luna_tfds import atomic_files
 from luna_tfds.errors import UsageError
 from model.metrics.resampling import Resampling
 from trainer.crossvalidation import folds as folds_lib
+from trainer.crossvalidation import merged_files
 from trainer.crossvalidation import merging
+from trainer.evaluation import measurement
 
 FEW = Resampling(resamples=10)
 
@@ -226,3 +228,18 @@ def test_folds_without_an_annotated_nodule_are_merged(plans, reference, tmp_path
   assert 'no nodule of the annotations is in the tested scans' in ' '.join(
     result['warnings']
   )
+
+
+def test_a_fold_of_excluded_findings_only_is_merged(plans, fold_results, tmp_path):
+  records, predicted = fold_results[0]
+  only = dataclasses.replace(records, excluded=np.ones(len(records), bool))
+  folds_lib.write_scores(plans[0].scores_file, only, predicted)
+  measured = measurement.measure(only, predicted, None, FEW)
+  atomic_files.write_json(plans[0].metrics_file, measured.to_json())
+  merged, result = merge(plans, tmp_path)
+  assert (result['folds'][0]['records'], result['folds'][0]['pr_auc']) == (0, None)
+  others = [fold['pr_auc'] for fold in result['folds'][1:]]
+  assert result['mean']['pr_auc'] == pytest.approx(sum(others) / 2)
+  assert (result['pooled']['records'], result['pooled']['excluded_records']) == (60, 30)
+  assert merging.table(merged).splitlines()[1].split() == ['2', '0', '0', *'–––––']
+  assert merged_files.write(merged, tmp_path).is_file()

@@ -1,13 +1,17 @@
+import dataclasses
 import html.parser
 import json
 import re
 
+import numpy as np
 import pytest
 
 from luna_tfds import atomic_files
 from model.metrics.resampling import Resampling
+from trainer.crossvalidation import folds as folds_lib
 from trainer.crossvalidation import merged_files
 from trainer.crossvalidation import merging
+from trainer.pictures import fold_plots
 
 
 @pytest.fixture
@@ -101,3 +105,27 @@ def test_report_without_nodules_to_find(plans, tmp_path):
   text = merged_files.write(merged, tmp_path).read_text()
   assert Reader(text).headings == ['Folds', 'Curves', 'Configuration']
   assert 'CPM' not in re.sub(r'<style>.*?</style>', '', text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize('resamples', [10, 0])
+def test_few_scans_are_noted_beside_intervals(plans, tmp_path, resamples):
+  merged = merging.merge(plans, tmp_path, None, Resampling(resamples=resamples))
+  text = merged_files.write(merged, tmp_path).read_text()
+  note = (
+    'The intervals are computed from 9 scans only: with so few they are too narrow.'
+  )
+  assert (note in text) is bool(resamples)
+
+
+def test_curves_leave_excluded_findings_out(plans, fold_results, tmp_path, monkeypatch):
+  records, predicted = fold_results[0]
+  excluded = (np.arange(len(records)) % 3 == 0) & (records.label == 0)
+  changed = dataclasses.replace(records, excluded=excluded)
+  folds_lib.write_scores(plans[0].scores_file, changed, predicted)
+  drawn = []
+  roc = fold_plots.roc
+  monkeypatch.setattr(fold_plots, 'roc', lambda f: (drawn.append(f), roc(f))[1])
+  merged = merging.merge(plans, tmp_path, None, Resampling(resamples=0))
+  merged_files.write(merged, tmp_path)
+  counts = [len(fold.labels) for fold in drawn[0].values()]
+  assert counts == [30 - excluded.sum(), 30, 30]

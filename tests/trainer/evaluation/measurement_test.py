@@ -6,7 +6,6 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from luna_tfds import patches
-from luna_tfds.errors import UsageError
 from model.metrics.classification import METRICS
 from model.metrics.resampling import Resampling
 from trainer.evaluation import measurement
@@ -150,7 +149,15 @@ def test_all_candidates_count_excluded_findings_as_non_nodules(records):
   assert set(found['intervals']) == set(METRICS)
 
 
-def test_only_excluded_findings_cannot_be_measured(records):
+@pytest.mark.parametrize('resamples', [0, 3])
+def test_metrics_of_excluded_findings_only_are_undefined(records, resamples):
   only = dataclasses.replace(records, excluded=np.ones(len(records), bool))
-  with pytest.raises(UsageError, match='the 400 scored records hit excluded findings'):
-    measure(only)
+  found = measure(only, Resampling(resamples=resamples))
+  assert all(np.isnan(found.metrics.value(name)) for name in METRICS)
+  assert all(np.isnan(interval.lower) for interval in found.intervals.values())
+  assert (found.metrics.records, found.num_excluded, found.scans) == (0, 400, 0)
+  assert found.all_candidates == measure(records, found.resampling).all_candidates
+  assert found.warnings == []
+  assert measurement.only_excluded_warnings(records) == []
+  (warning,) = measurement.only_excluded_warnings(only)
+  assert 'all 400 records hit excluded findings' in warning

@@ -24,3 +24,7 @@ def test_number(value, digits, text):
 )
 def test_interval(bounds, text):
   assert formatting.interval(bounds) == text
+
+
+def test_warnings_as_sentences():
+  assert formatting.sentences(['a leak', 'few scans']) == ['A leak.', 'Few scans.']

@@ -99,6 +99,20 @@ def test_a_validation_split_of_one_class_is_warned_of(
   assert (warned in capsys.readouterr().err) is is_warned
 
 
+def test_a_validation_split_of_excluded_findings_only_is_not_used(
+  data_dir, opened_dataset, tmp_path, capsys
+):
+  source = opened_dataset.open_split('test')
+  excluded = fake_source.read_columns(source, ('excluded',))['excluded']
+  position = [bool(value) for value in excluded].index(True)
+  split = f'test[{position}:{position + 1}]'
+  text = run_lib.train(train_config(data_dir, validation_split=split), tmp_path / 'run')
+  assert (
+    'holds excluded findings only: the last epoch is used' in capsys.readouterr().err
+  )
+  assert 'threshold 0.5 (no validation split)' in text
+
+
 def test_without_a_validation_split_the_last_epoch_is_used(tmp_path, extract, capsys):
   scans = [fake_data.make_scan(seed, subset=0) for seed in (0, 1)]
   download = fake_data.write_download(tmp_path / 'luna16', scans)
