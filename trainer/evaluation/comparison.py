@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from luna_tfds.errors import UsageError
-from luna_tfds.text_format import count_text
 from model.metrics import bootstrap
 from model.metrics import froc
-from model.metrics.resampling import FEW_SCANS
 from model.metrics.resampling import Difference
 from model.metrics.resampling import Resampling
 from model.metrics.resampling import ScanIndex
@@ -137,7 +135,10 @@ def compare(a: Evaluation, b: Evaluation, resampling: Resampling) -> Comparison:
         for one in (a, b)
         for warning in one.metrics.warnings
       ),
-      *_few_scans_warning(a.scored.records.num_scans),
+      *(
+        f'{warning}, and the p values too small'
+        for warning in measurement.few_scans_warnings(a.scored.records.num_scans)
+      ),
     ),
     metrics={
       name: ComparedMetric(
@@ -149,7 +150,12 @@ def compare(a: Evaluation, b: Evaluation, resampling: Resampling) -> Comparison:
     froc_nodules=froc_evaluation.describe_nodules(a.metrics.froc)
     if a.metrics.froc
     else '',
-    froc_warnings=a.metrics.froc.warnings if a.metrics.froc else (),
+    froc_warnings=tuple(
+      f'{_workdir(one)}: {warning}'
+      for one in (a, b)
+      if one.metrics.froc
+      for warning in one.metrics.froc.warnings
+    ),
   )
 
 
@@ -163,15 +169,6 @@ def _compare_cpm(
   # The scans of both are those of the same records, numbered in sorted order.
   difference = froc.paired_cpm_difference(of_a.entries, of_b.entries, resampling)
   return {'cpm': ComparedMetric(of_a.curve.cpm, of_b.curve.cpm, difference)}
-
-
-def _few_scans_warning(scans: int | None) -> list[str]:
-  if scans is None or scans >= FEW_SCANS:
-    return []
-  return [
-    f'the intervals are computed from {count_text(scans, "scan")} only: with so few they '
-    'are too narrow, and the p values too small'
-  ]
 
 
 def _workdir(evaluation: Evaluation) -> str:

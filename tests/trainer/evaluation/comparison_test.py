@@ -57,6 +57,21 @@ def test_leaks_of_both_models_are_reported(first, second):
   assert f'{trained_on} of the {total} records' in fields['warnings'][0]
 
 
+def test_froc_warnings_of_both_models_are_reported(first, second):
+  def with_warning(evaluation, text):
+    curve = dataclasses.replace(evaluation.metrics.froc, warnings=(text,))
+    metrics = dataclasses.replace(evaluation.metrics, froc=curve)
+    return dataclasses.replace(evaluation, metrics=metrics)
+
+  a, b = with_warning(first, 'a tie'), with_warning(second, 'a cut shard')
+  paths = [e.scored.runs[0].workdir.path for e in (first, second)]
+  found = comparison.compare(a, b, FEW)
+  expected = [f'{paths[0]}: a tie', f'{paths[1]}: a cut shard']
+  assert found.to_json()['froc_warnings'] == expected
+  table = text_table.comparison_table(found)
+  assert all(f'CPM: {text}' in table for text in expected)
+
+
 def test_a_model_does_not_differ_from_itself(first):
   for row in comparison.compare(first, first, FEW).metrics.values():
     interval = row.difference.interval
