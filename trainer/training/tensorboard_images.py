@@ -71,7 +71,8 @@ class TensorBoardImages(keras.callbacks.Callback):
       logits = self._logits()
       probabilities = inference.sigmoid(np.asarray(logits, np.float64))
       figures['examples'] = self._mosaic(probabilities)
-      if len(np.unique(self._labels)) == 2:
+      # A network may give NaN in validation alone, e.g. if float16 overflows.
+      if len(np.unique(self._labels)) == 2 and np.isfinite(probabilities).all():
         figures['precision_recall'] = plots.precision_recall(
           self._labels, probabilities, article_baseline.ARTICLE
         )

@@ -153,11 +153,12 @@ def test_without_a_finite_validation_loss_the_reason_is_told(
   assert len(workdir_lib.Workdir(tmp_path).read_history()) == 1
 
 
-def test_a_missing_best_checkpoint_is_named(run_train, trained, tmp_path, error_line):
+def test_a_missing_best_checkpoint_is_named(run_train, trained, tmp_path, capfd):
   workdir = workdir_lib.Workdir(shutil.copytree(trained.path, tmp_path / 'run'))
   workdir.best.unlink()
   assert run_train(workdir.path) == 1
-  assert f'{workdir.best}: the best checkpoint is missing' in error_line()
+  last = capfd.readouterr().err.splitlines()[-1]
+  assert f'{workdir.best}: the best checkpoint is missing' in last
 
 
 def test_nan_loss_stops_and_names_the_records(
