@@ -299,6 +299,12 @@ def test_a_split_of_one_class_has_no_curves(
   evaluation = evaluate_folders(other_trained, split='test[:1]', rule='0.5')
   text = page_lib.build_page(evaluation, tmp_path)
   assert 'holds one class only' in text
+  assert 'scan only' not in text  # there are no intervals
+  metrics = steps.measure(
+    evaluation.scored, evaluation.decision, Resampling(resamples=2)
+  )
+  with_intervals = dataclasses.replace(evaluation, metrics=metrics)
+  text = page_lib.build_page(with_intervals, tmp_path)
   assert 'computed from 1 scan only' in text
   assert not {'Operating points', 'By subset'} & set(Reader(text).headings)
   assert (tmp_path / 'confusion_matrix.png').exists()
