@@ -247,8 +247,8 @@ class TrainConfig:
     calibration: how logits become probabilities, see `scoring.calibration`; 'auto' takes
       'platt' with hard negatives, else 'prior_shift'.
     patience: epochs without a better PR AUC on validation before it stops; 0 never.
-    precision: Keras dtype policy, or 'auto': mixed_bfloat16 where this machine computes
-      in it, else float32.
+    precision: Keras dtype policy, or 'auto': mixed_bfloat16 where this machine has
+      matrix units for it, else float32.
     strategy: 'none', or a `tf.distribute` strategy: 'mirrored' over the GPUs of this
       machine; 'multiworker' is refused with the reason.
     jit_compile: whether XLA compiles the step.
