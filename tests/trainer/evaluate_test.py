@@ -195,6 +195,7 @@ def test_a_split_of_one_class(trained, tmp_path):
   assert 'one class only' in (tmp_path / 'report.html').read_text()
 
 
+@pytest.mark.slow
 def test_ensemble_in_a_list_and_in_several_flags(trained, other_trained, tmp_path):
   paths = shutil.copytree(trained, tmp_path / 'run'), other_trained
   probabilities = {}

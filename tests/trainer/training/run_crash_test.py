@@ -157,6 +157,7 @@ def train(disk, run_train, small_network):
   return run
 
 
+@pytest.mark.slow
 def test_files_with_their_final_names_are_complete(disk, train):
   crashes = record_crashes(disk, train)
   assert crashes.damaged() == []

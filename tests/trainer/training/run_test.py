@@ -99,6 +99,7 @@ def test_a_validation_split_of_one_class_is_warned_of(
   assert (warned in capsys.readouterr().err) is is_warned
 
 
+@pytest.mark.slow
 def test_a_validation_split_of_excluded_findings_only_is_not_used(
   data_dir, opened_dataset, tmp_path, capsys
 ):

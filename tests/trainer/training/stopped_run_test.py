@@ -46,16 +46,17 @@ def undisturbed(tiny_network, tmp_path_factory):
   return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'hook', 'is_validated_later'),
   [
     # In the order in which they are called at the end of an epoch.
-    pytest.param('StopOnNaN', 'on_test_begin', False, marks=pytest.mark.slow),
-    pytest.param('AverageWeights', 'on_test_begin', True, marks=pytest.mark.slow),
-    pytest.param('AverageWeights', 'on_test_end', True, marks=pytest.mark.slow),
-    pytest.param('SaveBest', 'on_epoch_end', True, marks=pytest.mark.slow),
+    ('StopOnNaN', 'on_test_begin', False),
+    ('AverageWeights', 'on_test_begin', True),
+    ('AverageWeights', 'on_test_end', True),
+    ('SaveBest', 'on_epoch_end', True),
     ('WriteHistory', 'on_epoch_end', True),
-    pytest.param('StopEarly', 'on_epoch_end', False, marks=pytest.mark.slow),
+    ('StopEarly', 'on_epoch_end', False),
   ],
 )
 def test_a_run_that_is_killed_at_the_end_of_an_epoch_loses_nothing(
