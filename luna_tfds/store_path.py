@@ -41,6 +41,9 @@ _ONE_SLASH = re.compile(r'(?P<scheme>s3a?|gs|gcs|abfss?|az|https?|file):/[^/]', 
 # either. A secret key of AWS may contain slashes.
 _PASSWORD = re.compile(r'(?!arn:)[^/]*:(?!\d+/).*@', re.DOTALL)
 
+# The names of their buckets have no @.
+_SCHEMES_WITHOUT_USERS = ('s3', 's3a', 'gs', 'gcs')
+
 # They cannot be listed, or are not a store.
 _REFUSED_SCHEMES = ('http', 'https', 'ftp', 'file', 'local')
 
@@ -388,7 +391,8 @@ def as_path(text: str | os.PathLike[str]) -> pathlib.Path:
     _check_local(text)
     return pathlib.Path(text)
   scheme, rest = match['scheme'].lower(), match['rest']
-  if _PASSWORD.match(rest):
+  has_user = scheme in _SCHEMES_WITHOUT_USERS and '@' in rest.partition('/')[0]
+  if has_user or _PASSWORD.match(rest):
     raise UsageError(
       f'{scheme}://...: a URL must not contain a user name or a password, as it is '
       "stored with results; give them in the store's environment variables or files"

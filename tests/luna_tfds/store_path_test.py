@@ -51,6 +51,7 @@ def test_a_local_path_stays_local():
     ('https://host/x', 'https:// URLs are not supported'),
     ('file:///x', 'give the path without it'),
     ('s3://key:secret@bucket/x', 'must not contain a user name or a password'),
+    ('s3://user@bucket/x', 'must not contain a user name or a password'),
     ('s3://key:a/secret@bucket/x', 'must not contain a user name or a password'),
     ('s3:/bucket/x', 'a URL has two slashes'),
     ('GS:/bucket/x', 'a URL has two slashes'),
