@@ -7,7 +7,6 @@ import contextlib
 import logging
 
 from beam_jobs.job_folder import JobFolder
-from luna_tfds import temporary_folders
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.worker_processes import WorkerDiedError
@@ -33,8 +32,6 @@ def as_job_errors(folder: JobFolder) -> Iterator[None]:
       raise interrupt from None
     logging.debug('the pipeline failed', exc_info=True)
     raise folder.job_error(_cause(error)) from error
-  finally:
-    temporary_folders.remove_abandoned()  # of workers on this machine that were killed
 
 
 def _cause(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from beam_jobs.job_folder import JobFolder
 from luna_tfds import patches
+from luna_tfds import temporary_folders
 from luna_tfds import worker_processes
 
 if TYPE_CHECKING:
@@ -86,4 +87,7 @@ def run_in_processes(
     dataclasses.replace(work, fingerprints=work.fingerprints[k::num_processes])
     for k in range(num_processes)
   ]
-  worker_processes.call_in_processes(run, [(part, None, options) for part in parts])
+  try:
+    worker_processes.call_in_processes(run, [(part, None, options) for part in parts])
+  finally:
+    temporary_folders.remove_abandoned()  # a worker that is killed deletes nothing

@@ -1,9 +1,15 @@
-"""The pipeline itself is tested with the job; this is about what loading costs."""
+"""The processes of local workers; the pipeline itself is tested with the job."""
 
 import subprocess
 import sys
+import tempfile
 
 import pytest
+
+from beam_jobs import job_folder
+from beam_jobs import pipeline
+from luna_tfds import CONFIGS
+from luna_tfds.worker_processes import WorkerDiedError
 
 LAUNCHER = """
 import sys
@@ -24,3 +30,19 @@ def test_the_launcher_of_local_workers_does_not_load_beam(
     [sys.executable, '-c', LAUNCHER, *flags], capture_output=True, text=True, check=True
   )
   assert done.stdout.split() == ['0', str(loads_beam)], done.stderr
+
+
+def test_temporary_folders_of_a_killed_worker_are_deleted(tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+  abandoned = tmp_path / 'luna16-temporary-abandoned'
+
+  def call_in_processes(function, arguments):
+    abandoned.mkdir()
+    raise WorkerDiedError('a worker process was killed')
+
+  monkeypatch.setattr(pipeline.worker_processes, 'call_in_processes', call_in_processes)
+  folder = job_folder.JobFolder(tmp_path / '1.0.0')
+  work = pipeline.ShardWork(['a', 'b'], CONFIGS['axial_50px'].spec, 0, folder)
+  with pytest.raises(WorkerDiedError):
+    pipeline.run_in_processes(work, None, 2)
+  assert not abandoned.exists()

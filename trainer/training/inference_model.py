@@ -154,9 +154,9 @@ def _calibrate(run: TrainingRun, network: keras.Model) -> CalibrationResult:
     if method != calibration.PRIOR_SHIFT:
       why = ' with --hard_negatives' if run.config.calibration == 'auto' else ''
       print(
-        f'luna16-train: warning: the probabilities are not calibrated by {method}: that{why} needs a '
-        f'validation split with at least {_MIN_CALIBRATION_RECORDS} nodule candidates and '
-        'as many non-nodules, and both classes in training',
+        f'luna16-train: warning: the probabilities are not calibrated by {method}: '
+        f'that{why} needs a validation split with at least {_MIN_CALIBRATION_RECORDS} '
+        'nodule candidates and as many non-nodules, and both classes in training',
         file=sys.stderr,
       )
     return CalibrationResult(calibration.PRIOR_SHIFT, '', 0, 0, ())
