@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib
 import os
 import random
 import sys
@@ -129,7 +130,7 @@ def run_atheris(session, num_inputs, seed):
   import atheris
 
   for name in session.reader.modules:
-    for value in vars(sys.modules[name]).values():
+    for value in vars(importlib.import_module(name)).values():
       _instrument(value, name, atheris)
   corpus = session._folder / 'corpus'
   corpus.mkdir()

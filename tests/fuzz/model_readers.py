@@ -55,7 +55,11 @@ def _restore_checkpoint(folder):
   checkpoints.restore(_network(), folder / 'model.keras')
 
 
-_LOADERS = ('trainer.scoring.inference', 'trainer.training.network')
+_LOADERS = (
+  'trainer.scoring.inference',
+  'trainer.training.checkpoints',
+  'trainer.training.network',
+)
 _ALL = (
   Reader(
     'keras', _keras_seeds, mutate_one(_keras=_mutate_keras), _load_model, _LOADERS
