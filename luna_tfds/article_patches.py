@@ -21,6 +21,9 @@ LISTS = {
 }
 SIZE_PX = 50
 
+# What file systems allow for one name.
+_MAX_NAME_BYTES = 255
+
 
 @dataclasses.dataclass(frozen=True)
 class ArticleImage:
@@ -106,7 +109,7 @@ def _read_list(folder: pathlib.Path, path: pathlib.Path) -> tuple[ArticleImage, 
       continue
     name, _, label = line.strip().rpartition(' ')
     digits = re.search(r'(\d+)\.\w+$', name)
-    if label not in ('0', '1') or not digits:
+    if label not in ('0', '1') or not digits or len(name.encode()) > _MAX_NAME_BYTES:
       raise UsageError(
         f'{path}, line {number}: expected "folder/image_<row>.jpg <0 or 1>", found '
         f'"{shown_text(line.strip())}"'

@@ -150,7 +150,9 @@ def run_atheris(session, num_inputs, seed):
   def mutate(packed, max_size, seed):
     with _ended_by_errors():
       rng = random.Random(seed)
-      if len(packed) > 1:  # libFuzzer also begins with a line end
+      # Half of the inputs are made from valid ones: those that libFuzzer keeps become
+      # less and less valid. It also begins with a line end.
+      if len(packed) > 1 and rng.random() < 0.5:
         files = session.reader.mutate(input_files.unpack(packed), rng)
         changed = input_files.pack(files)
         if len(changed) <= max_size:
@@ -159,7 +161,14 @@ def run_atheris(session, num_inputs, seed):
 
   # libFuzzer counts the empty input that it begins with.
   options = (f'-runs={num_inputs + 1}', f'-seed={seed + 1}', '-max_len=2000000')
-  limits = ('-len_control=0', '-rss_limit_mb=0', '-timeout=0', '-print_final_stats=1')
+  # By default the smallest inputs are kept that run the same lines: damaged ones.
+  limits = (
+    '-reduce_inputs=0',
+    '-len_control=0',
+    '-rss_limit_mb=0',
+    '-timeout=0',
+    '-print_final_stats=1',
+  )
   arguments = [sys.argv[0], *options, *limits, str(corpus)]
   atheris.Setup(arguments, test_one_input, custom_mutator=mutate)
   atheris.Fuzz()

@@ -107,6 +107,8 @@ def test_empty_list(content, folder):
     'tra/image_1000.jpg one',
     'tra/image.jpg 1',
     '1',
+    f'tra/image_{"1" * 300}.jpg 1',
+    f'tra/{"é" * 150}_1.jpg 1',
   ],
 )
 def test_invalid_lines_are_rejected(line, folder):
