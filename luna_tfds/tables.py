@@ -26,6 +26,9 @@ from luna_tfds.text_format import shown_text
 # list of candidates has 80 MB.
 MAX_ZIPPED_TABLE_BYTES = 2**28
 
+# LZMA, which a zip may also have, takes as much memory as the file asks for.
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
 # Raised when a damaged, encrypted or binary file is read.
 _READ_ERRORS = (
   OSError,
@@ -328,11 +331,16 @@ def _open_text(path: pathlib.Path) -> Iterator[io.TextIOBase]:
     named = [m for m in members if pathlib.PurePath(m).name == wanted] or members
     if len(named) != 1:
       raise UsageError(f'{path}: must contain one CSV file, found {len(named)}')
-    num_bytes = archive.getinfo(named[0]).file_size
+    member = archive.getinfo(named[0])
+    if member.compress_type not in _ZIP_METHODS:
+      raise UsageError(
+        f'{path}: compressed by an unusual method; zip the file again by deflate'
+      )
+    num_bytes = member.file_size
     if num_bytes > MAX_ZIPPED_TABLE_BYTES:
       raise UsageError(
         f'{path}: {bytes_text(num_bytes)} after decompression; a zipped table may have '
         f'{bytes_text(MAX_ZIPPED_TABLE_BYTES)}; unzip it'
       )
-    with archive.open(named[0]) as file:
+    with archive.open(member) as file:
       yield io.TextIOWrapper(file, encoding='utf-8-sig', newline='')

@@ -77,6 +77,17 @@ def test_zip_without_csv_is_rejected(tmp_path):
     tables.read_candidates(path)
 
 
+@pytest.mark.parametrize('method', [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_zip_with_another_method_than_deflate_is_rejected(method, tmp_path):
+  path = tmp_path / 'candidates.zip'
+  with zipfile.ZipFile(path, 'w', method) as archive:
+    archive.writestr(
+      'candidates.csv', 'seriesuid,coordX,coordY,coordZ,class\na,1,2,3,0\n'
+    )
+  with pytest.raises(UsageError, match=r'candidates\.zip: compressed by an unusual'):
+    tables.read_candidates(path)
+
+
 def test_columns_in_any_order_with_additional_columns(tmp_path):
   path = write(
     tmp_path,
