@@ -154,10 +154,10 @@ def run_atheris(session, num_inputs, seed):
       # less and less valid. It also begins with a line end.
       if len(packed) > 1 and rng.random() < 0.5:
         files = session.reader.mutate(input_files.unpack(packed), rng)
-        changed = input_files.pack(files)
-        if len(changed) <= max_size:
-          return changed
-      return input_files.pack(readers.draw_input(session.reader, session.seeds, rng))
+      else:
+        files = readers.draw_input(session.reader, session.seeds, rng)
+      changed = input_files.pack(files)
+      return changed if len(changed) <= max_size else packed
 
   # libFuzzer counts the empty input that it begins with.
   options = (f'-runs={num_inputs + 1}', f'-seed={seed + 1}', '-max_len=2000000')
