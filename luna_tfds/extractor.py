@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,19 +11,21 @@ from luna_tfds import geometry
 from luna_tfds import patches
 from luna_tfds.scan import Scan
 
+# Size of the images that are made at once: more save nothing.
+_BYTES_AT_ONCE = 2**18
 
-@dataclasses.dataclass(frozen=True)
-class Patch:
+
+class Patch(NamedTuple):
   """A patch and its position.
 
   Attributes:
-    index: row of its centre in the given points, from 0.
+    row: row of its centre in the given points, from 0.
     image: int16 HU, `PatchSpec.image_shape`.
     center_zyx: [3] float64, fractional voxel index of the centre in the scan.
     spacing_xyz_mm: spacing of `image`.
   """
 
-  index: int
+  row: int
   image: np.ndarray
   center_zyx: np.ndarray
   spacing_xyz_mm: tuple[float, ...]
@@ -57,7 +59,7 @@ class Extraction:
     )
     self._boxes = patches.source_boxes(self._centers_zyx, scan.grid, spec)
     self.regions = [box.intersection(scan.grid.shape_zyx) for box in self._boxes]
-    self.bytes_to_read = sum(n for _, n in scan.byte_ranges(self.regions))
+    self.bytes_to_read = scan.bytes_to_read(self.regions)
     self.num_padded = 0
     self.num_outside = 0
 
@@ -75,9 +77,19 @@ class Extraction:
     outside = geometry.is_outside(self._centers_zyx, grid).tolist()
     order = self._scan.file_order(self.regions)
     regions = self._scan.read_regions([self.regions[i] for i in order])
-    for i, voxels in zip(order, regions):
-      box, inside, center = self._boxes[i], self.regions[i], self._centers_zyx[i]
-      image, padded = patches.make_patch(voxels, box, inside, center, grid, spec)
-      self.num_padded += padded
-      self.num_outside += outside[i]
-      yield Patch(i, image, center, spacing_xyz_mm)
+    num_at_once = max(1, _BYTES_AT_ONCE // spec.image_bytes)
+    for first in range(0, len(order), num_at_once):
+      rows = order[first : first + num_at_once]
+      centers_zyx = self._centers_zyx[rows]
+      images, padded = patches.make_patches(
+        regions,
+        [self._boxes[i] for i in rows],
+        [self.regions[i] for i in rows],
+        centers_zyx,
+        grid,
+        spec,
+      )
+      for i, image, center, is_padded in zip(rows, images, centers_zyx, padded):
+        self.num_padded += is_padded
+        self.num_outside += outside[i]
+        yield Patch(i, image, center, spacing_xyz_mm)

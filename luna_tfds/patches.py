@@ -5,6 +5,7 @@ Pure functions on arrays of Hounsfield units in world orientation (z, y, x).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 import dataclasses
 import math
 from typing import Any
@@ -78,16 +79,21 @@ class PatchSpec:
       return depth, height, width, 1
     return height, width, depth
 
+  @property
+  def image_bytes(self) -> int:
+    """Bytes of an image."""
+    return math.prod(self.shape_zyx) * np.dtype(np.int16).itemsize
+
   def __str__(self) -> str:
     shape = 'x'.join(map(str, self.shape_zyx))
     spacing = 'of the scan' if self.spacing_mm is None else f'{self.spacing_mm:g} mm'
     return f'{self.layout} {shape} (z, y, x), spacing {spacing}'
 
-  def to_image(self, block: np.ndarray) -> np.ndarray:
-    """Converts a block [z, y, x] to the layout of the record, `image_shape`."""
+  def to_images(self, blocks: np.ndarray) -> np.ndarray:
+    """Converts blocks [n, z, y, x] to the layout of the record, [n, *image_shape]."""
     if self.layout == 'cube':
-      return np.ascontiguousarray(block[..., np.newaxis])
-    return np.ascontiguousarray(block.transpose(1, 2, 0))
+      return np.ascontiguousarray(blocks[..., np.newaxis])
+    return np.ascontiguousarray(blocks.transpose(0, 2, 3, 1))
 
   def image_spacing_xyz_mm(self, grid: geometry.Grid) -> tuple[float, ...]:
     """Returns the spacing of an image from a scan with grid `grid`."""
@@ -145,34 +151,61 @@ def sample_positions(
   ]
 
 
-def make_patch(
+def make_patches(
+  regions: Iterable[np.ndarray],
+  boxes: Sequence[geometry.Box],
+  insides: Sequence[geometry.Box],
+  centers_zyx: np.ndarray,
+  grid: geometry.Grid,
+  spec: PatchSpec,
+) -> tuple[np.ndarray, list[bool]]:
+  """Makes n patches from the voxels that were read for them.
+
+  Args:
+    regions: n arrays of int16 HU [z, y, x], the voxels of `insides`; not kept.
+    boxes: from `source_boxes`.
+    insides: the part of each box inside the scan.
+    centers_zyx: [n, 3] fractional indices of the centres.
+    grid: grid of the scan, identity direction.
+    spec: shape, spacing and layout of a patch.
+
+  Returns:
+    (int16 HU [n, *spec.image_shape], whether a part of each is outside the scan).
+  """
+  blocks = np.full((len(boxes), *spec.shape_zyx), AIR_HU, np.int16)
+  padded = []
+  for block, box, inside, center, voxels in zip(
+    blocks, boxes, insides, centers_zyx, regions
+  ):
+    if spec.spacing_mm is None:
+      padded.append(_crop(block, voxels, box, inside))
+    else:
+      padded.append(_resample(block, voxels, inside, center, grid, spec))
+  # For all at once: a call takes longer than the work on one small patch.
+  return spec.to_images(np.maximum(blocks, AIR_HU, out=blocks)), padded
+
+
+def _crop(
+  block: np.ndarray, voxels: np.ndarray, box: geometry.Box, inside: geometry.Box
+) -> bool:
+  """Copies the voxels of a box to `block`; returns whether a part is outside the scan."""
+  if inside == box:
+    block[:] = voxels
+    return False
+  offset = tuple(i - b for i, b in zip(inside.start_zyx, box.start_zyx))
+  block[geometry.Box(offset, inside.size_zyx).slices()] = voxels
+  return True
+
+
+def _resample(
+  block: np.ndarray,
   voxels: np.ndarray,
-  box: geometry.Box,
   inside: geometry.Box,
   center_zyx: np.ndarray,
   grid: geometry.Grid,
   spec: PatchSpec,
-) -> tuple[np.ndarray, bool]:
-  """Makes one patch from the voxels that were read for it.
-
-  Args:
-    voxels: int16 HU [z, y, x], the voxels of `inside`.
-    box: from `source_boxes`.
-    inside: the part of `box` inside the scan.
-    center_zyx: [3] fractional index of the centre.
-    grid: grid of the scan, identity direction.
-    spec: shape, spacing and layout of the patch.
-
-  Returns:
-    (int16 HU of `spec.image_shape`, whether a part of it is outside the scan).
-  """
-  if spec.spacing_mm is None:
-    if inside == box:
-      return spec.to_image(np.maximum(voxels, AIR_HU)), False
-    block = np.full(spec.shape_zyx, AIR_HU, np.int16)
-    offset = tuple(i - b for i, b in zip(inside.start_zyx, box.start_zyx))
-    block[geometry.Box(offset, inside.size_zyx).slices()] = np.maximum(voxels, AIR_HU)
-    return spec.to_image(block), True
+) -> bool:
+  """Interpolates a patch into `block`; returns whether a part is outside the scan."""
   samples = sample_positions(center_zyx, grid, spec)
   # Decided as in a crop of voxels, so that a rounding error of a sample half-way beyond
   # the border does not decide about a whole plane of the patch.
@@ -180,17 +213,17 @@ def make_patch(
   outside = [(v < 0) | (v >= n) for v, n in zip(nearest, grid.shape_zyx)]
   padded = any(o.any() for o in outside)
   if inside.num_voxels == 0:
-    return spec.to_image(np.full(spec.shape_zyx, AIR_HU, np.int16)), padded
-  block = np.maximum(voxels, AIR_HU).astype(np.float32)
+    return padded
+  values = np.maximum(voxels, AIR_HU).astype(np.float32)
   for axis in range(3):
     position = samples[axis] - inside.start_zyx[axis]
-    block = _interpolate_axis(block, position, axis)
-  block = np.rint(block).astype(np.int16)
+    values = _interpolate_axis(values, position, axis)
+  block[:] = np.rint(values)
   for axis in range(3):
     index: list[Any] = [slice(None)] * 3
     index[axis] = outside[axis]
     block[tuple(index)] = AIR_HU
-  return spec.to_image(block), padded
+  return padded
 
 
 def _interpolate_axis(

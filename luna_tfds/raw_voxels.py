@@ -86,13 +86,16 @@ class RawVoxels:
     bytes_ahead = 0
     for box in boxes:
       ranges = self.byte_ranges(box)
-      for start, num_bytes in ranges if _HAS_FADVISE else ():
-        os.posix_fadvise(descriptor, start, num_bytes, os.POSIX_FADV_WILLNEED)
+      for start, num_bytes in ranges:
+        bytes_ahead += num_bytes
+        if _HAS_FADVISE:
+          os.posix_fadvise(descriptor, start, num_bytes, os.POSIX_FADV_WILLNEED)
       ahead.append((box, ranges))
-      bytes_ahead += _num_bytes(ranges)
       while bytes_ahead > _BYTES_AHEAD:
-        bytes_ahead -= _num_bytes(ahead[0][1])
-        yield ahead.popleft()
+        box, ranges = ahead.popleft()
+        for _, num_bytes in ranges:
+          bytes_ahead -= num_bytes
+        yield box, ranges
     yield from ahead
 
   def byte_ranges(self, box: Box) -> list[tuple[int, int]]:
@@ -100,15 +103,31 @@ class RawVoxels:
 
     There is one range for each slice, from the first voxel of the region to its last.
     """
-    if not box.num_voxels:
+    (z, y, x), size_zyx = box
+    num_bytes = self._bytes_of_slice(size_zyx)
+    if not num_bytes:
       return []
+    slice_bytes, row_bytes, voxel_bytes = self._strides
+    start = self.offset + z * slice_bytes + y * row_bytes + x * voxel_bytes
+    return [(start + k * slice_bytes, num_bytes) for k in range(size_zyx[0])]
+
+  def bytes_to_read(self, size_zyx: tuple[int, ...]) -> int:
+    """Returns the sum of the lengths of `byte_ranges` for a region of this size."""
+    return size_zyx[0] * self._bytes_of_slice(size_zyx)
+
+  def _bytes_of_slice(self, size_zyx: tuple[int, ...]) -> int:
+    depth, height, width = size_zyx
+    if not (depth and height and width):
+      return 0
+    _, row_bytes, voxel_bytes = self._strides
+    return (height - 1) * row_bytes + width * voxel_bytes
+
+  @functools.cached_property
+  def _strides(self) -> tuple[int, int, int]:
+    """Bytes from a slice, a row and a voxel to the next."""
     _, rows, columns = self.shape_zyx
-    depth, height, width = box.size_zyx
-    z, y, x = box.start_zyx
-    itemsize = self.dtype.itemsize
-    start = self.offset + ((z * rows + y) * columns + x) * itemsize
-    num_bytes = ((height - 1) * columns + width) * itemsize
-    return [(start + k * rows * columns * itemsize, num_bytes) for k in range(depth)]
+    voxel_bytes = self.dtype.itemsize
+    return rows * columns * voxel_bytes, columns * voxel_bytes, voxel_bytes
 
   def _cut(
     self,
@@ -123,21 +142,16 @@ class RawVoxels:
       ranges: its `byte_ranges`.
       read: returns bytes of the file, from a position and of a number; fewer at its end.
     """
-    _, height, width = box.size_zyx
-    strides = (self.shape_zyx[2] * self.dtype.itemsize, self.dtype.itemsize)
+    shape = (1, *box.size_zyx[1:])
     slices = []
     for start, num_bytes in ranges:
       buffer = read(start, num_bytes)
       if len(buffer) != num_bytes:
         raise ScanError(f'{self.path}: truncated while it was read')
-      slices.append(np.ndarray((height, width), self.dtype, buffer, strides=strides))
+      slices.append(np.ndarray(shape, self.dtype, buffer, strides=self._strides))
     if not slices:
       return np.empty(box.size_zyx, self.dtype)
-    return slices[0][np.newaxis] if len(slices) == 1 else np.stack(slices)
-
-
-def _num_bytes(ranges: Iterable[tuple[int, int]]) -> int:
-  return sum(num_bytes for _, num_bytes in ranges)
+    return slices[0] if len(slices) == 1 else np.concatenate(slices)
 
 
 def _read_at(descriptor: int, start: int, num_bytes: int) -> bytes:

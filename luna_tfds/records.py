@@ -7,9 +7,9 @@ the workers of the job.
 from __future__ import annotations
 
 from collections.abc import Iterable
-import dataclasses
 import re
-from typing import Any
+import struct
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -43,8 +43,7 @@ _STORED = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
   """One candidate; its fields are the features of the same names.
 
   Attributes:
@@ -147,15 +146,13 @@ class RecordEncoder:
         f'image must be int16 {self._image_shape}. Received: {record.image.dtype} '
         f'{record.image.shape}'
       )
-    with np.errstate(over='ignore'):  # far outside the scan, a centre may be infinite
-      center_zyx = np.asarray(record.center_zyx, '<f4').tobytes()
     return tf_example.serialize(
       (
         tf_example.int64_entry('candidate_id', record.candidate_id),
         tf_example.bytes_entry(
-          'center_xyz_mm', np.asarray(record.center_xyz_mm, '<f8').tobytes()
+          'center_xyz_mm', struct.pack('<3d', *record.center_xyz_mm)
         ),
-        tf_example.float32_entry('center_zyx', center_zyx),
+        tf_example.float32_entry('center_zyx', _float32_bytes(record.center_zyx)),
         self._shared_entries(
           ('diameter_mm', 'excluded'), (record.diameter_mm, record.excluded)
         ),
@@ -180,6 +177,15 @@ class RecordEncoder:
       entries = b''.join(map(_entry, names, values))
       self._entries[names, values] = entries
     return entries
+
+
+def _float32_bytes(values: np.ndarray | tuple[float, ...]) -> bytes:
+  """Returns three numbers as float32, little-endian."""
+  try:
+    return struct.pack('<3f', *values)
+  except OverflowError:  # far outside the scan, a centre may be infinite in float32
+    with np.errstate(over='ignore'):
+      return np.asarray(values, '<f4').tobytes()
 
 
 def _entry(name: str, value: Any) -> bytes:

@@ -7,7 +7,8 @@ store, so such a scan is copied to a temporary folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import collections
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import pathlib
 from typing import Any
@@ -91,7 +92,7 @@ class Scan:
       ScanError: the voxels cannot be read.
     """
     if self.raw:
-      for voxels in self.raw.read_regions(self._as_stored(box) for box in boxes):
+      for voxels in self.raw.read_regions(self._as_stored(boxes)):
         yield self.orientation.apply(_to_int16(voxels, self.path))
       return
     voxels = self._read_with_itk()
@@ -115,7 +116,7 @@ class Scan:
     Returns:
       A permutation of 0 ... n - 1.
     """
-    starts = [self._as_stored(box).start_zyx for box in boxes]
+    starts = [box.start_zyx for box in self._as_stored(boxes)]
     return sorted(range(len(boxes)), key=starts.__getitem__)
 
   def byte_ranges(self, boxes: Sequence[Box]) -> Iterator[tuple[int, int]]:
@@ -125,13 +126,24 @@ class Scan:
       boxes: regions in world orientation; a side may be empty.
     """
     if self.raw:
-      for box in boxes:
-        yield from self.raw.byte_ranges(self._as_stored(box))
+      for box in self._as_stored(boxes):
+        yield from self.raw.byte_ranges(box)
     else:
       yield 0, self.grid.num_voxels * self.bytes_per_voxel
 
-  def _as_stored(self, box: Box) -> Box:
-    return self.orientation.box_as_stored(box, self.grid.shape_zyx)
+  def bytes_to_read(self, boxes: Sequence[Box]) -> int:
+    """Returns the sum of the lengths of `byte_ranges`."""
+    if not self.raw:
+      return self.grid.num_voxels * self.bytes_per_voxel
+    # Most boxes have the same size.
+    sizes = collections.Counter(box.size_zyx for box in self._as_stored(boxes))
+    return sum(n * self.raw.bytes_to_read(size) for size, n in sizes.items())
+
+  def _as_stored(self, boxes: Iterable[Box]) -> Iterable[Box]:
+    if self.orientation.is_identity:
+      return boxes
+    shape_zyx = self.grid.shape_zyx
+    return [self.orientation.box_as_stored(box, shape_zyx) for box in boxes]
 
   def _check_contents(self) -> None:
     """Raises ScanError if voxels are missing or damaged where ITK raises no error."""

@@ -38,7 +38,11 @@ def extract(voxels, center, spec):
   """Reads nothing but the voxels of the source box, as the extractor does."""
   (box,) = patches.source_boxes(center[np.newaxis], GRID, spec)
   inside = box.intersection(SHAPE)
-  return patches.make_patch(voxels[inside.slices()], box, inside, center, GRID, spec)
+  regions = iter([voxels[inside.slices()]])
+  images, padded = patches.make_patches(
+    regions, [box], [inside], center[np.newaxis], GRID, spec
+  )
+  return images[0], padded[0]
 
 
 def pixels(shape):
@@ -169,7 +173,7 @@ def test_the_scan_is_not_modified(voxels):
 )
 def test_layouts(spec, image_shape):
   block = np.arange(np.prod(spec.shape_zyx), dtype=np.int16).reshape(spec.shape_zyx)
-  image = spec.to_image(block)
+  (image,) = spec.to_images(block[np.newaxis])
   assert spec.image_shape == image.shape == image_shape
   assert image.flags.c_contiguous
   for z, y, x in np.ndindex(spec.shape_zyx):

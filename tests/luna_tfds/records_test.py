@@ -1,4 +1,3 @@
-import dataclasses
 import hashlib
 
 import numpy as np
@@ -165,7 +164,7 @@ def test_images_with_any_memory_layout():
   backwards = record.image[::-1].copy()[::-1]
   columns_first = np.asfortranarray(record.image)
   for image in (backwards, columns_first):
-    other = dataclasses.replace(record, image=image)
+    other = record._replace(image=image)
     assert encoder.encode(other) == encoder.encode(record)
 
 

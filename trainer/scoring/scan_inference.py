@@ -46,7 +46,7 @@ def predict_points(
       stop = min(start + batch_size, total)
       batch = [next(extraction) for _ in range(start, stop)]
       images = np.stack([patch.image for patch in batch])
-      indices = [patch.index for patch in batch]
-      probabilities[indices] = inference.mean_probabilities(models, images, tta=tta)
+      rows = [patch.row for patch in batch]
+      probabilities[rows] = inference.mean_probabilities(models, images, tta=tta)
       report(stop, total)
   return probabilities
