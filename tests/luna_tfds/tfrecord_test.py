@@ -19,13 +19,15 @@ def test_tensorflow_reads_the_file(tmp_path):
   assert list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()) == RECORDS
 
 
-def test_bytes_are_those_of_tensorflow(tmp_path):
+@pytest.mark.parametrize('repeats', [0, 1, 40], ids=['none', 'few', 'several_writes'])
+def test_bytes_are_those_of_tensorflow(repeats, tmp_path):
   import tensorflow as tf
 
   with tf.io.TFRecordWriter(str(tmp_path / 'expected')) as writer:
-    for record in RECORDS:
+    for record in RECORDS * repeats:
       writer.write(record)
-  tfrecord.write_tfrecords(tmp_path / 'found', RECORDS)
+  written = tfrecord.write_tfrecords(tmp_path / 'found', RECORDS * repeats)
+  assert written.num_bytes == (tmp_path / 'expected').stat().st_size
   assert (tmp_path / 'found').read_bytes() == (tmp_path / 'expected').read_bytes()
 
 
