@@ -32,6 +32,7 @@ _RECIPE_NAMES = (
   'ema',
   'epochs',
   'steps_per_epoch',
+  'undistorted_share',
 )
 _RUN_NAMES = (
   'train_split',
@@ -208,6 +209,8 @@ def _define_recipe(flag_values: flags.FlagValues) -> None:
     'learning_rate': 'The highest learning rate of the schedule',
     'weight_decay': 'Weight decay of AdamW',
     'ema': 'Momentum of the moving average of the weights, 0 for none',
+    'undistorted_share': 'Share of the epochs, at the end, in which images are only '
+    'flipped and rotated by 90 degrees',
   }.items():
     flags.DEFINE_float(name, None, text(name, start), flag_values=flag_values)
   for name, start in {

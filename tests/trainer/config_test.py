@@ -109,6 +109,8 @@ def train_config(**fields):
     (Recipe, 'ema', NAN),
     (Recipe, 'epochs', 0),
     (Recipe, 'steps_per_epoch', -1),
+    (Recipe, 'undistorted_share', 1.1),
+    (Recipe, 'undistorted_share', NAN),
     (train_config, 'model', 'resnet'),
     (train_config, 'precision', 'float8'),
     (train_config, 'strategy', 'all'),
@@ -138,6 +140,27 @@ def test_only_geometric_parts_interpolate():
     if AugmentConfig(**{field.name: 0.5}).interpolates
   }
   assert interpolating == {'rotate_degrees', 'shift_px', 'scale', 'aspect'}
+
+
+@pytest.mark.parametrize(
+  ('name', 'expected'),
+  [
+    ('standard', AugmentConfig(flips_and_rot90=True)),
+    ('article', AugmentConfig(flip_left_right=True)),
+    ('none', AugmentConfig()),
+  ],
+)
+def test_undistorted_leaves_flips_and_rotations_by_90_degrees(name, expected):
+  assert config_lib.AUGMENTATIONS[name].undistorted == expected
+
+
+@pytest.mark.parametrize(
+  ('epochs', 'share', 'first'),
+  [(22, 0.15, 19), (5, 0.15, 4), (3, 0.15, 3), (10, 0.0, 10), (10, 1.0, 0)],
+)
+def test_the_last_epochs_are_without_distortion(epochs, share, first):
+  recipe = Recipe(epochs=epochs, undistorted_share=share)
+  assert recipe.undistorted_from_epoch == first
 
 
 def test_each_network_has_a_recipe_and_a_batch_size():

@@ -60,6 +60,11 @@ def augment(images: tf.Tensor, config: AugmentConfig, seed: tf.Tensor) -> tf.Ten
   return images
 
 
+def output_dtype(config: AugmentConfig, dtype: tf.DType) -> tf.DType:
+  """Returns the dtype of augmented images: float32 unless pixels only change places."""
+  return dtype if config == config.undistorted else tf.float32
+
+
 def random_flips_and_rot90(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   """Applies one of the eight combinations of flips and rotations by 90 degrees.
 

@@ -41,6 +41,7 @@ def train_batches(
   steps_per_epoch: int | None = None,
   start_epoch: int = 0,
   start_step: int = 0,
+  undistorted_from_epoch: int = stream_seeds.MAX_NUMBER,
 ) -> tf.data.Dataset:
   """Makes an endless stream of training batches.
 
@@ -58,6 +59,8 @@ def train_batches(
     steps_per_epoch: batches of an epoch; one balanced pass over the split if None.
     start_epoch: epochs left out.
     start_step: batches of that epoch left out.
+    undistorted_from_epoch: from this epoch on, images are only flipped and rotated by 90
+      degrees, as far as `config.augment` does that.
 
   Returns:
     Dataset of (image, label): image [batch_size, *image_shape] HU, int16 or (if the
@@ -84,7 +87,11 @@ def train_batches(
     image, label = stream.decode(undecoded)
     image = tf.ensure_shape(image, [config.batch_size, *source.image_shape])
     seed = stream_seeds.op_seed(config.seed, number)
-    image = augment_lib.augment(image, config.augment, seed)
+    image = tf.cond(
+      number < undistorted_from_epoch * stream_seeds.MAX_NUMBER,
+      lambda: augment_lib.augment(image, config.augment, seed),
+      lambda: _flip_and_rotate(image, config.augment, seed),
+    )
     return image, tf.ensure_shape(tf.cast(label, tf.float32), [config.batch_size])
 
   budget = MemoryBudget.for_source(source, config.memory_budget_mb)
@@ -96,6 +103,14 @@ def train_batches(
     finish, num_parallel_calls=min(ahead, cores.num_usable_cores() + 1)
   )
   return record_blocks.with_options(dataset.prefetch(ahead))
+
+
+def _flip_and_rotate(
+  images: tf.Tensor, config: config_lib.AugmentConfig, seed: tf.Tensor
+) -> tf.Tensor:
+  """Flips and rotates by 90 degrees alone; the dtype is that of the whole augmentation."""
+  dtype = augment_lib.output_dtype(config, images.dtype)
+  return tf.cast(augment_lib.augment(images, config.undistorted, seed), dtype)
 
 
 def evaluation_batches(

@@ -119,6 +119,9 @@ def restore(network: keras.Model, path: pathlib.Path) -> None:
 
 def _restore(network: keras.Model, path: pathlib.Path) -> None:
   saved = keras.models.load_model(path)
+  # Weights of equal shapes would fit a network that computes something else.
+  if _layer_types(saved) != _layer_types(network):
+    raise ValueError('its network has other layers, or has them in another order')
   network.set_weights(saved.get_weights())
   network.optimizer.build(network.trainable_variables)
   optimizer, saved_optimizer = network.optimizer, saved.optimizer
@@ -133,6 +136,10 @@ def _restore(network: keras.Model, path: pathlib.Path) -> None:
     # With a constant learning rate, that rate is a variable; it is a setting of the run.
     if variable is not target.learning_rate:
       variable.assign(value)
+
+
+def _layer_types(network: keras.Model) -> list[str]:
+  return [type(layer).__name__ for layer in network.layers]
 
 
 def unscaled(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

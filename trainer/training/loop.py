@@ -236,6 +236,7 @@ def _fit_range(
     fit_range.steps_per_epoch,
     fit_range.epoch,
     fit_range.step,
+    undistorted_from_epoch=run.config.recipe.undistorted_from_epoch,
   )
   save_last = callbacks.SaveLast(run.workdir.last, skipped)
   try:

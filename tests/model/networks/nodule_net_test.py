@@ -36,6 +36,15 @@ def test_image_is_cropped_in_its_centre_to_a_multiple_of_the_pools():
   assert not np.array_equal(network(images), network(inside))
 
 
+def test_a_pool_comes_before_the_normalisation_of_its_convolution():
+  network = nodule_net((50, 50, 1), WINDOW_HU)
+  sides = {layer.name: layer.output.shape[1] for layer in network.layers}
+  convolutions = [sides[f'stage{n}_conv'] for n in ('1_a', '2_b', '3_b', '4_b')]
+  normalizations = [sides[f'stage{n}_norm'] for n in ('1_a', '2_b', '3_b', '4_b')]
+  assert convolutions == [48, 24, 12, 6]
+  assert normalizations == [24, 12, 6, 6]
+
+
 @pytest.mark.parametrize('shape', [(4, 50, 1), (16, 7, 16, 1)])
 def test_image_that_is_too_small_for_the_pools_is_refused(shape):
   with pytest.raises(ValueError, match=r'sides of 8 or more. Received: \('):

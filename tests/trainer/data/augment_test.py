@@ -71,6 +71,7 @@ def test_augmentations_keep_the_shape_and_int16_where_pixels_only_move(name, sha
   assert result.dtype == (
     tf.int16 if name in ('none', 'flips_and_rot90') else tf.float32
   )
+  assert result.dtype == augment.output_dtype(AUGMENTATIONS[name], tf.int16)
   assert np.isfinite(result.numpy().astype(np.float32)).all()
   if name == 'none':
     np.testing.assert_array_equal(result, images)

@@ -46,6 +46,30 @@ def test_a_run_is_reproducible_and_continues_where_it_stopped(name, split_for):
   assert not set(others) & set(whole)
 
 
+@pytest.mark.parametrize('name', ['memory', 'files'])
+def test_the_last_epochs_only_flip_and_rotate_by_90_degrees(name, split_for):
+  source = split_for(name).source
+  config = fake_source.input_config(augment=STANDARD, **fake_source.STREAM_FIELDS[name])
+  arguments = {'steps_per_epoch': 5}
+  whole = fake_source.hash_batches(source, config, 15, **arguments)
+  last = {'undistorted_from_epoch': 2, **arguments}
+  changed = fake_source.hash_batches(source, config, 15, **last)
+  assert changed[:10] == whole[:10]
+  assert not set(changed[10:]) & set(whole)
+  # The records stay the same. A fake image has one value, which distortion changes.
+  stored, _ = fake_source.draw(
+    source, fake_source.input_config(**fake_source.STREAM_FIELDS[name]), 15, **arguments
+  )
+  drawn, _ = fake_source.draw(source, config, 15, **last)
+  assert not (drawn[:10] == stored[:10]).all()
+  np.testing.assert_array_equal(drawn[10:], stored[10:])
+  # A run that stopped in them continues with the same batches.
+  rest = fake_source.hash_batches(
+    source, config, 2, start_epoch=2, start_step=3, **last
+  )
+  assert rest == changed[13:]
+
+
 def test_default_epoch_is_one_balanced_pass(small_split):
   config = fake_source.input_config(balance='rejection', batch_size=50)
   balance = plan_balance(small_split.source, config)

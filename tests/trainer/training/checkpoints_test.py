@@ -102,6 +102,24 @@ def test_the_learning_rate_is_that_of_the_new_run(tmp_path):
   assert float(restored.optimizer.learning_rate) == pytest.approx(0.01)
 
 
+def test_weights_of_layers_in_another_order_are_refused(tmp_path):
+  path = tmp_path / 'last.keras'
+  layers = keras.layers
+
+  def network(*middle):
+    dense = layers.Dense(2)
+    model = keras.Sequential([keras.Input((2, 2, 2)), dense, *middle])
+    model.compile(adam(), 'mse')
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+  saved = network(layers.MaxPooling2D(2), layers.ReLU())
+  checkpoints.save(saved, path)
+  checkpoints.restore(network(layers.MaxPooling2D(2), layers.ReLU()), path)
+  with pytest.raises(UsageError, match=r'last\.keras: .*in another order; delete'):
+    checkpoints.restore(network(layers.ReLU(), layers.MaxPooling2D(2)), path)
+
+
 @pytest.mark.parametrize('read', [checkpoints.read_note, checkpoints.load_network])
 @pytest.mark.parametrize('content', [b'', b'damaged'])
 def test_a_damaged_checkpoint_is_refused(tmp_path, read, content):

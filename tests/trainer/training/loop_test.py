@@ -14,6 +14,7 @@ from luna_tfds.errors import UsageError
 from model.networks import registry
 from trainer import workdir as workdir_lib
 from trainer.data import dataset as dataset_lib
+from trainer.data import input_pipeline
 from trainer.training import callbacks
 from trainer.training import checkpoints
 from trainer.training import distribution
@@ -219,6 +220,23 @@ def test_the_balance_is_printed(tmp_path, capsys):
     'balance: rejection, 50.0% of class nodule; rejection reads 1.'
   )
   assert first.endswith('; held in memory')
+
+
+def test_the_last_epochs_of_a_run_are_without_distortion(tmp_path, monkeypatch):
+  run = fake_run.make_run(tmp_path, epochs=4)
+  recipe = dataclasses.replace(run.config.recipe, undistorted_share=0.25)
+  run = dataclasses.replace(run, config=dataclasses.replace(run.config, recipe=recipe))
+
+  class Stop(Exception):
+    pass
+
+  def train_batches(*arguments, undistorted_from_epoch):
+    raise Stop(undistorted_from_epoch)
+
+  monkeypatch.setattr(input_pipeline, 'train_batches', train_batches)
+  with pytest.raises(Stop) as stop:
+    loop.fit(run)
+  assert stop.value.args == (3,)
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused(tmp_path, monkeypatch):
