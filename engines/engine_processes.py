@@ -120,13 +120,12 @@ def get(url: str) -> str:
 
 
 def start_worker_pool(engine: Engine, name: str = 'worker_pool') -> list[str]:
-  """Starts Beam's worker pool; returns the options that name it.
+  """Starts a worker pool; returns the options that name it.
 
   The pool starts a Python process for each worker that the engine asks for.
   """
   (port,) = free_ports(1)
-  module = 'apache_beam.runners.worker.worker_pool_main'
-  engine.start(name, [sys.executable, '-m', module, f'--service_port={port}'])
+  engine.start(name, [sys.executable, '-m', 'beam_jobs.worker_pool', f'--port={port}'])
   engine.wait_for_port(port)
   return ['--environment_type=EXTERNAL', f'--environment_config=localhost:{port}']
 

@@ -5,10 +5,10 @@ A test whose engine is not available is skipped, with the reason.
 
 import contextlib
 import os
-import pathlib
 import signal
 import time
 
+import child_processes
 from engine_processes import EngineUnavailableError
 import pytest
 import start
@@ -47,16 +47,10 @@ def wait_until(condition, timeout_secs=400):
     time.sleep(0.05)
 
 
-def children(pid):
-  """Returns the ids of the processes that any thread of a process has started."""
-  threads = pathlib.Path(f'/proc/{pid}/task').iterdir()
-  return [int(child) for t in threads for child in (t / 'children').read_text().split()]
-
-
 def kill_sdk_worker(running):
   """Kills one of the Python processes that the worker pool has started."""
   pool = running.processes['worker_pool'].pid
-  os.kill(children(pool)[0], signal.SIGKILL)
+  os.kill(child_processes.children(pool)[0], signal.SIGKILL)
 
 
 def assert_same_dataset(job, local_sha256, name):
