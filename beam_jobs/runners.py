@@ -20,6 +20,7 @@ from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.runner import PipelineRunner
 
+from beam_jobs import engine_address
 from luna_tfds import cli
 from luna_tfds.errors import UsageError
 
@@ -54,9 +55,12 @@ def parse(
     (name of the runner or None, all options).
 
   Raises:
-    UsageError: an argument is unknown to Beam, or invalid, or there is no such runner.
+    UsageError: an argument is unknown to Beam, or invalid, or there is no such runner,
+      or the address of an engine is given without its runner.
   """
   name = _runner_name(arguments)
+  if name is None or _is_local(name):
+    engine_address.check_runner(arguments)
   runner = _load(name) if name and not _is_local(name) else None
   parser = _Parser(add_help=False, allow_abbrev=False)
   for options_class in pipeline_options.PipelineOptions.__subclasses__():
@@ -152,6 +156,7 @@ def pipeline(
 
   Raises:
     UsageError: there is no runner with this name, or it is not installed.
+    JobError: nobody listens at the address of its engine.
   """
   options = options or pipeline_options.PipelineOptions([])
   if runner is None:
@@ -161,6 +166,7 @@ def pipeline(
     return beam.Pipeline(runner=fn_runner.FnApiRunner(), options=options)
   if isinstance(runner, str):
     runner = _load(runner)
+  engine_address.check_reachable(options.get_all_options())
   if type(runner).__name__ == 'DaskRunner':
     _use_all_dask_workers(options)
   return beam.Pipeline(runner=runner, options=options)

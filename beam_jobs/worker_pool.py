@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   except RuntimeError:
     print(f'--port={port}: cannot be used; give a free port', file=sys.stderr)
     return 2
-  logging.basicConfig(level=logging.INFO)
+  logging.basicConfig(level=logging.INFO, force=True)  # Beam has configured it
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   try:
     server.start()

@@ -1,4 +1,5 @@
 import os
+import socket
 
 import apache_beam as beam
 from apache_beam.options import pipeline_options
@@ -6,6 +7,7 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner
 import pytest
 
 from beam_jobs import runners
+from luna_tfds import JobError
 from luna_tfds import UsageError
 
 NO_OPTIONS = pipeline_options.PipelineOptions([])
@@ -99,6 +101,22 @@ def test_num_workers_of_the_local_runner_are_not_those_of_a_service():
   options = pipeline_options.PipelineOptions([])
   runners.resolve('DirectRunner', options, 20)
   assert options.view_as(pipeline_options.WorkerOptions).num_workers is None
+
+
+@pytest.mark.parametrize('arguments', [[], ['--runner=DirectRunner']])
+@pytest.mark.parametrize('flag', ['flink_master', 'dask_client_address'])
+def test_an_address_of_an_engine_needs_its_runner(arguments, flag):
+  with pytest.raises(UsageError, match=f'--{flag} needs --runner='):
+    runners.parse([*arguments, f'--{flag}=localhost:1'], ['luna_dir'])
+
+
+def test_an_engine_that_does_not_run():
+  with socket.socket() as bound:
+    bound.bind(('127.0.0.1', 0))  # and does not listen
+    address = f'127.0.0.1:{bound.getsockname()[1]}'
+    options = pipeline_options.PipelineOptions([f'--job_endpoint={address}'])
+    with pytest.raises(JobError, match=f'--job_endpoint={address}: cannot be reached'):
+      runners.pipeline('PortableRunner', options)
 
 
 @pytest.mark.parametrize('name', ['NoSuchRunner', 'no.such.Runner', 'json.NoRunner'])
