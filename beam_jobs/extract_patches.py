@@ -87,6 +87,14 @@ _NUM_WORKERS = flags.DEFINE_integer(
   lower_bound=0,
   flag_values=FLAGS,
 )
+# A scan takes seconds; an engine may need minutes to start workers.
+_STALL_MINUTES = flags.DEFINE_float(
+  'stall_minutes',
+  10.0,
+  'Minutes without a scan that is done, after which a warning is printed; 0 for never.',
+  lower_bound=0.0,
+  flag_values=FLAGS,
+)
 _MAX_FAILED = flags.DEFINE_integer(
   'max_failed_scans',
   0,
@@ -143,6 +151,7 @@ def main(beam_arguments: list[str]) -> None:
     beam_runner=runner,
     beam_options=options,
     num_workers=_NUM_WORKERS.value,
+    stall_minutes=_STALL_MINUTES.value,
     max_failed_scans=_MAX_FAILED.value,
     overwrite=_OVERWRITE.value,
     final=final.absolute(),

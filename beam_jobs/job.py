@@ -44,6 +44,7 @@ def prepare(
   beam_runner: str | PipelineRunner | None = None,
   beam_options: PipelineOptions | None = None,
   num_workers: int = 0,
+  stall_minutes: float = 0.0,
   max_failed_scans: int = 0,
   overwrite: bool = False,
   final: pathlib.Path | None = None,
@@ -57,6 +58,7 @@ def prepare(
     beam_options: options of Beam.
     num_workers: processes of the local runner, 0 for one per core; for another runner,
       the number that its service starts.
+    stall_minutes: a warning is printed when no scan was done for so long; 0 for never.
     max_failed_scans: maximum number of scans that may be unreadable.
     overwrite: whether an existing dataset is written again, and replaced when the new
       one is complete.
@@ -88,7 +90,13 @@ def prepare(
     _clean(folder, plan, registered, intact, overwrite)
     try:
       run_pipeline(
-        plan, builder.builder_config, folder, beam_runner, beam_options, num_workers
+        plan,
+        builder.builder_config,
+        folder,
+        beam_runner,
+        beam_options,
+        num_workers,
+        stall_minutes,
       )
       results = verified_results(plan, folder, max_failed_scans)
       job_checks.check_unchanged(plan, luna_dir, builder.builder_config)
@@ -127,6 +135,7 @@ def run_pipeline(
   beam_runner: str | PipelineRunner | None,
   beam_options: PipelineOptions | None,
   num_workers: int,
+  stall_minutes: float = 0.0,
 ) -> None:
   """Writes the shards of the plan that are not finished.
 
@@ -138,6 +147,7 @@ def run_pipeline(
     beam_options: options of Beam.
     num_workers: processes of the local runner, 0 for one per core; for another runner,
       the number that its service starts.
+    stall_minutes: a warning is printed when no scan was done for so long; 0 for never.
 
   Raises:
     OSError: there is not enough disk space.
@@ -160,9 +170,10 @@ def run_pipeline(
     config.seed,
     folder,
   )
+  num_scans = {s.fingerprint: s.num_scans for s in plan.shards}
   with (
     failures.as_job_errors(folder),
-    progress.display(folder, {s.fingerprint: s.num_scans for s in plan.shards}),
+    progress.display(folder, num_scans, stall_minutes),
   ):
     if beam_runner is None and num_workers > 1:
       pipeline.run_in_processes(work, beam_options, num_workers)

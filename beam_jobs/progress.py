@@ -1,17 +1,23 @@
-"""The progress of the job: scans done, scans per second, remaining time."""
+"""The progress of the job: scans done, scans per second, remaining time, or none."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import sys
 import threading
+import time
 
 from beam_jobs.job_folder import JobFolder
 from luna_tfds import progress
 
 
 @contextlib.contextmanager
-def display(folder: JobFolder, num_scans: Mapping[str, int]) -> Iterator[None]:
+def display(
+  folder: JobFolder,
+  num_scans: Mapping[str, int],
+  stall_minutes: float = 0.0,
+) -> Iterator[None]:
   """Displays progress on stderr for the duration of a `with` block.
 
   Workers record their progress in the job's folder, which works with every runner.
@@ -19,19 +25,24 @@ def display(folder: JobFolder, num_scans: Mapping[str, int]) -> Iterator[None]:
   Args:
     folder: the job's folder.
     num_scans: number of scans of each shard, by fingerprint.
+    stall_minutes: a warning is printed when no scan was done for so long; 0 for never.
   """
   total = sum(num_scans.values())
   if not total:  # the article's patches, which take seconds
     yield
     return
   most = 0
+  stall = _Stall(stall_minutes)
 
   def done() -> int:
     """Never less than before: a shard that is tried again starts from 0."""
     nonlocal most
     finished = folder.finished_fingerprints()
     num_finished = sum(num_scans.get(fingerprint, 0) for fingerprint in finished)
-    most = max(most, min(num_finished + folder.num_scans_in_progress(), total))
+    now = num_finished + folder.num_scans_in_progress()
+    if now < total:
+      stall.update(now)
+    most = max(most, min(now, total))
     return most
 
   with progress.displayed('scans', delay_secs=0.0) as report:
@@ -52,3 +63,30 @@ def display(folder: JobFolder, num_scans: Mapping[str, int]) -> Iterator[None]:
       stop.set()
       thread.join()
     report(done(), total)
+
+
+class _Stall:
+  """Prints a warning, once, when a number has not changed for some time."""
+
+  def __init__(self, minutes: float):
+    self._minutes = minutes
+    self._number = -1
+    self._changed = time.monotonic()
+    self._is_warned = not minutes
+
+  def update(self, number: int) -> None:
+    now = time.monotonic()
+    if number != self._number:
+      self._number, self._changed = number, now
+      self._is_warned = not self._minutes
+    elif not self._is_warned and now - self._changed >= 60 * self._minutes:
+      self._is_warned = True
+      if sys.stderr.isatty():  # there is a bar in the line
+        print(file=sys.stderr)
+      print(
+        f'luna16-extract: warning: no scan was done for {self._minutes:g} min; see '
+        'whether the workers run (with --runner, in the logs of the engine). Ctrl-C ends '
+        'the job, and the same command continues',
+        file=sys.stderr,
+        flush=True,
+      )

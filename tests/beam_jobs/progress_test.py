@@ -2,6 +2,7 @@ import contextlib
 import re
 import sys
 import threading
+import time
 
 import pytest
 
@@ -91,3 +92,41 @@ def test_nothing_is_displayed_without_scans(folder, capsys):
   with progress.display(folder, {'a' * 16: 0}):
     folder.record_progress('a' * 16, 0)
   assert capsys.readouterr().err == ''
+
+
+@pytest.fixture
+def poll_secs(folder, monkeypatch):
+  monkeypatch.setattr(type(folder), 'progress_poll_secs', 0.02)
+  return 0.02
+
+
+def warnings(capsys):
+  lines = capsys.readouterr().err.splitlines()
+  return [line for line in lines if 'warning: no scan was done for' in line]
+
+
+@pytest.mark.parametrize(('minutes', 'expected'), [(1e-9, 1), (60.0, 0), (0.0, 0)])
+def test_a_job_in_which_nothing_happens_warns_once(
+  minutes, expected, folder, poll_secs, capsys
+):
+  folder.record_progress('a' * 16, 1)
+  with progress.display(folder, NUM_SCANS, minutes):
+    time.sleep(10 * poll_secs)
+  assert len(warnings(capsys)) == expected
+
+
+def test_a_second_stop_is_reported_again(folder, poll_secs, capsys):
+  with progress.display(folder, NUM_SCANS, 1e-9):
+    time.sleep(10 * poll_secs)
+    folder.record_progress('a' * 16, 1)
+    time.sleep(10 * poll_secs)
+  assert len(warnings(capsys)) == 2
+
+
+def test_no_warning_after_the_last_scan(folder, poll_secs, capsys):
+  # The engine may take time to end the job.
+  finish(folder, 'a' * 16)
+  finish(folder, 'b' * 16)
+  with progress.display(folder, NUM_SCANS, 1e-9):
+    time.sleep(10 * poll_secs)
+  assert warnings(capsys) == []
