@@ -64,6 +64,7 @@ def run(
       | 'ShardSpecs' >> beam.Create(work.fingerprints)
       | 'WriteShards' >> transforms.WriteShards(work.spec, work.seed, work.folder)
     )
+  runners.check_result(pipeline.result)
 
 
 def run_in_processes(

@@ -11,6 +11,8 @@ import argparse
 from collections.abc import Sequence
 import contextlib
 import difflib
+import importlib
+import logging
 from typing import NoReturn
 
 import apache_beam as beam
@@ -18,6 +20,7 @@ from apache_beam.options import pipeline_options
 from apache_beam.runners import create_runner
 from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.runners.runner import PipelineResult
 from apache_beam.runners.runner import PipelineRunner
 
 from beam_jobs import engine_address
@@ -139,9 +142,19 @@ def _load(name: str) -> PipelineRunner:
     UsageError: there is no runner with this name, or it is not installed.
   """
   try:
-    return create_runner(_DASK_RUNNER if _short_name(name) == 'dask' else name)
+    return _load_dask(name) if _short_name(name) == 'dask' else create_runner(name)
   except (ValueError, ImportError, AttributeError) as error:
     raise UsageError(f'--runner={name}: {error}') from error
+
+
+def _load_dask(name: str) -> PipelineRunner:
+  try:
+    importlib.import_module('distributed')  # without it, Beam's error is misleading
+  except ImportError as error:
+    raise UsageError(
+      f"--runner={name}: {error}; pip install '.[dask]' -c constraints.txt"
+    ) from error
+  return create_runner(_DASK_RUNNER)
 
 
 def pipeline(
@@ -169,6 +182,7 @@ def pipeline(
   engine_address.check_reachable(options.get_all_options())
   if type(runner).__name__ == 'DaskRunner':
     _use_all_dask_workers(options)
+    _silence_dask()
   return beam.Pipeline(runner=runner, options=options)
 
 
@@ -182,3 +196,26 @@ def _use_all_dask_workers(options: pipeline_options.PipelineOptions) -> None:
   dask = options.view_as(DaskOptions)
   if dask.npartitions is None and dask.partition_size is None:
     dask.partition_size = 1
+
+
+def _silence_dask() -> None:
+  """Hides the stack traces that Dask logs in addition to what it raises."""
+  if not logging.getLogger().isEnabledFor(logging.DEBUG):
+    for name in ('distributed', 'distributed.client'):  # Dask sets the levels of both
+      logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def check_result(result: PipelineResult) -> None:
+  """Checks that no task was dropped, which Beam's runner for Dask does not report.
+
+  Args:
+    result: what the runner returned, after its end.
+
+  Raises:
+    RuntimeError: a task was dropped.
+  """
+  for future in getattr(result, 'futures', ()):
+    if future.status != 'finished':
+      raise RuntimeError(
+        f'Dask has not finished a task ({future.status}): the scheduler may have ended'
+      )

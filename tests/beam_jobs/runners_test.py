@@ -1,5 +1,7 @@
 import os
 import socket
+import sys
+import types
 
 import apache_beam as beam
 from apache_beam.options import pipeline_options
@@ -168,3 +170,29 @@ def test_local_pipeline_runs_in_this_process(tmp_path):
   pipeline = runners.pipeline(None)
   assert type(pipeline.runner) is fn_runner.FnApiRunner
   assert pids_of(pipeline, tmp_path) == {os.getpid()}
+
+
+def test_dask_that_is_not_installed(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'distributed', None)
+  with pytest.raises(UsageError, match=r"--runner=dask: .*; pip install '\.\[dask\]'"):
+    runners.pipeline('dask', NO_OPTIONS)
+
+
+def dask_result(*statuses):
+  return types.SimpleNamespace(
+    futures=[types.SimpleNamespace(status=status) for status in statuses]
+  )
+
+
+def test_tasks_that_dask_has_dropped():
+  with pytest.raises(
+    RuntimeError, match=r'not finished a task \(cancelled\): the sched'
+  ):
+    runners.check_result(dask_result('finished', 'cancelled'))
+
+
+def test_results_without_dropped_tasks(tmp_path):
+  runners.check_result(dask_result('finished', 'finished'))
+  pipeline = runners.pipeline(None)
+  pids_of(pipeline, tmp_path)
+  runners.check_result(pipeline.result)

@@ -53,6 +53,17 @@ def kill_sdk_worker(running):
   os.kill(child_processes.children(pool)[0], signal.SIGKILL)
 
 
+def kill_executor(running):
+  """Kills one of the Java processes in which Spark's workers run tasks."""
+  for name in ('worker1', 'worker2'):
+    for pid in child_processes.children(running.processes[name].pid):
+      (line,) = child_processes.command_lines([pid])
+      if 'CoarseGrainedExecutorBackend' in line:
+        os.kill(pid, signal.SIGKILL)
+        return
+  raise AssertionError('no executor runs')
+
+
 def assert_same_dataset(job, local_sha256, name):
   assert job.wait() == 0, job.log()
   assert job.sha256() == local_sha256
@@ -89,7 +100,7 @@ def test_a_killed_worker_of_dask(engine, extraction, local_sha256):
   assert finished <= job.shards()  # none of them was written again
 
 
-@on('flink')
+@on('flink', 'spark')
 def test_a_killed_sdk_worker(engine, extraction, local_sha256):
   name, running = engine
   job = extraction(running.options)
@@ -107,6 +118,15 @@ def test_flink_with_workers_in_the_launcher(engine, extraction, local_sha256):
     running.options, environment_type='LOOPBACK', environment_config=None
   )
   assert_same_dataset(extraction(options), local_sha256, f'{name}, LOOPBACK')
+
+
+@on('spark')
+def test_a_killed_executor(engine, extraction, local_sha256):
+  name, running = engine
+  job = extraction(running.options)
+  finished = crash(job, lambda: kill_executor(running), local_sha256, name)
+  assert 3 <= len(finished) < 20
+  assert finished <= job.shards()  # none of them was written again
 
 
 @on('flink')
