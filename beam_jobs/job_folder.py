@@ -215,7 +215,13 @@ class JobFolder:
     """Returns why `result` is None, in a few words."""
     result = self._stored_result(shard)
     problem = result and self._problem(shard, result, plan)
-    return problem or 'was not written'
+    if problem:
+      return problem
+    # The worker could not even record its error there.
+    return (
+      f'was not written; check that all workers can write {self.state_dir} under this '
+      'path, and that it has free space'
+    )
 
   def _stored_result(self, shard: plan_lib.Shard) -> ShardResult | None:
     try:

@@ -195,7 +195,9 @@ def test_workers_get_absolute_paths(small, tmp_path, monkeypatch):
 
   monkeypatch.setattr(job.pipeline, 'run', read_specs)
   builder = luna_tfds.Builder(config='axial_50px_all', data_dir='data')
-  with pytest.raises(JobError, match='was not written'):
+  with pytest.raises(
+    JobError, match='was not written; check that all workers can write'
+  ):
     job.prepare(builder, pathlib.Path(small.folder.name))
   (folder,) = folders
   assert folder.final == tmp_path / 'data/luna16_patches/axial_50px_all/1.0.0'
