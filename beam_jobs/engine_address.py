@@ -21,6 +21,8 @@ _RUNNERS = {
   'job_endpoint': 'PortableRunner',
   'spark_rest_url': 'SparkRunner',
 }
+# Where Beam stores them, if under another name than the flag's.
+_OPTION_NAMES = {'dask_client_address': 'address'}
 _DEFAULT_PORTS = {'http': 80, 'https': 443, 'tcp': 8786, 'tls': 8786}
 _TIMEOUT_SECS = 10.0
 
@@ -47,7 +49,7 @@ def check_reachable(options: Mapping[str, Any]) -> None:
   """Checks that somebody listens at the address of the engine.
 
   Args:
-    options: all options of Beam.
+    options: all options of Beam, by the names under which Beam stores them.
 
   Raises:
     JobError: nobody does.
@@ -56,7 +58,7 @@ def check_reachable(options: Mapping[str, Any]) -> None:
   # A job service at `job_endpoint` connects to the engine itself.
   names = ['job_endpoint'] if options.get('job_endpoint') else list(_RUNNERS)
   for name in names:
-    value = options.get(name)
+    value = options.get(_OPTION_NAMES.get(name, name))
     if not value:
       continue
     try:

@@ -25,6 +25,7 @@ from apache_beam.runners.runner import PipelineRunner
 
 from beam_jobs import engine_address
 from luna_tfds import cli
+from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 
 # Names of the local runner, in lower case and without 'runner'. Beam's own DirectRunner
@@ -169,7 +170,8 @@ def pipeline(
 
   Raises:
     UsageError: there is no runner with this name, or it is not installed.
-    JobError: nobody listens at the address of its engine.
+    JobError: nobody listens at the address of its engine, or workers of Dask lack this
+      package.
   """
   options = options or pipeline_options.PipelineOptions([])
   if runner is None:
@@ -183,6 +185,7 @@ def pipeline(
   if type(runner).__name__ == 'DaskRunner':
     _use_all_dask_workers(options)
     _silence_dask()
+    _check_dask_workers(options)
   return beam.Pipeline(runner=runner, options=options)
 
 
@@ -203,6 +206,30 @@ def _silence_dask() -> None:
   if not logging.getLogger().isEnabledFor(logging.DEBUG):
     for name in ('distributed', 'distributed.client'):  # Dask sets the levels of both
       logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _check_dask_workers(options: pipeline_options.PipelineOptions) -> None:
+  """Checks that the workers of a Dask cluster can import this package.
+
+  A worker that cannot ends when it gets a task, and the job waits for others.
+
+  Raises:
+    JobError: one of them cannot.
+  """
+  from apache_beam.runners.dask.dask_runner import DaskOptions
+
+  distributed = importlib.import_module('distributed')
+  dask = options.view_as(DaskOptions)
+  if not dask.address and not dask.scheduler_file:
+    return  # Dask starts workers on this machine
+  with distributed.Client(dask.address, scheduler_file=dask.scheduler_file) as client:
+    try:
+      client.run(exec, 'import beam_jobs.transforms')
+    except ImportError as error:
+      raise JobError(
+        f'a worker of Dask cannot import this package ({error}); install it, in the same '
+        'version, in the Python that runs the workers'
+      ) from error
 
 
 def check_result(result: PipelineResult) -> None:

@@ -3,10 +3,25 @@ import socket
 import pytest
 
 from beam_jobs import engine_address
+from beam_jobs import runners
 from luna_tfds import JobError
 from luna_tfds import UsageError
 
-FLAGS = ('dask_client_address', 'flink_master', 'job_endpoint', 'spark_rest_url')
+RUNNERS = {
+  'dask_client_address': 'DaskRunner',
+  'flink_master': 'FlinkRunner',
+  'job_endpoint': 'PortableRunner',
+  'spark_rest_url': 'SparkRunner',
+}
+FLAGS = tuple(RUNNERS)
+
+
+def options_of(flag, value):
+  """Returns the options as Beam stores them."""
+  if flag == 'dask_client_address':
+    pytest.importorskip('distributed', reason='needs Dask')
+  _, options = runners.parse([f'--runner={RUNNERS[flag]}', f'--{flag}={value}'], [])
+  return options.get_all_options()
 
 
 @pytest.fixture
@@ -28,7 +43,7 @@ def open_port():
 def test_a_port_without_listener(flag, scheme, closed_port):
   value = f'{scheme}127.0.0.1:{closed_port}'
   with pytest.raises(JobError) as error:
-    engine_address.check_reachable({flag: value})
+    engine_address.check_reachable(options_of(flag, value))
   assert str(error.value) == (
     f'--{flag}={value}: cannot be reached: Connection refused; start the engine or '
     'correct the address'
@@ -38,7 +53,8 @@ def test_a_port_without_listener(flag, scheme, closed_port):
 @pytest.mark.parametrize('flag', FLAGS)
 @pytest.mark.parametrize('scheme', ['', 'tcp://', 'http://'])
 def test_a_port_with_listener(flag, scheme, open_port):
-  engine_address.check_reachable({flag: f'{scheme}127.0.0.1:{open_port}'})
+  value = f'{scheme}127.0.0.1:{open_port}'
+  engine_address.check_reachable(options_of(flag, value))
 
 
 def test_an_unknown_host():
@@ -62,7 +78,7 @@ def test_an_impossible_port():
     {'flink_master': '[auto]'},
     {'flink_master': '[local]'},
     {'job_endpoint': 'embed'},
-    {'dask_client_address': 'inproc://10/11'},
+    {'address': 'inproc://10/11'},
     {'spark_rest_url': None, 'flink_master': None},
   ],
 )
@@ -87,7 +103,7 @@ def test_an_engine_behind_a_proxy_is_not_checked(closed_port, monkeypatch):
 
 @pytest.mark.parametrize('flag', FLAGS)
 def test_an_address_needs_a_runner(flag):
-  with pytest.raises(UsageError, match=f'--{flag} needs --runner='):
+  with pytest.raises(UsageError, match=f'--{flag} needs --runner={RUNNERS[flag]}; '):
     engine_address.check_runner(['--streaming', f'--{flag}=localhost:1'])
 
 

@@ -6,6 +6,7 @@ A test whose engine is not available is skipped, with the reason.
 import contextlib
 import os
 import signal
+import sys
 import time
 
 import child_processes
@@ -98,6 +99,22 @@ def test_a_killed_worker_of_dask(engine, extraction, local_sha256):
   finished = crash(job, lambda: running.kill('worker2'), local_sha256, name)
   assert 3 <= len(finished) < 20
   assert finished <= job.shards()  # none of them was written again
+
+
+@on('dask')
+def test_a_worker_of_dask_without_this_package(engine, extraction):
+  _, running = engine
+  address = running.options[-1].partition('=')[2]
+  code = 'import sys; sys.modules["beam_jobs"] = None; from dask.__main__ import main; main()'
+  options = ['--nthreads=1', '--no-dashboard', '--no-nanny', '--name=incomplete']
+  running.start('incomplete', [sys.executable, '-c', code, 'worker', address, *options])
+  log = running.folder / 'incomplete.log'
+  wait_until(lambda: 'Starting established connection' in log.read_text())
+  job = extraction(running.options)
+  assert job.wait() == 1
+  running.kill('incomplete')
+  last_line = job.log().splitlines()[-1]
+  assert 'error: a worker of Dask cannot import this package (' in last_line
 
 
 @on('flink', 'spark')
