@@ -24,14 +24,27 @@ def as_job_errors(folder: JobFolder) -> Iterator[None]:
     yield
   except WorkerDiedError as error:
     raise folder.job_error(f'{error}; if so, give a smaller --num_workers') from error
-  except (JobError, OSError, UsageError):
+  except (JobError, UsageError):
     raise
+  except OSError as error:
+    if not _is_connection_error(error):
+      raise
+    raise folder.job_error(f'lost the connection to the engine: {error}') from error
   except Exception as error:  # each runner wraps the errors of workers in its own way
     interrupt = _interrupt(error)
     if interrupt is not None:
       raise interrupt from None
     logging.debug('the pipeline failed', exc_info=True)
     raise folder.job_error(_cause(error)) from error
+
+
+def _is_connection_error(error: OSError) -> bool:
+  """Returns whether an error comes from the network: the files of a job are none."""
+  # Runners use requests, which is not loaded for local jobs.
+  return (
+    isinstance(error, ConnectionError)
+    or type(error).__module__ == 'requests.exceptions'
+  )
 
 
 def _cause(error: BaseException) -> str:

@@ -2,6 +2,7 @@ import logging
 
 import apache_beam as beam
 import pytest
+import requests
 
 from beam_jobs import failures
 from beam_jobs import job_folder
@@ -53,6 +54,21 @@ def test_errors_of_the_job_are_not_changed(error, folder):
   with pytest.raises(type(error)) as found, failures.as_job_errors(folder):
     raise error
   assert found.value is error
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    requests.ConnectionError('Connection aborted.'),
+    ConnectionResetError(104, 'Connection reset by peer'),
+  ],
+)
+def test_a_lost_connection_to_the_engine(error, folder):
+  with pytest.raises(JobError) as found, failures.as_job_errors(folder):
+    raise error
+  assert str(found.value).startswith(
+    f'lost the connection to the engine: {error}; fini'
+  )
 
 
 def test_interrupt_in_a_pipeline_is_no_failure(folder):
