@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import logging
+import threading
 
 from beam_jobs.job_folder import JobFolder
 from luna_tfds.errors import JobError
@@ -21,7 +22,8 @@ def as_job_errors(folder: JobFolder) -> Iterator[None]:
     KeyboardInterrupt: it was interrupted, which Beam reports as a failure.
   """
   try:
-    yield
+    with _without_traces_of_beam():
+      yield
   except WorkerDiedError as error:
     raise folder.job_error(f'{error}; if so, give a smaller --num_workers') from error
   except (JobError, UsageError):
@@ -29,13 +31,34 @@ def as_job_errors(folder: JobFolder) -> Iterator[None]:
   except OSError as error:
     if not _is_connection_error(error):
       raise
-    raise folder.job_error(f'lost the connection to the engine: {error}') from error
+    # An error of requests contains that of urllib3, and this the reason.
+    reason = getattr(error.args[0], 'reason', error) if error.args else error
+    raise folder.job_error(f'lost the connection to the engine: {reason}') from error
   except Exception as error:  # each runner wraps the errors of workers in its own way
     interrupt = _interrupt(error)
     if interrupt is not None:
       raise interrupt from None
     logging.debug('the pipeline failed', exc_info=True)
     raise folder.job_error(_cause(error)) from error
+
+
+@contextlib.contextmanager
+def _without_traces_of_beam() -> Iterator[None]:
+  """Hides the stack trace of the thread in which Beam reads an engine's messages.
+
+  It fails together with the pipeline, which is reported.
+  """
+  hook = threading.excepthook
+
+  def show(args: threading.ExceptHookArgs) -> None:
+    if args.thread is None or args.thread.name != 'wait_until_finish_read':
+      hook(args)
+
+  threading.excepthook = show
+  try:
+    yield
+  finally:
+    threading.excepthook = hook
 
 
 def _is_connection_error(error: OSError) -> bool:

@@ -1,4 +1,6 @@
 import logging
+import socket
+import threading
 
 import apache_beam as beam
 import pytest
@@ -69,6 +71,35 @@ def test_a_lost_connection_to_the_engine(error, folder):
   assert str(found.value).startswith(
     f'lost the connection to the engine: {error}; fini'
   )
+
+
+def test_the_reason_of_a_lost_connection_is_short(folder):
+  with socket.socket() as bound:
+    bound.bind(('127.0.0.1', 0))  # and does not listen
+    url = f'http://127.0.0.1:{bound.getsockname()[1]}/long/path'
+    with pytest.raises(JobError) as found, failures.as_job_errors(folder):
+      requests.get(url, timeout=5)
+  assert '[Errno 111] Connection refused; finished shards' in str(found.value)
+  assert 'Max retries exceeded' not in str(found.value)
+
+
+@pytest.mark.parametrize(
+  ('name', 'is_shown'), [('wait_until_finish_read', False), ('other', True)]
+)
+def test_traces_of_beams_thread_are_not_shown(name, is_shown, folder, capsys):
+  def fail():
+    raise ConnectionResetError
+
+  hook = threading.excepthook
+  threading.excepthook = threading.__excepthook__  # pytest sets its own
+  try:
+    with failures.as_job_errors(folder):
+      thread = threading.Thread(target=fail, name=name)
+      thread.start()
+      thread.join()
+  finally:
+    threading.excepthook = hook
+  assert ('ConnectionResetError' in capsys.readouterr().err) == is_shown
 
 
 def test_interrupt_in_a_pipeline_is_no_failure(folder):
