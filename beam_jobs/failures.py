@@ -12,6 +12,8 @@ from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.worker_processes import WorkerDiedError
 
+_JAVA = 'Caused by: '
+
 
 @contextlib.contextmanager
 def as_job_errors(folder: JobFolder) -> Iterator[None]:
@@ -22,7 +24,7 @@ def as_job_errors(folder: JobFolder) -> Iterator[None]:
     KeyboardInterrupt: it was interrupted, which Beam reports as a failure.
   """
   try:
-    with _without_traces_of_beam():
+    with _without_pages_of_beam():
       yield
   except WorkerDiedError as error:
     raise folder.job_error(f'{error}; if so, give a smaller --num_workers') from error
@@ -43,11 +45,17 @@ def as_job_errors(folder: JobFolder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_traces_of_beam() -> Iterator[None]:
-  """Hides the stack trace of the thread in which Beam reads an engine's messages.
+def _without_pages_of_beam() -> Iterator[None]:
+  """Hides stack traces of errors that are reported in one line, unless they are asked for.
 
-  It fails together with the pipeline, which is reported.
+  They come from the thread in which Beam reads the messages of an engine: those in the
+  messages, and its own if the connection is lost.
   """
+  logger = logging.getLogger()
+
+  def is_shown(record: logging.LogRecord) -> bool:
+    return record.module != 'portable_runner' or logger.isEnabledFor(logging.INFO)
+
   hook = threading.excepthook
 
   def show(args: threading.ExceptHookArgs) -> None:
@@ -55,9 +63,11 @@ def _without_traces_of_beam() -> Iterator[None]:
       hook(args)
 
   threading.excepthook = show
+  logger.addFilter(is_shown)
   try:
     yield
   finally:
+    logger.removeFilter(is_shown)
     threading.excepthook = hook
 
 
@@ -71,10 +81,15 @@ def _is_connection_error(error: OSError) -> bool:
 
 
 def _cause(error: BaseException) -> str:
-  """Returns the line with the error of the worker: the last that names an exception."""
+  """Returns the line with the error of the worker: the last that names an exception.
+
+  A Java process of an engine adds its own exceptions, which matter if Python has none.
+  """
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  lines = [line for line in lines if not line.startswith(('at ', '... '))]
   named = [line for line in lines if line.split(':')[0].endswith('Error')]
-  return (named or lines or [type(error).__name__])[-1]
+  java = [line.removeprefix(_JAVA) for line in lines if line.startswith(_JAVA)]
+  return (named or java or lines or [type(error).__name__])[-1]
 
 
 def _interrupt(error: BaseException | None) -> KeyboardInterrupt | None:

@@ -41,6 +41,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--luna16', type=pathlib.Path, required=True)
   parser.add_argument('--scans', default='10,100,888,10000')
+  parser.add_argument('--workers', default='1,2', help="local workers; '' for none")
   parser.add_argument('--config', default='axial_50px')
   parser.add_argument('--engine', help='name of an engine, see engines/start.py')
   parser.add_argument('--output', type=pathlib.Path, help='JSON file for the results')
@@ -52,7 +53,8 @@ def main() -> None:
   )
   print(f' {"written MB":>11} {"read MB":>9} {"memory MB":>10} {"ms/scan":>8}')
   with contextlib.ExitStack() as stack:
-    runners = {'1': ['--num_workers=1'], '2': ['--num_workers=2']}
+    numbers = [number for number in options.workers.split(',') if number]
+    runners = {number: [f'--num_workers={number}'] for number in numbers}
     if options.engine:
       runners[options.engine] = _start(options.engine, stack)
     for scans in map(int, options.scans.split(',')):

@@ -3,6 +3,7 @@ import socket
 import threading
 
 import apache_beam as beam
+from apache_beam.runners.portability import portable_runner
 import pytest
 import requests
 
@@ -29,6 +30,18 @@ def folder(tmp_path):
       'RuntimeError: KeyError: 3 [while running Write]',
     ),
     ('first line\nlast line\n', 'last line'),
+    (
+      'java.lang.Exception: open() failed\n\tat java.base/Thread.run(Thread.java:840)\n'
+      'Caused by: io.grpc.StatusRuntimeException: UNAVAILABLE\n\t... 6 more\n'
+      'Caused by: java.net.ConnectException: Connection refused\n\tat a.B.run(B.java:1)\n',
+      'java.net.ConnectException: Connection refused',
+    ),
+    (
+      'java.lang.RuntimeException: Error received from SDK harness: Traceback:\n'
+      '  File "a.py"\nModuleNotFoundError: No module named a\n\n\tat a.B.run(B.java:1)\n'
+      'Caused by: java.lang.RuntimeException: Error received: Traceback:\n\tat b\n',
+      'ModuleNotFoundError: No module named a',
+    ),
     ('', 'RuntimeError'),
   ],
 )
@@ -81,6 +94,21 @@ def test_the_reason_of_a_lost_connection_is_short(folder):
       requests.get(url, timeout=5)
   assert '[Errno 111] Connection refused; finished shards' in str(found.value)
   assert 'Max retries exceeded' not in str(found.value)
+
+
+@pytest.mark.parametrize(('level', 'is_shown'), [('ERROR', False), ('INFO', True)])
+def test_pages_of_the_engine_are_shown_only_if_asked_for(
+  level, is_shown, folder, caplog
+):
+  with caplog.at_level(level), failures.as_job_errors(folder):
+    # As Beam does it.
+    exec(
+      compile('import logging; logging.error("page")', portable_runner.__file__, 'exec')
+    )
+    logging.error('of somebody else')
+  assert [r.message for r in caplog.records] == ['page'] * is_shown + [
+    'of somebody else'
+  ]
 
 
 @pytest.mark.parametrize(
