@@ -326,7 +326,7 @@ def test_invalid_flags_are_rejected_before_beam_is_imported(fresh_python):
 def test_help_shows_every_default(capsys):
   assert extract_patches.run(['luna16-extract', '--help']) == 0
   flags = [s for s in capsys.readouterr().out.splitlines() if s.startswith('  --')]
-  assert len(flags) == 15
+  assert len(flags) == 16
   for line in flags:
     explained = ('(default: ', '(required)', '--version')
     assert any(text in line for text in explained), line
