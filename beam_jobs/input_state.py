@@ -88,5 +88,6 @@ def modified_file(
     now = read_state(task, fingerprint)
     if now.files != before.files and before.seriesuid not in ignored:
       changed = set(now.files) ^ set(before.files)
-      return min(file.name for file in changed)
+      # A damaged record may name a file twice, so that the sets are equal.
+      return min(file.name for file in changed or now.files)
   return None

@@ -86,7 +86,7 @@ class OpenedDataset:
       split: any TFDS split string, also of shards: `train[0shard:4shard]+validation`.
 
     Raises:
-      UsageError: there is no such split, or it is empty.
+      UsageError: there is no such split, or it is empty, or the metadata are damaged.
       JobError: a shard has to be read, and cannot be.
     """
     try:
@@ -96,7 +96,13 @@ class OpenedDataset:
         f'the dataset {self.name} has no split {split!r}; it has '
         f'{", ".join(self.split_names)}'
       ) from error
-    slices = tuple(self._shard_slice(item) for item in info.file_instructions)
+    try:
+      slices = tuple(self._shard_slice(item) for item in info.file_instructions)
+    except ValueError as error:  # names of splits or files that no dataset has
+      raise UsageError(
+        f'{self.folder}: dataset_info.json is damaged: {error_text(error)}; run '
+        'luna16-extract again'
+      ) from error
     source = self._source(split, slices)
     if not source.num_records:
       raise UsageError(f'the split {split!r} of {self.name} is empty')

@@ -163,6 +163,29 @@ def test_a_file_of_tfds_with_other_content_is_refused(dataset, tmp_path, name, t
     dataset_lib.open_dataset('', str(folder))
 
 
+@pytest.mark.parametrize(
+  ('before', 'after', 'split'),
+  [
+    ('"filepathTemplate": "{DATASET}-', '"filepathTemplate": "-{DATASET}-', 'train'),
+    ('"name": "train"', '"name": "%s%n"', '%s%n'),
+  ],
+  ids=['file', 'split'],
+)
+def test_names_that_no_dataset_has_are_refused(before, after, split, dataset, tmp_path):
+  folder = tmp_path / 'axial_50px_all' / '1.0.0'
+  shutil.copytree(dataset.builder.data_path, folder)
+  path = folder / 'dataset_info.json'
+  text = path.read_text()
+  assert before in text
+  path.write_text(text.replace(before, after))
+  (folder / record_index.RECORD_INDEX).unlink()  # it has the names, too
+  opened = dataset_lib.open_dataset('', str(folder))
+  with pytest.raises(
+    UsageError, match=r'dataset_info\.json is damaged: .*; run luna16'
+  ):
+    opened.open_split(split)
+
+
 @pytest.fixture
 def without_index(data_dir, tmp_path):
   """The folder of a dataset as version 1.0.0 wrote it: without an index of the records."""
