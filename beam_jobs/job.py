@@ -101,13 +101,11 @@ def prepare(
       results = verified_results(plan, folder, max_failed_scans)
       job_checks.check_unchanged(plan, luna_dir, builder.builder_config)
       _write_default_config(folder)
-      if intact == results and registered and registered.has_complete_metadata():
+      if registered and registered.has_complete_metadata() and intact == results:
         folder.remove_state()
         _print(f'nothing changed: {folder.final}')
       else:
-        folder.finalize(
-          plan, lambda path: _write_metadata(builder, plan, results, path)
-        )
+        _register(builder, plan, folder, results)
     except (JobError, OSError, UsageError):
       if not registered and folder.has_dataset_of(plan):
         folder.remove_state()
@@ -118,14 +116,20 @@ def prepare(
   _print_results(results, folder)
 
 
-def _write_metadata(
+def _register(
   builder: luna16_patches.Builder,
   plan: plan_lib.Plan,
+  folder: job_folder.JobFolder,
   results: Sequence[ShardResult],
-  path: pathlib.Path,
 ) -> None:
-  dataset_metadata.write_failed_scans(results, path)
-  dataset_metadata.write_metadata(builder, plan, results, path)
+  """Writes the metadata and makes the dataset visible."""
+
+  def write_metadata(path: pathlib.Path) -> None:
+    """Writes all files but the shards to a folder."""
+    dataset_metadata.write_failed_scans(results, path)
+    dataset_metadata.write_metadata(builder, plan, results, path)
+
+  folder.finalize(plan, write_metadata)
 
 
 def run_pipeline(

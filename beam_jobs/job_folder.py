@@ -212,7 +212,7 @@ class JobFolder:
     return result
 
   def why_unfinished(self, shard: plan_lib.Shard, plan: plan_lib.Plan) -> str:
-    """Returns why `result` is None, in a few words."""
+    """Returns why `result` is None, as the end of a sentence about the shard."""
     result = self._stored_result(shard)
     problem = result and self._problem(shard, result, plan)
     if problem:

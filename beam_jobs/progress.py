@@ -1,4 +1,7 @@
-"""The progress of the job: scans done, scans per second, remaining time, or none."""
+"""The progress of the job: scans done, scans per second, remaining time.
+
+A warning is printed if no scan is done for some time.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,7 @@ from luna_tfds import progress
 
 @contextlib.contextmanager
 def display(
-  folder: JobFolder,
-  num_scans: Mapping[str, int],
-  stall_minutes: float = 0.0,
+  folder: JobFolder, num_scans: Mapping[str, int], stall_minutes: float = 0.0
 ) -> Iterator[None]:
   """Displays progress on stderr for the duration of a `with` block.
 
@@ -32,17 +33,14 @@ def display(
     yield
     return
   most = 0
-  stall = _Stall(stall_minutes)
+  stall_warning = _StallWarning(stall_minutes)
 
   def done() -> int:
     """Never less than before: a shard that is tried again starts from 0."""
     nonlocal most
     finished = folder.finished_fingerprints()
     num_finished = sum(num_scans.get(fingerprint, 0) for fingerprint in finished)
-    now = num_finished + folder.num_scans_in_progress()
-    if now < total:
-      stall.update(now)
-    most = max(most, min(now, total))
+    most = max(most, min(num_finished + folder.num_scans_in_progress(), total))
     return most
 
   with progress.displayed('scans', delay_secs=0.0) as report:
@@ -50,10 +48,14 @@ def display(
     stop = threading.Event()
 
     def poll() -> None:
+      """Reports the progress until `stop` is set."""
       while not stop.wait(folder.progress_poll_secs):
         # If the folder cannot be read, the job fails with a message of its own.
         with contextlib.suppress(OSError):
           report(done(), total)
+        # After the last scan, an engine may take time to end the job.
+        if stall_minutes and most < total:
+          stall_warning.update(most)
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
@@ -65,22 +67,22 @@ def display(
     report(done(), total)
 
 
-class _Stall:
-  """Prints a warning, once, when a number has not changed for some time."""
+class _StallWarning:
+  """Prints a warning when no scan was done for some time, once for each such time."""
 
   def __init__(self, minutes: float):
     self._minutes = minutes
-    self._number = -1
-    self._changed = time.monotonic()
-    self._is_warned = not minutes
+    self._num_done = -1
+    self._since = 0.0
+    self._is_printed = False
 
-  def update(self, number: int) -> None:
+  def update(self, num_done: int) -> None:
+    """Compares the number of scans that are done with that of the call before."""
     now = time.monotonic()
-    if number != self._number:
-      self._number, self._changed = number, now
-      self._is_warned = not self._minutes
-    elif not self._is_warned and now - self._changed >= 60 * self._minutes:
-      self._is_warned = True
+    if num_done != self._num_done:
+      self._num_done, self._since, self._is_printed = num_done, now, False
+    elif not self._is_printed and now - self._since >= 60 * self._minutes:
+      self._is_printed = True
       if sys.stderr.isatty():  # there is a bar in the line
         print(file=sys.stderr)
       print(

@@ -86,6 +86,7 @@ class _WriteShard(beam.DoFn):
     self._folder = folder
 
   def process(self, fingerprint: str) -> Iterator[shard_result.ShardResult]:
+    """Writes a shard; yields its result, or nothing if it failed."""
     try:
       shard = self._folder.read_shard_spec(fingerprint)
       # A runner may process a shard again after it is finished.

@@ -8,7 +8,8 @@ Run it on each machine of a Flink or Spark cluster, with the Python that has thi
 Beam's own pool, `worker_pool_main`, names workers by the id that they have in the Java
 process that asked for them. Two Java processes of one machine use the same ids: one that
 ends its worker also ends the worker of the other, which waits forever if that worker was
-just starting. It also starts whatever `python` is on the PATH.
+just starting. It also starts whatever `python` is on the PATH, and accepts connections from
+other machines.
 """
 
 from __future__ import annotations

@@ -176,6 +176,7 @@ def _own_ways(source) -> dict:
   quarter = max(source.num_bytes // 4 // 2**20, 1)
 
   def ours(recipe, budget):
+    """Returns this project's stream."""
     config = config_lib.InputConfig(
       batch_size=_BATCH,
       balance='rejection',
@@ -186,6 +187,7 @@ def _own_ways(source) -> dict:
     return input_pipeline.train_batches(config, plan)
 
   def blocks():
+    """Returns serialised records, read from four files at once."""
     files = tf.data.Dataset.from_tensor_slices(paths).repeat()
     return files.interleave(
       lambda path: tf.data.TFRecordDataset(path, buffer_size=2**20).batch(512),
@@ -228,6 +230,8 @@ def _tfdata_ways(source) -> dict:
     return parsed['image'][0], tf.cast(parsed['label'][0], tf.int32)
 
   def make(recipe):
+    """Returns a stream that tf.data's `rejection_resample` balances."""
+
     def vary(number, example):
       image, label = example[1]
       image = augment.augment(
@@ -292,6 +296,7 @@ def _numpy_ways(images, labels) -> dict:
   groups = [np.flatnonzero(labels == label) for label in (0, 1)]
 
   def make(vary):
+    """Yields balanced batches, endlessly."""
     rng = np.random.default_rng(0)
     count = min(map(len, groups))
     while True:
@@ -363,6 +368,7 @@ def _torch_stages(options: argparse.Namespace) -> dict[str, float]:
       return torch.from_numpy(image), np.float32(labels[index])
 
   def make(vary):
+    """Returns a balanced DataLoader."""
     sampler = torch.utils.data.WeightedRandomSampler(weights, 10**6)
     return torch.utils.data.DataLoader(
       Patches(vary),

@@ -119,6 +119,7 @@ def _unpack(
 
 def _job_server(runner: str, main: str, excluded: str = 'none') -> pathlib.Path:
   def make(folder: pathlib.Path) -> None:
+    """Builds the jar in a folder."""
     require('java')
     require('mvn')
     shutil.copy(_POM, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +12,8 @@ from luna_tfds import geometry
 from luna_tfds import patches
 from luna_tfds.scan import Scan
 
-# Size of the images that are made at once: more save nothing.
-_BYTES_AT_ONCE = 2**18
+# Samples of the patches that are made at once: more save nothing.
+_SAMPLES_AT_ONCE = 2**17
 
 
 class Patch(NamedTuple):
@@ -77,7 +78,7 @@ class Extraction:
     outside = geometry.is_outside(self._centers_zyx, grid).tolist()
     order = self._scan.file_order(self.regions)
     regions = self._scan.read_regions([self.regions[i] for i in order])
-    num_at_once = max(1, _BYTES_AT_ONCE // spec.image_bytes)
+    num_at_once = max(1, _SAMPLES_AT_ONCE // math.prod(spec.shape_zyx))
     for first in range(0, len(order), num_at_once):
       rows = order[first : first + num_at_once]
       centers_zyx = self._centers_zyx[rows]

@@ -85,6 +85,7 @@ def _count_outside(
   """
 
   def count(item: tuple[str, np.ndarray]) -> tuple[int, int]:
+    """Counts those of one scan, given its seriesuid and the rows of its candidates."""
     seriesuid, positions = item
     try:
       grid = meta_image_files.read_meta_header(scans[seriesuid].path).grid

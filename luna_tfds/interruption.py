@@ -68,6 +68,7 @@ def raised_as_keyboard_interrupt(name: str) -> Iterator[Interruption]:
   first_time = 0.0
 
   def handle(signum: int, frame: FrameType | None) -> None:
+    """Interrupts the command; ends the process if it is asked a second time."""
     nonlocal first_time
     if interruption.signum is None:
       interruption.signum, first_time = signum, time.monotonic()

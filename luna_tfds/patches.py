@@ -79,11 +79,6 @@ class PatchSpec:
       return depth, height, width, 1
     return height, width, depth
 
-  @property
-  def image_bytes(self) -> int:
-    """Bytes of an image."""
-    return math.prod(self.shape_zyx) * np.dtype(np.int16).itemsize
-
   def __str__(self) -> str:
     shape = 'x'.join(map(str, self.shape_zyx))
     spacing = 'of the scan' if self.spacing_mm is None else f'{self.spacing_mm:g} mm'

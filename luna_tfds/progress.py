@@ -35,6 +35,7 @@ def displayed(
   before = (0, 0)
 
   def report(done: int, total: int) -> None:
+    """Displays how much of the total is done."""
     nonlocal current, before
     if current is not None and (done < before[0] or total != before[1]):
       current.close()

@@ -93,6 +93,7 @@ class _ObjectReader(io.RawIOBase):
     return self._position
 
   def readinto(self, buffer: Any) -> int:
+    """Fills a buffer from the present position; returns the number of bytes read."""
     stop = min(self._position + len(buffer), self._num_bytes)
     data = self._read_range(self._position, stop)
     if len(data) < stop - self._position:

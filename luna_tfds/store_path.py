@@ -244,6 +244,7 @@ class StorePath(pathlib.PosixPath):
     found: dict[int, bytes] = {}
 
     def read_missing(store: Any) -> None:
+      """Requests the ranges that no earlier attempt has read."""
       missing = [k for k, (start, stop) in enumerate(ranges) if k not in found]
       blocks = store.cat_ranges(
         [str(self)] * len(missing),

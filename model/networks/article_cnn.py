@@ -32,6 +32,7 @@ def article_cnn(
   spatial = spatial_layers(image_shape)
 
   def conv(filters: int, size: int, name: str) -> keras.layers.Layer:
+    """Returns a convolution with ReLU and L2 regularisation."""
     return spatial.conv(
       filters,
       size,

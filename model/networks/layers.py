@@ -103,6 +103,7 @@ class FusedBatchNormalization(keras.layers.Layer):
     """Creates gamma, beta and the moving statistics, [channels] each."""
 
     def weight(name: str, initial: str, trainable: bool) -> keras.Variable:
+      """Adds a variable, which is float32 in every precision."""
       return self.add_weight(
         shape=(input_shape[-1],),
         initializer=initial,

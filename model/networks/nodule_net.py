@@ -6,6 +6,7 @@ import keras
 
 from model.networks.layers import FusedBatchNormalization
 from model.networks.layers import HUWindow
+from model.networks.spatial_layers import SpatialLayers
 from model.networks.spatial_layers import spatial_layers
 
 
@@ -46,32 +47,39 @@ def nodule_net(
       f'nodule_net needs images with sides of {factor} or more. Received: {image_shape}'
     )
 
-  def conv_block(
-    x: keras.KerasTensor, filters: int, size: int, name: str, pool: str = ''
-  ) -> keras.KerasTensor:
-    x = spatial.conv(
-      filters,
-      size,
-      padding='same',
-      use_bias=False,
-      kernel_initializer='he_normal',
-      name=f'{name}_conv',
-    )(x)
-    if pool:
-      x = spatial.max_pooling(2, name=pool)(x)
-    x = FusedBatchNormalization(name=f'{name}_norm')(x)
-    return keras.layers.ReLU(name=f'{name}_relu')(x)
-
   image = keras.Input(image_shape, name='image')
   x = HUWindow(*window_hu, name='hu_window')(image)
   x = spatial.cropping(tuple((n // 2, n - n // 2) for n in excess), name='crop')(x)
-  last = len(widths)
-  x = conv_block(x, widths[0], 5, 'stage1_a', pool='stage2_pool' if last > 1 else '')
-  for number, filters in enumerate(widths[1:], start=2):
-    x = conv_block(x, filters, 3, f'stage{number}_a')
-    pool = f'stage{number + 1}_pool' if number < last else ''
-    x = conv_block(x, filters, 3, f'stage{number}_b', pool=pool)
+  # The pool of a stage belongs to the last convolution of the stage before.
+  pools = [f'stage{number}_pool' for number in range(2, len(widths) + 1)] + ['']
+  x = _conv_block(x, spatial, widths[0], 5, 'stage1_a', pools[0])
+  for number, (filters, pool) in enumerate(zip(widths[1:], pools[1:]), start=2):
+    x = _conv_block(x, spatial, filters, 3, f'stage{number}_a')
+    x = _conv_block(x, spatial, filters, 3, f'stage{number}_b', pool)
   x = spatial.global_average_pooling(name='head_pool')(x)
   x = keras.layers.Dropout(dropout, name='head_dropout')(x)
   logit = keras.layers.Dense(1, dtype='float32', name='logit')(x)
   return keras.Model(image, logit, name='nodule_net')
+
+
+def _conv_block(
+  x: keras.KerasTensor,
+  spatial: SpatialLayers,
+  filters: int,
+  size: int,
+  name: str,
+  pool: str = '',
+) -> keras.KerasTensor:
+  """Applies a convolution, a pool if its name is given, normalisation and ReLU."""
+  x = spatial.conv(
+    filters,
+    size,
+    padding='same',
+    use_bias=False,
+    kernel_initializer='he_normal',
+    name=f'{name}_conv',
+  )(x)
+  if pool:
+    x = spatial.max_pooling(2, name=pool)(x)
+  x = FusedBatchNormalization(name=f'{name}_norm')(x)
+  return keras.layers.ReLU(name=f'{name}_relu')(x)

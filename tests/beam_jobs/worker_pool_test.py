@@ -35,8 +35,9 @@ class Engine:
     assert not answer.error
 
   def stop(self, worker_id):
+    """Returns the error, '' for none."""
     request = beam_fn_api_pb2.StopWorkerRequest(worker_id=worker_id)
-    assert not self._pool.StopWorker(request, timeout=TIMEOUT_SECS).error
+    return self._pool.StopWorker(request, timeout=TIMEOUT_SECS).error
 
   def close(self):
     self._channel.close()
@@ -69,35 +70,39 @@ def workers(process):
   return sorted(re.findall(r'localhost:\d+', ' '.join(lines)))
 
 
-def wait_for_workers(process, expected):
+def workers_soon(process, expected):
+  """Returns the workers when they are as expected, or those after a minute."""
   end = time.monotonic() + TIMEOUT_SECS
-  while workers(process) != expected:
-    assert time.monotonic() < end, workers(process)
+  while (found := workers(process)) != expected and time.monotonic() < end:
     time.sleep(0.05)
+  return found
 
 
 def test_engines_that_use_the_same_id_do_not_end_the_worker_of_the_other(pool, engines):
   first, second = engines
   first.start('1-1', 'localhost:1')
   second.start('1-1', 'localhost:2')
-  wait_for_workers(pool[0], ['localhost:1', 'localhost:2'])
-  first.stop('1-1')
-  wait_for_workers(pool[0], ['localhost:2'])
-  second.stop('1-1')
-  wait_for_workers(pool[0], [])
+  assert workers_soon(pool[0], ['localhost:1', 'localhost:2']) == [
+    'localhost:1',
+    'localhost:2',
+  ]
+  assert first.stop('1-1') == ''
+  assert workers_soon(pool[0], ['localhost:2']) == ['localhost:2']
+  assert second.stop('1-1') == ''
+  assert workers_soon(pool[0], []) == []
 
 
 def test_a_worker_that_is_not_known_is_not_an_error(engines):
-  engines[0].stop('7-7')
+  assert engines[0].stop('7-7') == ''
 
 
 def test_workers_run_the_python_of_the_pool(pool, engines):
   engines[0].start('2-1')
-  wait_for_workers(pool[0], ['localhost:1'])
+  assert workers_soon(pool[0], ['localhost:1']) == ['localhost:1']
   (child,) = child_processes.children(pool[0].pid)
   assert os.readlink(f'/proc/{child}/exe') == os.path.realpath(sys.executable)
-  engines[0].stop('2-1')
-  wait_for_workers(pool[0], [])
+  assert engines[0].stop('2-1') == ''
+  assert workers_soon(pool[0], []) == []
 
 
 def test_a_port_that_is_in_use_is_a_usage_error(pool, capsys):
@@ -109,6 +114,6 @@ def test_a_port_that_is_in_use_is_a_usage_error(pool, capsys):
 def test_the_pool_ends_its_workers(pool, engines):
   process, _ = pool
   engines[0].start('3-1')
-  wait_for_workers(process, ['localhost:1'])
+  assert workers_soon(process, ['localhost:1']) == ['localhost:1']
   process.send_signal(signal.SIGTERM)
   assert process.wait(TIMEOUT_SECS) == 0

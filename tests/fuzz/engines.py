@@ -137,7 +137,7 @@ def run_atheris(session, num_inputs, seed):
   for number, files in enumerate(session.seeds):
     (corpus / str(number)).write_bytes(input_files.pack(files))
 
-  def test_one_input(packed):
+  def check_one_input(packed):
     if len(packed) <= 1:  # what libFuzzer begins with
       return
     with _ended_by_errors():
@@ -170,7 +170,7 @@ def run_atheris(session, num_inputs, seed):
     '-print_final_stats=1',
   )
   arguments = [sys.argv[0], *options, *limits, str(corpus)]
-  atheris.Setup(arguments, test_one_input, custom_mutator=mutate)
+  atheris.Setup(arguments, check_one_input, custom_mutator=mutate)
   atheris.Fuzz()
 
 
