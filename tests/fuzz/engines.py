@@ -25,6 +25,7 @@ class Session:
     reader: the reader.
     seeds: its valid inputs.
     num_inputs: inputs checked so far.
+    corpus: folder of the inputs that ran new lines; the next process continues with them.
   """
 
   def __init__(self, reader, folder, failures):
@@ -37,6 +38,7 @@ class Session:
     """
     self.reader = reader
     self.num_inputs = 0
+    self.corpus = folder.parent / 'corpus'
     self.seeds = readers.make_seeds(reader, folder)
     self._folder = folder
     self._failures = failures
@@ -132,8 +134,8 @@ def run_atheris(session, num_inputs, seed):
   for name in session.reader.modules:
     for value in vars(importlib.import_module(name)).values():
       _instrument(value, name, atheris)
-  corpus = session._folder / 'corpus'
-  corpus.mkdir()
+  corpus = session.corpus
+  corpus.mkdir(exist_ok=True)
   for number, files in enumerate(session.seeds):
     (corpus / str(number)).write_bytes(input_files.pack(files))
 

@@ -32,6 +32,10 @@ import readers  # noqa: E402
 # A reader that crashes again and again is broken.
 _MAX_CRASHES = 20
 
+# TFDS keeps about 40 KB of every dataset that a process opens (its log of calls). A new
+# process begins long before that fills the memory that the sandbox allows.
+_INPUTS_PER_PROCESS = 20_000
+
 # A file system in memory, on which files are written several times faster than on a disk.
 _MEMORY_FOLDER = pathlib.Path('/dev/shm')
 _MIN_FREE_BYTES = 2**30
@@ -77,43 +81,31 @@ def main():
 
 
 def _watch(name, arguments):
-  """Runs a reader in a process, and again after a crash; returns the findings."""
-  num_inputs = num_crashes = 0
+  """Runs a reader in one process after the other; returns the number of findings."""
+  num_inputs = num_findings = num_crashes = num_processes = 0
   start = time.monotonic()
   (arguments.failures / f'{name}.known').unlink(missing_ok=True)
-  num_findings = 0
-  while num_inputs < arguments.inputs and num_crashes < _MAX_CRASHES:
-    with tempfile.TemporaryDirectory(
-      prefix=f'fuzz-{name}-', dir=_temporary_root()
-    ) as temporary:
-      folder = pathlib.Path(temporary)
-      with (folder / 'log').open('w') as log:
-        child = subprocess.Popen(
-          [
-            *(sys.executable, __file__, f'--worker={folder}', f'--reader={name}'),
-            f'--engine={arguments.engine}',
-            f'--inputs={arguments.inputs - num_inputs}',
-            f'--seed={arguments.seed + num_crashes}',
-            f'--failures={arguments.failures}',
-          ],
-          stdout=subprocess.PIPE,
-          stderr=log,
-          text=True,
-        )
-        for line in child.stdout:
-          num_findings += line.startswith('FOUND ')
-          print(line, end='', flush=True)
-        code = child.wait()
-      progress = folder / 'progress'
-      num_inputs += int((progress.exists() and progress.read_text()) or 0)
-      if code == 1:  # an error of the test itself
-        sys.exit(f'{name}: {(folder / "log").read_text(errors="replace")[-3000:]}')
+  with tempfile.TemporaryDirectory(
+    prefix=f'fuzz-{name}-', dir=_temporary_root()
+  ) as temporary:
+    while num_inputs < arguments.inputs and num_crashes < _MAX_CRASHES:
+      folder = pathlib.Path(temporary, str(num_processes))
+      folder.mkdir()
+      code, num_found = _run_process(
+        name,
+        folder,
+        arguments,
+        num_inputs=min(arguments.inputs - num_inputs, _INPUTS_PER_PROCESS),
+        seed=arguments.seed + num_processes,
+      )
+      num_processes += 1
+      num_inputs += _read_progress(folder)
+      num_findings += num_found
       if code:
         num_crashes += 1
         num_findings += 1
         _report_crash(name, code, folder, arguments.failures)
-      elif arguments.engine == 'atheris':
-        break
+      shutil.rmtree(folder)
   secs = time.monotonic() - start
   print(
     f'{name}: {num_inputs} inputs by {arguments.engine} in {secs:.0f} s '
@@ -121,6 +113,36 @@ def _watch(name, arguments):
     flush=True,
   )
   return num_findings
+
+
+def _run_process(name, folder, arguments, *, num_inputs, seed):
+  """Runs a reader in a process; returns its exit code and the findings it printed."""
+  num_found = 0
+  with (folder / 'log').open('w') as log:
+    child = subprocess.Popen(
+      [
+        *(sys.executable, __file__, f'--worker={folder}', f'--reader={name}'),
+        *(f'--engine={arguments.engine}', f'--inputs={num_inputs}', f'--seed={seed}'),
+        f'--failures={arguments.failures}',
+      ],
+      stdout=subprocess.PIPE,
+      stderr=log,
+      text=True,
+    )
+    for line in child.stdout:
+      num_found += line.startswith('FOUND ')
+      print(line, end='', flush=True)
+    code = child.wait()
+  if code == 1 or (code == 0 and not _read_progress(folder)):
+    # An error of the test itself, not of the reader.
+    sys.exit(f'{name}: {(folder / "log").read_text(errors="replace")[-3000:]}')
+  return code, num_found
+
+
+def _read_progress(folder):
+  """Returns how many inputs the process in a folder has checked."""
+  progress = folder / 'progress'
+  return int((progress.exists() and progress.read_text()) or 0)
 
 
 def _temporary_root():
