@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 
+from luna_tfds import atomic_files
 from luna_tfds.errors import UsageError
 from luna_tfds.hounsfield import AIR_HU
 from luna_tfds.hounsfield import WINDOW_HU
@@ -20,9 +21,6 @@ LISTS = {
   'test': 'testdatalabels.txt',
 }
 SIZE_PX = 50
-
-# What file systems allow for one name.
-_MAX_NAME_BYTES = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +107,11 @@ def _read_list(folder: pathlib.Path, path: pathlib.Path) -> tuple[ArticleImage, 
       continue
     name, _, label = line.strip().rpartition(' ')
     digits = re.search(r'(\d+)\.\w+$', name)
-    if label not in ('0', '1') or not digits or len(name.encode()) > _MAX_NAME_BYTES:
+    if (
+      label not in ('0', '1')
+      or not digits
+      or len(name.encode()) > atomic_files.MAX_NAME_BYTES
+    ):
       raise UsageError(
         f'{path}, line {number}: expected "folder/image_<row>.jpg <0 or 1>", found '
         f'"{shown_text(line.strip())}"'

@@ -24,6 +24,9 @@ import uuid
 from luna_tfds.store_path import StorePath
 from luna_tfds.temporary_folders import temporary_folder
 
+# What file systems allow for the name of a file, without its folders.
+MAX_NAME_BYTES = 255
+
 _MARK = '.writing-'
 
 

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from luna_tfds import atomic_files
 from luna_tfds import record_keys
 from luna_tfds import tf_example
 from luna_tfds import tfrecord
+from luna_tfds.text_format import shown_text
 
 DATASET_NAME = 'luna16_patches'
 
@@ -210,8 +212,8 @@ def parse_shard_name(name: str) -> tuple[str, int]:
     ValueError: it is not the name of a shard.
   """
   match = _SHARD_NAME.fullmatch(name)
-  if not match:
-    raise ValueError(f'not the file name of a shard. Received: {name!r}')
+  if not match or len(name.encode()) > atomic_files.MAX_NAME_BYTES:
+    raise ValueError(f'not the file name of a shard. Received: {shown_text(name)!r}')
   return match['split'], int(match['index'])
 
 

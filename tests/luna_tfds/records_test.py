@@ -240,7 +240,15 @@ def test_shard_name_is_parsed():
   assert records.parse_shard_name(name) == ('validation', 3)
 
 
-@pytest.mark.parametrize('name', ['', 'train', 'luna16_patches-train.tfrecord-3-of-4'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    *('', 'train', 'luna16_patches-train.tfrecord-3-of-4'),
+    pytest.param(
+      records.shard_name('x' * 300, 0, 1), id='longer than file systems allow'
+    ),
+  ],
+)
 def test_other_file_names_are_rejected(name):
   with pytest.raises(ValueError, match='not the file name of a shard'):
     records.parse_shard_name(name)
