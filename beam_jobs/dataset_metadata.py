@@ -1,7 +1,8 @@
 """The files beside the shards that make them a TFDS dataset.
 
 dataset_info.json, features.json and metadata.json, from which the dataset is read;
-record_index.json, with which training draws records; failed_scans.csv; and shard_results.json, with which a later job finds out what changed.
+record_index.json, with which training draws records; failed_scans.csv; and
+shard_results.json, with which a later job finds out what changed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds.store_path import StorePath
 from luna_tfds.store_requests import StoreError
+from luna_tfds.stored_metadata import StoredSelection
 
 FAILED_SCANS = 'failed_scans.csv'
 SHARD_RESULTS = 'shard_results.json'
@@ -86,10 +88,15 @@ def _metadata(
   by_split: Mapping[str, Sequence[ShardResult]],
 ) -> dict[str, Any]:
   """Returns the content of metadata.json."""
+  # The article's patches were neither selected nor cut by this project.
+  is_ours = config.source == 'scans'
+  selection = StoredSelection(
+    config.candidate_list, config.negatives_per_positive, config.seed
+  )
   return {
     'fingerprint': plan.fingerprint,
-    # The article's patches were not extracted by this project.
-    'patch': dataclasses.asdict(config.spec) if config.source == 'scans' else {},
+    'patch': dataclasses.asdict(config.spec) if is_ours else {},
+    'selection': dataclasses.asdict(selection) if is_ours else {},
     'shard_subsets': {s: [r.subset for r in rs] for s, rs in by_split.items()},
     'shard_label_counts': {
       split: [r.stats.label_counts for r in rs] for split, rs in by_split.items()

@@ -29,10 +29,10 @@ class RegisteredDataset:
     folder: its folder.
     fingerprint: fingerprint of its plan; None if the metadata are missing or damaged.
     results: the results of its shards in the order of the plan; None for a dataset of
-      version 1.0.0, which did not store them.
+      release 1.0.0, which did not store them.
     num_failed_scans: number of scans that could not be read.
     shard_sha256: SHA-256 of the shards of each split by metadata.json; None if it has
-      none, as in version 1.0.0.
+      none, as in release 1.0.0.
   """
 
   folder: pathlib.Path
@@ -89,7 +89,7 @@ class RegisteredDataset:
   def has_complete_metadata(self) -> bool:
     """Returns whether the metadata can be read and the files have the stored sizes."""
     if self.results is None:
-      expected = None  # of version 1.0.0; of a later one, shard_results.json is lost
+      expected = None  # of release 1.0.0; of a later one, shard_results.json is lost
     else:
       expected = {
         split: [r.sha256 for r in self.results if r.split == split]
@@ -117,7 +117,7 @@ def read(folder: pathlib.Path) -> RegisteredDataset | None:
     return None
   stored = dataset_metadata.stored_metadata(folder)
   fingerprint = stored.get('fingerprint')
-  # In version 1.0.0 the counts were not in a dictionary of their own.
+  # In release 1.0.0 the counts were not in a dictionary of their own.
   counts = stored.get('counts', stored)
   num_failed = counts.get('scans_failed', 0) if isinstance(counts, dict) else 0
   shard_sha256 = stored.get('shard_sha256')

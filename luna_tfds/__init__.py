@@ -27,7 +27,7 @@ from luna_tfds.records import parse_batch
 from luna_tfds.splits import fold_splits
 from luna_tfds.tfds_stores import read_stores_with_tfds
 
-__version__ = '1.0.0'
+__version__ = '1.1.0.dev0'
 
 __all__ = [
   'CONFIGS',

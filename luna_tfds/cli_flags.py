@@ -47,7 +47,7 @@ def define_output_dir(
   Args:
     flag_values: of the command.
     text: what is written, and the default.
-    old_name: what the flag was called in version 1.0.0; still accepted.
+    old_name: what the flag was called in release 1.0.0; still accepted.
   """
   holder = flags.DEFINE_string('output_dir', None, text, flag_values=flag_values)
   if old_name:

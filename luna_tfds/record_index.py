@@ -115,7 +115,7 @@ def read_record_index(folder: pathlib.Path) -> dict[str, tuple[ShardIndex, ...]]
     folder: the folder of a version of the dataset.
 
   Returns:
-    The index of each shard, by split; empty for a dataset of version 1.0.0, which has
+    The index of each shard, by split; empty for a dataset of release 1.0.0, which has
     none.
 
   Raises:

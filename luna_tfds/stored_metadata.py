@@ -16,12 +16,29 @@ METADATA_FILE = 'metadata.json'
 
 
 @dataclasses.dataclass(frozen=True)
+class StoredSelection:
+  """Which candidates the dataset holds.
+
+  Attributes:
+    candidate_list: the candidate list of LUNA16, `V1` or `V2`.
+    negatives_per_positive: non-nodules for each nodule; None for all candidates.
+    seed: seed of the selection of non-nodules.
+  """
+
+  candidate_list: str
+  negatives_per_positive: int | None
+  seed: int
+
+
+@dataclasses.dataclass(frozen=True)
 class StoredMetadata:
   """The content of metadata.json, as far as it is read; empty where it has none.
 
   Attributes:
-    fingerprint: of the plan.
+    fingerprint: fingerprint of the plan.
     patch: how the patches were cut; None if this project did not cut them.
+    selection: which candidates were selected; None if this project did not select them,
+      and for datasets written by release 1.0.0 of this package.
     shard_subsets: LUNA16's subset of each shard, by split.
     shard_label_counts: records of non-nodules and of nodules of each shard, by split.
     shard_sha256: of the file of each shard, by split.
@@ -30,6 +47,7 @@ class StoredMetadata:
 
   fingerprint: str = ''
   patch: patches.PatchSpec | None = None
+  selection: StoredSelection | None = None
   shard_subsets: dict[str, list[int]] = dataclasses.field(default_factory=dict)
   shard_label_counts: dict[str, list[list[int]]] = dataclasses.field(
     default_factory=dict
@@ -57,8 +75,11 @@ class StoredMetadata:
     names = [field.name for field in dataclasses.fields(cls)]
     known = {name: value for name, value in fields.items() if name in names}
     # The article's patches have no fields.
-    patch = patches.PatchSpec.from_json(known['patch']) if known.get('patch') else None
-    return dataclass_json.make(cls, {**known, 'patch': patch})
+    if patch := known.pop('patch', None):
+      known['patch'] = patches.PatchSpec.from_json(patch)
+    if selection := known.pop('selection', None):
+      known['selection'] = dataclass_json.make(StoredSelection, selection)
+    return dataclass_json.make(cls, known)
 
 
 def read(folder: pathlib.Path) -> StoredMetadata:

@@ -274,7 +274,7 @@ def _file_problems(dataset: _StoredDataset) -> list[str]:
     *_size_problems(dataset),
     *_label_file_problems(dataset.folder),
   ]
-  # Datasets of version 1.0.0 have neither checksums nor an index.
+  # Datasets of release 1.0.0 have neither checksums nor an index.
   if any(shard.sha256 and not shard.index for shard in dataset.shards):
     problems.append('record_index.json is missing, or a shard is missing in it')
   return problems
@@ -431,8 +431,8 @@ def _summary(dataset: _StoredDataset, state: _KeyState) -> list[str]:
     lines.append('  SHA-256 of every shard, keys as planned: correct')
   else:
     lines.append(
-      '  metadata.json contains no SHA-256 of the shards: the dataset was extracted '
-      'with version 1.0.0'
+      '  metadata.json has no SHA-256 of the shards: the dataset was written by release '
+      '1.0.0 of this package; extract it again to add them'
     )
   return lines
 

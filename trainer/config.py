@@ -27,7 +27,7 @@ PRECISIONS = ('auto', 'float32', 'mixed_bfloat16', 'mixed_float16')
 CALIBRATION_METHODS = ('prior_shift', 'temperature', 'platt')
 CALIBRATIONS = ('auto', *CALIBRATION_METHODS)
 
-# Names in the config.json of version 1.0.0, and what they are called now.
+# Names in the config.json of release 1.0.0, and what they are called now.
 _RENAMED_AUGMENT_FIELDS = {
   'turns': 'flips_and_rot90',
   'mirror': 'flip_left_right',
@@ -315,7 +315,7 @@ class TrainConfig:
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> TrainConfig:
-    """Inverse of `to_json`; takes the names of version 1.0.0 too.
+    """Inverse of `to_json`; takes the names of release 1.0.0 too.
 
     Raises:
       KeyError, TypeError, ValueError: another version of the project wrote the fields.

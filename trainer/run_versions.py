@@ -36,7 +36,7 @@ def at_start(config_json: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str
 
   Args:
     config_json: the fields of config.json.
-    now: of `current`; taken for what config.json lacks, as that of version 1.0.0 does.
+    now: of `current`; taken for what config.json lacks, as that of release 1.0.0 does.
   """
   stored = {name: config_json.get(name) for name in now}
   return {

@@ -105,7 +105,7 @@ def given_values(
 
 
 class _AugmentationParser(flags.EnumParser):
-  """Accepts the names of augmentations, and those of version 1.0.0."""
+  """Accepts the names of augmentations, and those of release 1.0.0."""
 
   def __init__(self) -> None:
     super().__init__(tuple(config_lib.AUGMENTATIONS))

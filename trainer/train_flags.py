@@ -49,7 +49,7 @@ _RUN_NAMES = (
 )
 
 # The fields of `AugmentConfig` as flags --augment_<field>, with what they were called in
-# version 1.0.0, if otherwise.
+# release 1.0.0, if otherwise.
 _AUGMENT_PARTS = {
   'flips_and_rot90': ('Flips and rotations by 90 degrees', 'turns'),
   'flip_left_right': ('Left-right flips', 'mirror'),

@@ -211,7 +211,7 @@ class Workdir:
     return changed
 
   def _read_changes(self) -> list[dict[str, Any]]:
-    """Returns the list `changed` of config.json; version 1.0.0 did not write it."""
+    """Returns the list `changed` of config.json; release 1.0.0 did not write it."""
     changed: list[dict[str, Any]] = self._read_config().get('changed', [])
     is_list = isinstance(changed, list)
     if not (is_list and all(run_versions.is_change(change) for change in changed)):

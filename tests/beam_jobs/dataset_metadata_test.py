@@ -68,6 +68,11 @@ def test_metadata_of_a_dataset(data_dir, download):
     'spacing_mm': None,
     'layout': 'axial',
   }
+  assert metadata['selection'] == {
+    'candidate_list': 'V1',
+    'negatives_per_positive': None,
+    'seed': 0,
+  }
   counts = [c for shards in metadata['shard_label_counts'].values() for c in shards]
   labels = [row[4] for row in download.candidates]
   assert [sum(column) for column in zip(*counts)] == [labels.count(0), labels.count(1)]
@@ -80,6 +85,7 @@ def test_metadata_of_a_dataset(data_dir, download):
   assert set(metadata) == {
     'fingerprint',
     'patch',
+    'selection',
     'shard_subsets',
     'shard_label_counts',
     'shard_sha256',

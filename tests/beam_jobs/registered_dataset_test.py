@@ -301,7 +301,7 @@ def test_other_changes_beside_a_repaired_scan_need_overwrite(
   assert 'is older than the input file 1.2.826.0.1.raw' in failure()
 
 
-# Datasets of version 1.0.0.
+# Datasets of release 1.0.0.
 
 
 @pytest.fixture

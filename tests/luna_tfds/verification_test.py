@@ -33,7 +33,7 @@ def edit_metadata(folder, change):
 
 
 def leave_version_1_0_0(folder):
-  """Leaves what version 1.0.0 stored."""
+  """Leaves what release 1.0.0 stored."""
 
   def change(fields):
     del fields['shard_sha256'], fields['shard_keys_sha256']

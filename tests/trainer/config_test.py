@@ -14,7 +14,7 @@ from trainer.config import TrainConfig
 
 NAN, INF = float('nan'), float('inf')
 
-# As version 1.0.0 wrote it.
+# As release 1.0.0 wrote it.
 CONFIG_OF_1_0_0 = {
   'dataset': 'luna16_patches/axial_50px_all',
   'data_dir': '/data',

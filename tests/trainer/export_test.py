@@ -110,7 +110,7 @@ def test_operating_point_is_exported_with_the_model(trained, tmp_path):
     (['--output_dir='], '--output_dir is required'),
     (['--workdir=/nowhere'], 'no run in it'),
     (['--output_dir={tmp}'], 'exists already'),
-    (['--output={tmp}'], 'exists already'),  # its name in version 1.0.0
+    (['--output={tmp}'], 'exists already'),  # its name in release 1.0.0
     (['--crossval=/nowhere'], 'leave out --workdir and --ensemble'),
     (['--ensemble=,'], 'lists an empty name'),
     (['--output_dir=/dev/null/x/y'], '--output_dir: the folder /dev/null/x'),

@@ -103,7 +103,7 @@ def test_defaults_are_those_of_the_network(parse, model):
     ('--augment_blur_px=1.5', 'input.augment.blur_px', 1.5),
     ('--augment_sharpness=0.2', 'input.augment.sharpness', 0.2),
     ('--augment_noise_hu=0', 'input.augment.noise_hu', 0),
-    # Names of version 1.0.0.
+    # Names of release 1.0.0.
     ('--noaugment_turns', 'input.augment.flips_and_rot90', False),
     ('--augment_turns=false', 'input.augment.flips_and_rot90', False),
     ('--augment_mirror', 'input.augment.flip_left_right', True),

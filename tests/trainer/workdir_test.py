@@ -111,7 +111,7 @@ def test_metrics_that_an_epoch_does_not_have_are_left_out(workdir):
     {'epoch': 0.0, 'loss': 0.5},
     {'epoch': 1.0, 'loss': 0.25},
   ]
-  # Their columns, which version 1.0.0 wrote, are kept.
+  # Their columns, which release 1.0.0 wrote, are kept.
   workdir.truncate_history(1)
   assert workdir.history.read_text().split() == ['epoch,loss,val_loss', '0,0.5,NA']
   workdir.append_history(1, {'loss': 0.25})

@@ -67,9 +67,13 @@ class OpenedDataset:
 
   @property
   def holds_all_candidates(self) -> bool:
-    """Whether no negative was left out by the dataset's config."""
-    config = getattr(self.builder, 'builder_config', None)
-    return getattr(config, 'negatives_per_positive', None) is None
+    """Whether the extraction left out no candidate of the scans."""
+    selection = self.metadata.selection
+    if selection:
+      return selection.negatives_per_positive is None
+    # Metadata of release 1.0.0 of this package do not say it, but names of configs do.
+    config = pathlib.PurePath(self.name).parts[1]
+    return config == 'article' or 'all' in config.split('_')
 
   def shard_lengths(self, split: str) -> list[int]:
     """Returns the records of each shard of a stored split."""

@@ -65,7 +65,7 @@ class SplitIndex:
 def with_index(source: SplitSource) -> SplitSource:
   """Returns the split with the index of each of its shards.
 
-  Datasets of version 1.0.0 do not store it: their records are read once.
+  Datasets of release 1.0.0 do not store it: their records are read once.
 
   Args:
     source: the split.

@@ -249,7 +249,7 @@ class SaveBest(keras.callbacks.Callback):
 
     Args:
       path: of the checkpoint.
-      history: of the epochs so far; used if the checkpoint was written by version 1.0.0,
+      history: of the epochs so far; used if the checkpoint was written by release 1.0.0,
         which did not store its metrics.
       monitor: `MONITOR` or `ONE_CLASS_MONITOR`.
     """

@@ -50,7 +50,7 @@ def save(
 
 
 def read_note(path: pathlib.Path) -> CheckpointNote | None:
-  """Returns what belongs to a checkpoint; None if version 1.0.0 wrote it.
+  """Returns what belongs to a checkpoint; None if release 1.0.0 wrote it.
 
   Raises:
     UsageError: the checkpoint is damaged.

@@ -25,9 +25,9 @@ def random_hu(shape, batch=2, seed=0):
 
 
 def save_like_version_1_0_0(network, path):
-  """Saves with the path that the custom layers' module had in version 1.0.0.
+  """Saves with the path that the custom layers' module had in release 1.0.0.
 
-  The rest of the file is equal to that of version 1.0.0.
+  The rest of the file is equal to that of release 1.0.0.
   """
   network.save(path)
   with zipfile.ZipFile(path) as archive:

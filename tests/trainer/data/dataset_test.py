@@ -105,6 +105,16 @@ def test_only_a_config_without_sampling_holds_all_candidates(data_dir, dataset):
   assert dataset.holds_all_candidates
   sampled = dataset_lib.open_dataset(str(data_dir), 'axial_50px')
   assert not sampled.holds_all_candidates
+  assert not dataset_lib.open_dataset('', str(sampled.folder)).holds_all_candidates
+  assert dataset_lib.open_dataset('', str(dataset.folder)).holds_all_candidates
+
+
+@pytest.mark.parametrize('name', ['axial_50px_all', 'axial_50px'])
+def test_the_name_tells_of_all_candidates_where_the_metadata_do_not(data_dir, name):
+  opened = dataset_lib.open_dataset(str(data_dir), name)
+  metadata = dataclasses.replace(opened.metadata, selection=None)
+  opened = dataclasses.replace(opened, metadata=metadata)
+  assert opened.holds_all_candidates == (name == 'axial_50px_all')
 
 
 @pytest.mark.parametrize(
@@ -188,7 +198,7 @@ def test_names_that_no_dataset_has_are_refused(before, after, split, dataset, tm
 
 @pytest.fixture
 def without_index(data_dir, tmp_path):
-  """The folder of a dataset as version 1.0.0 wrote it: without an index of the records."""
+  """The folder of a dataset as release 1.0.0 wrote it: without an index of the records."""
   from_folder = data_dir / 'luna16_patches' / 'axial_50px_all' / '1.0.0'
   folder = shutil.copytree(from_folder, tmp_path / 'axial_50px_all' / '1.0.0')
   (folder / record_index.RECORD_INDEX).unlink()
