@@ -8,7 +8,7 @@ metrics = measure(scored, decision, resampling)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from model.metrics.resampling import Resampling
-from trainer.article_baseline import ARTICLE
+from trainer import article_baseline
 from trainer.data.dataset import OpenedDataset
 from trainer.data.split_source import SplitSource
 from trainer.evaluation import froc_evaluation
@@ -101,6 +101,11 @@ class EvaluationMetrics:
   froc: FrocResult | None
   calibrations: tuple[CalibrationResult | None, ...]
 
+  @property
+  def article(self) -> Mapping[str, float]:
+    """The article's metrics, if the records are of its patches; else empty."""
+    return article_baseline.comparable_metrics(self.dataset)
+
   def to_json(self) -> dict[str, Any]:
     """Returns the content of metrics.json; undefined metrics are NaN."""
     return {
@@ -118,7 +123,7 @@ class EvaluationMetrics:
       'calibration': [c and c.to_json() for c in self.calibrations],
       **self.measurement.to_json(),
       **({'froc': self.froc.to_json()} if self.froc else {}),
-      'article': ARTICLE,
+      **({'article': self.article} if self.article else {}),
     }
 
 

@@ -58,28 +58,28 @@ def confusion_matrix(counts: classification.ConfusionMatrix) -> Figure:
 
 
 def roc(
-  labels: np.ndarray, probabilities: np.ndarray, article: Mapping[str, float]
+  labels: np.ndarray,
+  probabilities: np.ndarray,
+  article: Mapping[str, float] | None = None,
 ) -> Figure:
-  """Draws the ROC curve and the article's operating point."""
+  """Draws the ROC curve, and the article's operating point if it is given."""
   fpr, tpr, _ = sklearn_metrics.roc_curve(labels, probabilities)
   figure, axes = figures.new_figure()
   axes.plot([0, 1], [0, 1], color=MUTED_COLOR, lw=0.8, ls=':')
   axes.plot(fpr, tpr, color=MODEL_COLOR, lw=1.8, label='this model')
-  axes.plot(
-    1 - article['specificity'],
-    article['recall'],
-    'o',
-    color=ARTICLE_COLOR,
-    label='article',
-  )
+  if article:
+    x, y = 1 - article['specificity'], article['recall']
+    axes.plot(x, y, 'o', color=ARTICLE_COLOR, label='article')
   _set_unit_axes(axes, '1 - specificity', 'recall')
   return figure
 
 
 def precision_recall(
-  labels: np.ndarray, probabilities: np.ndarray, article: Mapping[str, float]
+  labels: np.ndarray,
+  probabilities: np.ndarray,
+  article: Mapping[str, float] | None = None,
 ) -> Figure:
-  """Draws the precision-recall curve and the article's operating point."""
+  """Draws the precision-recall curve; the article's operating point as in `roc`."""
   precision, recall, _ = sklearn_metrics.precision_recall_curve(labels, probabilities)
   figure, axes = figures.new_figure()
   axes.axhline(np.mean(labels), color=MUTED_COLOR, lw=0.8, ls=':')
@@ -87,9 +87,9 @@ def precision_recall(
   axes.step(
     recall, precision, where='post', color=MODEL_COLOR, lw=1.8, label='this model'
   )
-  axes.plot(
-    article['recall'], article['precision'], 'o', color=ARTICLE_COLOR, label='article'
-  )
+  if article:
+    x, y = article['recall'], article['precision']
+    axes.plot(x, y, 'o', color=ARTICLE_COLOR, label='article')
   _set_unit_axes(axes, 'recall', 'precision')
   return figure
 

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from luna_tfds import atomic_files
-from luna_tfds import records as records_lib
 from luna_tfds.hounsfield import WINDOW_HU
 from luna_tfds.text_format import count_text
 from model.metrics.classification import LONG_METRIC_LABELS
@@ -19,7 +18,6 @@ from model.metrics.classification import METRIC_LABELS
 from model.metrics.classification import Rates
 from model.metrics.resampling import Interval
 from trainer import workdir as workdir_lib
-from trainer.article_baseline import ARTICLE
 from trainer.evaluation import subgroups
 from trainer.evaluation.measurement import Measurement
 from trainer.evaluation.steps import Evaluation
@@ -98,7 +96,7 @@ def _notices(metrics: EvaluationMetrics) -> list[str]:
   measured = metrics.measurement
   records, nodules = measured.metrics.records, measured.metrics.nodules
   notices = []
-  if metrics.dataset.startswith(f'{records_lib.DATASET_NAME}/article/'):
+  if metrics.article:
     notices.append(_OPTIMISTIC)
   notices += formatting.sentences([*metrics.warnings, *measured.warnings])
   if records and nodules in (0, records):
@@ -126,7 +124,7 @@ def _metrics(metrics: EvaluationMetrics) -> html.Section:
     columns.append(('with excluded', everything.metrics, everything.intervals))
     text += (
       f' {_sentence_of_excluded(measured.num_excluded)} The second column counts them as '
-      "non-nodules, as the article's numbers do."
+      'non-nodules.'
     )
   rows: list[Sequence[html.Cell]] = [
     (
@@ -135,11 +133,12 @@ def _metrics(metrics: EvaluationMetrics) -> html.Section:
         (formatting.number(of.value(name)), formatting.interval(bounds.get(name)))
         for _, of, bounds in columns
       ),
-      formatting.number(ARTICLE.get(name), 3),
+      *([formatting.number(metrics.article.get(name), 3)] if metrics.article else []),
     )
     for name, label in LONG_METRIC_LABELS.items()
   ]
-  header = ('', *(title for title, _, _ in columns), 'the article')
+  titles = [title for title, _, _ in columns]
+  header = ('', *titles, *(['the article'] if metrics.article else []))
   return html.Section('Metrics', text, header, rows)
 
 
@@ -164,11 +163,13 @@ def _curves(evaluation: Evaluation, folder: pathlib.Path) -> html.Section:
   if records.has_both_classes:
     drawings |= {
       'roc': (
-        lambda: plots.roc(labels, probabilities, ARTICLE),
+        lambda: plots.roc(labels, probabilities, evaluation.metrics.article),
         'ROC curve; dotted: random guessing',
       ),
       'precision_recall': (
-        lambda: plots.precision_recall(labels, probabilities, ARTICLE),
+        lambda: plots.precision_recall(
+          labels, probabilities, evaluation.metrics.article
+        ),
         'Precision-recall curve; dotted: random guessing',
       ),
       'reliability': (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from luna_tfds.text_format import count_text
 from model.metrics.classification import METRIC_LABELS
-from trainer.article_baseline import ARTICLE
 from trainer.evaluation import froc_evaluation
 from trainer.evaluation.comparison import Comparison
 from trainer.evaluation.steps import EvaluationMetrics
@@ -22,7 +21,7 @@ _METRICS = (
 
 
 def metrics_table(evaluated: EvaluationMetrics) -> str:
-  """Returns the main metrics with their intervals, beside the article's.
+  """Returns the main metrics with their intervals; for its patches, the article's too.
 
   If there are excluded findings, a column holds the metrics with them.
   """
@@ -37,7 +36,8 @@ def metrics_table(evaluated: EvaluationMetrics) -> str:
   for name in _METRICS:
     value = formatting.number(measured.metrics.value(name))
     interval = formatting.interval(measured.intervals.get(name))
-    article = f'   (article {ARTICLE[name]:.3f})' if name in ARTICLE else ''
+    published = evaluated.article.get(name)
+    article = f'   (article {published:.3f})' if published else ''
     with_excluded = ''
     if has_excluded:
       other = formatting.number(measured.all_candidates.metrics.value(name))

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from luna_tfds import local_files
 from luna_tfds import records
-from trainer import article_baseline
 from trainer.data import input_pipeline
 from trainer.data import memory_budget
 from trainer.data.split_source import SplitSource
@@ -74,7 +73,7 @@ class TensorBoardImages(keras.callbacks.Callback):
       # A network may give NaN in validation alone, e.g. if float16 overflows.
       if len(np.unique(self._labels)) == 2 and np.isfinite(probabilities).all():
         figures['precision_recall'] = plots.precision_recall(
-          self._labels, probabilities, article_baseline.ARTICLE
+          self._labels, probabilities
         )
     with self._writer.as_default(step=epoch):
       for name, figure in figures.items():

@@ -227,7 +227,7 @@ def test_page_has_all_sections_and_metrics(page, evaluated):
   measured = metrics.measurement
   assert f'{measured.metrics.pr_auc:.4f}' in page
   assert formatting.interval(measured.intervals['pr_auc']) in page
-  assert '0.893' in page  # the article's precision
+  assert 'the article' not in page
   total = measured.all_candidates.metrics.records
   assert f'{metrics.records_trained_on} of the {total}' in page
   assert 'article_cnn' in page
@@ -277,6 +277,18 @@ def test_most_confident_errors_are_shown_with_scan_and_position(page, evaluated)
   assert f'at {x:.1f}, {y:.1f}, {z:.1f} mm' in caption
   assert 'diameter 8.5 mm' in caption
   assert page.index('False negatives') < after < page.index('False positives')
+
+
+def test_an_evaluation_of_the_articles_patches_shows_its_metrics(
+  evaluated, tmp_path, no_network_pictures
+):
+  metrics = dataclasses.replace(
+    evaluated.metrics, dataset='luna16_patches/article/1.0.0'
+  )
+  of_article = dataclasses.replace(evaluated, metrics=metrics)
+  text = page_lib.build_page(of_article, tmp_path)
+  assert 'the article' in text
+  assert '0.893' in text  # its precision
 
 
 def test_an_outcome_without_records_is_left_out(
