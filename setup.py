@@ -46,7 +46,7 @@ def _requirements(group: str) -> list[str]:
 setuptools.setup(
   name='luna16-patches',
   version=_VERSION,
-  description='LUNA16 lung-nodule patches: Beam job, TFDS dataset, Keras trainer',
+  description='LUNA16 false positive reduction: Beam job, TFDS dataset, Keras trainer',
   long_description=(_ROOT / 'README.md').read_text(),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
