@@ -69,11 +69,11 @@ def train_batches(
   source = balance.source
   steps = steps_per_epoch or default_steps_per_epoch(balance, config.batch_size)
   if is_held_in_memory(source, config):
-    make_stream = record_streams.from_memory
+    make_stream = record_streams.stream_from_memory
   elif balance.mode == 'streams':
-    make_stream = record_streams.from_class_streams
+    make_stream = record_streams.class_streams_from_files
   else:
-    make_stream = record_streams.from_files
+    make_stream = record_streams.single_stream_from_files
   stream = make_stream(config, balance, steps)
 
   def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:

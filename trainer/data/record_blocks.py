@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,18 +16,17 @@ from trainer.data.split_source import SplitSource
 _READ_BUFFER_BYTES = 2**20
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Runs:
-  """Runs of consecutive records, and which of these are drawn.
+class RecordRanges(NamedTuple):
+  """Ranges of consecutive records of files, and which of these records are drawn.
 
-  Tensors or arrays of one entry for each of k runs, but for `is_drawn`.
+  Arrays or tensors; the first four have one entry for each of k ranges.
 
   Attributes:
     slice_of: [k] int64, the slice of the split.
-    offset: [k] int64, byte offset in the file of the first record of the run.
-    first: [k] int64, entry of `is_drawn` for the first record of the run.
+    offset: [k] int64, byte offset in the file of the first record of the range.
+    first: [k] int64, entry of `is_drawn` for the first record of the range.
     stop: [k] int64, entry after that of its last record.
-    is_drawn: [records of all runs] bool.
+    is_drawn: [records of all ranges] bool.
   """
 
   slice_of: np.ndarray
@@ -37,15 +36,20 @@ class Runs:
   is_drawn: np.ndarray
 
 
-def find_runs(
+RANGE_DTYPES = RecordRanges(
+  slice_of=tf.int64, offset=tf.int64, first=tf.int64, stop=tf.int64, is_drawn=tf.bool
+)
+
+
+def find_ranges(
   records: np.ndarray, chunk_of: np.ndarray, index: SplitIndex, source: SplitSource
-) -> Runs:
-  """Divides records that are to be read into runs.
+) -> RecordRanges:
+  """Divides records that are to be read into ranges that are read at once.
 
   Args:
     records: [k] int, numbers of records; those of one chunk are ascending neighbours.
     chunk_of: [n] int32, the chunk of each record of the split.
-    index: of the split.
+    index: index of the split.
     source: the split, with the index of each shard.
   """
   # A chunk may come twice: at the start of a pass and at its end.
@@ -65,9 +69,9 @@ def find_runs(
   stop = np.cumsum(lengths)
   first = stop - lengths
   is_drawn = np.zeros(int(stop[-1]), bool)
-  run_of = np.repeat(np.arange(len(starts)), ends - starts + 1)
-  is_drawn[records - first_records[run_of] + first[run_of]] = True
-  return Runs(slice_of, offset, first, stop, is_drawn)
+  range_of = np.repeat(np.arange(len(starts)), ends - starts + 1)
+  is_drawn[records - first_records[range_of] + first[range_of]] = True
+  return RecordRanges(slice_of, offset, first, stop, is_drawn)
 
 
 def stored_blocks(source: SplitSource, block_records: int) -> tf.data.Dataset:
@@ -105,7 +109,7 @@ def _stored_blocks_in_store(source: SplitSource, block_records: int) -> tf.data.
     item = source.slices[number]
     offset, extra = split_index.start_near(item, np.asarray(first))
     count = int(extra) + int(stop) - int(first)
-    return store_records.read_run(item, int(offset), count)[int(extra) :]
+    return store_records.read_range(item, int(offset), count)[int(extra) :]
 
   def block(row: tf.Tensor) -> tf.Tensor:
     serialized = tf.numpy_function(read, tf.unstack(row, 3), tf.string, stateful=False)
@@ -118,61 +122,72 @@ def _stored_blocks_in_store(source: SplitSource, block_records: int) -> tf.data.
   )
 
 
-def run_blocks(source: SplitSource, runs: Runs, block_records: int) -> tf.data.Dataset:
-  """Reads runs of records in a given order, several side by side.
+def range_blocks(
+  source: SplitSource, ranges: RecordRanges, block_records: int
+) -> tf.data.Dataset:
+  """Reads ranges of records in a given order, several side by side.
 
   Args:
     source: the split.
-    runs: the runs.
-    block_records: records of a block; those of one block come from one run.
+    ranges: the ranges.
+    block_records: records of a block; those of one block come from one range.
 
   Returns:
-    Dataset of [n] string.
+    Dataset of [n] string, the drawn records of a block.
   """
-  paths = tf.constant([item.path for item in source.slices])
+  read = _read_range_in_store if source.is_in_store else _read_range_of_file
 
-  def read_run(slice_: int, offset: int, count: int) -> np.ndarray:
-    return store_records.read_run(source.slices[slice_], int(offset), int(count))
-
-  def run_in_store(
-    slice_: tf.Tensor, offset: tf.Tensor, count: tf.Tensor
-  ) -> tf.data.Dataset:
-    arguments = (slice_, offset, count)
-    serialized = tf.numpy_function(read_run, arguments, tf.string, stateful=False)
-    return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(serialized, [None]))
-
-  def read(
+  def read_blocks(
     slice_: tf.Tensor, offset: tf.Tensor, first: tf.Tensor, stop: tf.Tensor
   ) -> tf.data.Dataset:
-    if source.is_in_store:
-      file = run_in_store(slice_, offset, stop - first)
-    else:
-      # tf.data.TFRecordDataset cannot start in the middle of a file.
-      file = tf.data.experimental.from_variant(
-        tf.raw_ops.TFRecordDatasetV2(
-          filenames=paths[slice_][tf.newaxis],
-          compression_type='',
-          buffer_size=_READ_BUFFER_BYTES,
-          byte_offsets=offset[tf.newaxis],
-        ),
-        tf.TensorSpec([], tf.string),
-      )
-    blocks = file.take(stop - first).batch(block_records)
+    blocks = read(source, slice_, offset, stop - first).batch(block_records)
     return tf.data.Dataset.zip(
       blocks, tf.data.Dataset.range(first, stop, block_records)
     )
 
   def select(block: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
     stop = first + tf.size(block, tf.int64)
-    return tf.boolean_mask(block, runs.is_drawn[first:stop])
+    return tf.boolean_mask(block, ranges.is_drawn[first:stop])
 
-  files = tf.data.Dataset.from_tensor_slices(
-    (runs.slice_of, runs.offset, runs.first, runs.stop)
-  )
   cycle = memory_budget.PARALLEL_FILES
-  blocks = files.interleave(read, cycle_length=cycle, num_parallel_calls=cycle)
-  # Outside of the interleaving: a function in each run would cost more than reading it.
+  blocks = tf.data.Dataset.from_tensor_slices(
+    (ranges.slice_of, ranges.offset, ranges.first, ranges.stop)
+  ).interleave(read_blocks, cycle_length=cycle, num_parallel_calls=cycle)
+  # Outside of the interleaving: a function in each range would cost more than reading it.
   return blocks.map(select, num_parallel_calls=cycle)
+
+
+def _read_range_of_file(
+  source: SplitSource, slice_: tf.Tensor, offset: tf.Tensor, count: tf.Tensor
+) -> tf.data.Dataset:
+  """Reads consecutive records from a byte offset on; the arguments are int64 scalars."""
+  paths = tf.constant([item.path for item in source.slices])
+  # tf.data.TFRecordDataset cannot start in the middle of a file.
+  file = tf.data.experimental.from_variant(
+    tf.raw_ops.TFRecordDatasetV2(
+      filenames=paths[slice_][tf.newaxis],
+      compression_type='',
+      buffer_size=_READ_BUFFER_BYTES,
+      byte_offsets=offset[tf.newaxis],
+    ),
+    tf.TensorSpec([], tf.string),
+  )
+  return file.take(count)
+
+
+def _read_range_in_store(
+  source: SplitSource, slice_: tf.Tensor, offset: tf.Tensor, count: tf.Tensor
+) -> tf.data.Dataset:
+  """As `_read_range_of_file`, for a split in an object store."""
+
+  def read(number: int, start: int, num_records: int) -> np.ndarray:
+    item = source.slices[number]
+    return store_records.read_range(item, int(start), int(num_records))
+
+  serialized = tf.numpy_function(
+    read, (slice_, offset, count), tf.string, stateful=False
+  )
+  return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(serialized, [None]))
 
 
 def with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -3,10 +3,12 @@
 Which records an epoch draws is decided by `sampling_order`; here they are read. There are
 three ways:
 
-- `from_memory`: the split fits the memory budget. It is read once; batches are indices.
-- `from_files`: chunks of the files in random order, and a shuffle buffer.
-- `from_class_streams`: the same for nodules and for non-nodules, of which each batch gets
-  its share. Nodules that fit into memory are read once.
+- `stream_from_memory`: the split fits the memory budget. It is read once; batches are
+  record numbers.
+- `single_stream_from_files`: all classes in one stream, by rejection. Chunks of the files
+  are read in random order, through a shuffle buffer.
+- `class_streams_from_files`: a stream of nodules and one of non-nodules, of which each
+  batch gets a fixed number. Nodules that fit into memory are read once.
 
 What makes them fast: which records are drawn is known before they are read, reading
 starts in the middle of a file, records are selected in blocks while they are serialised,
@@ -29,6 +31,9 @@ from trainer.data import sampling_classes
 from trainer.data import sampling_order
 from trainer.data.balance import Balance
 from trainer.data.memory_budget import MemoryBudget
+from trainer.data.record_blocks import RANGE_DTYPES
+from trainer.data.record_blocks import RecordRanges
+from trainer.data.sampling_order import PassRange
 from trainer.data.sampling_order import SampledStream
 from trainer.data.split_index import SplitIndex
 from trainer.data.split_source import SplitSource
@@ -52,14 +57,14 @@ class TrainStream:
   decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
-def from_memory(
+def stream_from_memory(
   config: config_lib.InputConfig, balance: Balance, steps: int
 ) -> TrainStream:
   """Holds all records of the split, which are read once.
 
   Args:
     config: how batches are made.
-    balance: of the split, for this config.
+    balance: how the classes of the split are balanced; made with this config.
     steps: batches of an epoch.
   """
   source, size = balance.source, config.batch_size
@@ -74,61 +79,78 @@ def from_memory(
         balance, config.seed, size, steps, epoch
       )
       drawn = np.empty(is_nodule.shape, np.int32)
-      drawn[is_nodule] = nodules.shuffled(epoch)
-      drawn[~is_nodule] = non_nodules.shuffled(epoch)
+      drawn[is_nodule] = nodules.records_of_epoch(epoch)
+      drawn[~is_nodule] = non_nodules.records_of_epoch(epoch)
       return drawn
   else:
     stream = sampling_order.single_stream(balance, config.seed, size, steps)
 
     def epoch_records(epoch: int) -> np.ndarray:
-      return stream.shuffled(epoch).reshape(steps, size)
+      return stream.records_of_epoch(epoch).reshape(steps, size)
 
   def undecoded_batches(epoch: tf.Tensor) -> tf.data.Dataset:
     drawn = _call_numpy(epoch_records, (epoch,), tf.int32, [steps, size])
     return tf.data.Dataset.from_tensor_slices(drawn)
 
-  def decode(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.gather(images, indices), tf.gather(labels, indices)
+  def decode(record_numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return tf.gather(images, record_numbers), tf.gather(labels, record_numbers)
 
   return TrainStream(undecoded_batches, decode)
 
 
-def from_files(
+def single_stream_from_files(
   config: config_lib.InputConfig, balance: Balance, steps: int
 ) -> TrainStream:
-  """Reads the records of each epoch from the files; for the arguments see above."""
+  """Reads the records of each epoch from the files, all classes in one stream.
+
+  Args:
+    config: how batches are made.
+    balance: how the classes of the split are balanced; made with this config.
+    steps: batches of an epoch.
+  """
   stream = sampling_order.single_stream(balance, config.seed, config.batch_size, steps)
-  records_of = _stream_from_files(config, balance, stream, steps * config.batch_size)
+  files = _FileStream(config, balance, stream, steps * config.batch_size)
   return TrainStream(
-    lambda epoch: records_of(epoch).batch(config.batch_size, drop_remainder=True),
+    lambda epoch: files.records_of_epoch(epoch).batch(
+      config.batch_size, drop_remainder=True
+    ),
     lambda serialized: _decode(serialized, balance.source),
   )
 
 
-def from_class_streams(
+def class_streams_from_files(
   config: config_lib.InputConfig, balance: Balance, steps: int
 ) -> TrainStream:
-  """Draws nodules and non-nodules from streams of their own; see `from_memory`."""
+  """Reads nodules and non-nodules from the files, as streams of their own.
+
+  Args:
+    config: how batches are made.
+    balance: how the classes of the split are balanced; made with this config.
+    steps: batches of an epoch.
+  """
   source, size = balance.source, config.batch_size
   nodules, non_nodules = sampling_order.class_streams(balance, config.seed, size, steps)
   budget = MemoryBudget.for_source(source, config.memory_budget_mb)
-  drawn = float(steps * size * balance.share)
+  epoch_nodules = float(steps * size * balance.share)
+  nodules_of: _EpochFn
   if budget.holds_nodules(balance.counts.nodule):
     nodules_of = _held_stream(balance, nodules)
   else:
-    nodules_of = _stream_from_files(config, balance, nodules, drawn, share=0.5)
-  non_nodules_of = _stream_from_files(
-    config, balance, non_nodules, steps * size - drawn, share=0.5
-  )
+    nodules_of = _FileStream(
+      config, balance, nodules, epoch_nodules, memory_fraction=0.5
+    ).records_of_epoch
+  non_nodules_of = _FileStream(
+    config, balance, non_nodules, steps * size - epoch_nodules, memory_fraction=0.5
+  ).records_of_epoch
 
-  def order(epoch: int) -> np.ndarray:
+  def classes_in_order(epoch: int) -> np.ndarray:
     is_nodule = sampling_order.nodules_in_batches(
       balance, config.seed, size, steps, epoch
     )
     return is_nodule.ravel().astype(np.int64)
 
   def undecoded_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-    classes = _call_numpy(order, (epoch,), tf.int64, [steps * size])
+    classes = _call_numpy(classes_in_order, (epoch,), tf.int64, [steps * size])
     mixed = tf.data.Dataset.choose_from_datasets(
       [non_nodules_of(epoch), nodules_of(epoch)],
       tf.data.Dataset.from_tensor_slices(classes),
@@ -139,61 +161,75 @@ def from_class_streams(
   return TrainStream(undecoded_batches, lambda serialized: _decode(serialized, source))
 
 
-def _stream_from_files(
-  config: config_lib.InputConfig,
-  balance: Balance,
-  stream: SampledStream,
-  epoch_records: float,
-  share: float = 1.0,
-) -> _EpochFn:
-  """Serialised records of an epoch, read in chunks and shuffled, pass after pass.
+class _FileStream:
+  """Serialised records, read from the files in chunks and shuffled, pass after pass."""
 
-  Args:
-    config: how batches are made.
-    balance: of the split.
-    stream: which records are drawn.
-    epoch_records: records of an epoch.
-    share: of the memory, where several streams divide it.
-  """
-  source = balance.source
-  index = SplitIndex.of_source(source)
-  record_bytes = records.record_bytes(source.image_shape)
-  chunk_of = sampling_order.chunk_numbers(index, record_bytes)
-  budget = MemoryBudget.for_source(source, config.memory_budget_mb)
-  block_records = budget.block_records(share)
-  held = budget.shuffle_records(
-    share,
-    at_most=min(epoch_records, stream.sampler.drawn_per_pass),
-    at_least=config.batch_size,
-  )
+  def __init__(
+    self,
+    config: config_lib.InputConfig,
+    balance: Balance,
+    stream: SampledStream,
+    epoch_records: float,
+    memory_fraction: float = 1.0,
+  ):
+    """Plans the reading.
 
-  def parts(epoch: int) -> np.ndarray:
-    rows = [dataclasses.astuple(part) for part in stream.parts(epoch)]
-    return np.array(rows, np.int64).reshape(-1, 3)
+    Args:
+      config: how batches are made.
+      balance: how the classes of the split are balanced.
+      stream: which records are drawn.
+      epoch_records: records of an epoch, on average.
+      memory_fraction: part of the memory budget; several streams divide it.
+    """
+    self._source = balance.source
+    self._index = SplitIndex.of_source(self._source)
+    self._stream = stream
+    self._seed = config.seed
+    self._chunk_of = sampling_order.chunk_numbers(
+      self._index, records.record_bytes(self._source.image_shape)
+    )
+    budget = MemoryBudget.for_source(self._source, config.memory_budget_mb)
+    self._block_records = budget.block_records(memory_fraction)
+    self._shuffle_records = budget.shuffle_records(
+      memory_fraction,
+      at_most=min(epoch_records, stream.sampler.drawn_per_pass),
+      at_least=config.batch_size,
+    )
 
-  def find_runs(number: int, start: int, stop: int) -> tuple[np.ndarray, ...]:
-    drawn = stream.sampler.shuffled_chunks(number, chunk_of)[start:stop]
-    runs = record_blocks.find_runs(drawn, chunk_of, index, source)
-    return tuple(getattr(runs, field.name) for field in dataclasses.fields(runs))
+  def records_of_epoch(self, epoch: tf.Tensor) -> tf.data.Dataset:
+    """Returns the serialised records of an epoch.
 
-  def read_part(part: tf.Tensor) -> tf.data.Dataset:
+    Args:
+      epoch: its number, int64 scalar.
+    """
+    rows = _call_numpy(self._pass_ranges, (epoch,), tf.int64, [None, 3])
+    return tf.data.Dataset.from_tensor_slices(rows).flat_map(self._read_pass_range)
+
+  def _pass_ranges(self, epoch: int) -> np.ndarray:
+    """Returns the `PassRange`s of an epoch, [passes, 3] int64."""
+    return np.array(list(self._stream.pass_ranges(epoch)), np.int64).reshape(-1, 3)
+
+  def _read_pass_range(self, row: tf.Tensor) -> tf.data.Dataset:
+    """Reads what an epoch draws in one pass; `row` is a `PassRange`, [3] int64."""
     # Sets the seed of this function's graph alone: else the order of the shuffle buffer
     # would depend on the program's global seed too.
     tf.random.set_seed(1)
-    number, start, stop = tf.unstack(part, 3)
-    runs = _call_numpy(
-      find_runs, (number, start, stop), [tf.int64] * 4 + [tf.bool], [None]
+    pass_range = PassRange(*tf.unstack(row, 3))
+    ranges = RecordRanges(
+      *_call_numpy(self._record_ranges, pass_range, list(RANGE_DTYPES), [None])
     )
-    blocks = record_blocks.run_blocks(source, record_blocks.Runs(*runs), block_records)
+    blocks = record_blocks.range_blocks(self._source, ranges, self._block_records)
     return blocks.unbatch().shuffle(
-      held, seed=number * 2**20 + config.seed % 2**20, reshuffle_each_iteration=False
+      self._shuffle_records,
+      seed=pass_range.pass_number * 2**20 + self._seed % 2**20,
+      reshuffle_each_iteration=False,
     )
 
-  def epoch_dataset(epoch: tf.Tensor) -> tf.data.Dataset:
-    rows = _call_numpy(parts, (epoch,), tf.int64, [None, 3])
-    return tf.data.Dataset.from_tensor_slices(rows).flat_map(read_part)
-
-  return epoch_dataset
+  def _record_ranges(self, pass_number: int, start: int, stop: int) -> RecordRanges:
+    drawn = self._stream.sampler.records_of_pass_by_chunk(pass_number, self._chunk_of)
+    return record_blocks.find_ranges(
+      drawn[start:stop], self._chunk_of, self._index, self._source
+    )
 
 
 def _held_stream(balance: Balance, stream: SampledStream) -> _EpochFn:
@@ -204,7 +240,7 @@ def _held_stream(balance: Balance, stream: SampledStream) -> _EpochFn:
   position = np.cumsum(is_nodule) - 1
 
   def positions(epoch: int) -> np.ndarray:
-    return np.take(position, stream.shuffled(epoch)).astype(np.int64)
+    return np.take(position, stream.records_of_epoch(epoch)).astype(np.int64)
 
   def epoch_dataset(epoch: tf.Tensor) -> tf.data.Dataset:
     drawn = _call_numpy(positions, (epoch,), tf.int64, [None])
@@ -256,8 +292,8 @@ def _call_numpy(
   Args:
     function: returns arrays of these dtypes.
     arguments: integer scalars.
-    dtypes: of the results.
-    shape: of each result.
+    dtypes: dtype of the result, or the dtypes of several results.
+    shape: shape of each result.
   """
   results = tf.numpy_function(
     lambda *numbers: function(*map(int, numbers)), arguments, dtypes

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 import dataclasses
 import fractions
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,11 +38,10 @@ from trainer.data.split_index import SplitIndex
 _MAX_CHUNK_RECORDS, _CHUNK_BYTES = 256, 3 * 2**19
 
 
-@dataclasses.dataclass(frozen=True)
-class PassPart:
-  """A part of what one pass draws: its draws `start`, ..., `stop - 1`."""
+class PassRange(NamedTuple):
+  """Some of the records that one pass draws: `start`, ..., `stop - 1` in its order."""
 
-  number: int
+  pass_number: int
   start: int
   stop: int
 
@@ -60,9 +60,9 @@ class RecordSampler:
 
     Args:
       record_classes: [n] int8, sampling class of each record.
-      keep: which share of a class each pass draws.
-      seed: of the run.
-      name: of the sampler; those of other names draw in other orders.
+      keep: the probability with which a pass draws a record of each class.
+      seed: seed of the training run.
+      name: name of the sampler; samplers of other names draw in other orders.
     """
     self._seed, self._name = seed, name
     self._class_orders: list[np.ndarray] = []
@@ -80,90 +80,95 @@ class RecordSampler:
     """Records that a pass draws, on average."""
     return float(sum(self._drawn))
 
-  def drawn_before(self, number: int) -> int:
+  def drawn_before(self, pass_number: int) -> int:
     """Returns how many records the passes before this one draw."""
-    return sum(math.floor(number * drawn) for drawn in self._drawn)
+    return sum(math.floor(pass_number * drawn) for drawn in self._drawn)
 
-  def parts(self, start: int, stop: int) -> Iterator[PassPart]:
-    """Divides draws of the endless sequence among passes.
+  def pass_ranges(self, start: int, stop: int) -> Iterator[PassRange]:
+    """Divides draws of the endless sequence of passes among these passes.
 
     Args:
       start: the first draw, from 0.
       stop: the end.
     """
-    number = int(start // sum(self._drawn))
+    pass_number = int(start // sum(self._drawn))
     # The average is at most one record of each class off.
-    while self.drawn_before(number) > start:
-      number -= 1
+    while self.drawn_before(pass_number) > start:
+      pass_number -= 1
     while start < stop:
-      begin, end = self.drawn_before(number), self.drawn_before(number + 1)
+      begin = self.drawn_before(pass_number)
+      end = self.drawn_before(pass_number + 1)
       if start < end:
-        yield PassPart(number, start - begin, min(stop, end) - begin)
+        yield PassRange(pass_number, start - begin, min(stop, end) - begin)
       start = max(start, end)
-      number += 1
+      pass_number += 1
 
-  def drawn_records(self, number: int) -> np.ndarray:
+  def records_of_pass(self, pass_number: int) -> np.ndarray:
     """Returns the records that a pass draws, [k] int32, ascending."""
     of_classes = []
     for order, drawn in zip(self._class_orders, self._drawn):
       if len(order):
-        first, stop = math.floor(number * drawn), math.floor((number + 1) * drawn)
+        first = math.floor(pass_number * drawn)
+        stop = math.floor((pass_number + 1) * drawn)
         of_classes.append(order[np.arange(first, stop) % len(order)])
     return np.sort(np.concatenate(of_classes))
 
-  def shuffled(self, number: int) -> np.ndarray:
+  def shuffled_records_of_pass(self, pass_number: int) -> np.ndarray:
     """Returns the records that a pass draws in random order, [k] int32."""
-    records = self.drawn_records(number)
+    records = self.records_of_pass(pass_number)
     purpose = f'{self._name} order'
-    order = stream_seeds.random_order(self._seed, purpose, number, len(records))
+    order = stream_seeds.random_order(self._seed, purpose, pass_number, len(records))
     return np.take(records, order)
 
-  def shuffled_chunks(self, number: int, chunk_of: np.ndarray) -> np.ndarray:
+  def records_of_pass_by_chunk(
+    self, pass_number: int, chunk_of: np.ndarray
+  ) -> np.ndarray:
     """Returns the records that a pass draws, chunk by chunk in random order.
 
     The pass starts at a random one of these records and ends before it. Otherwise the
     records of small chunks would have other positions than those of large ones.
 
     Args:
-      number: of the pass.
+      pass_number: number of the pass, from 0.
       chunk_of: [n] int32, the chunk of each record; ascending.
 
     Returns:
       [k] int32.
     """
-    records = self.drawn_records(number)
+    records = self.records_of_pass(pass_number)
     num_chunks = int(chunk_of[-1]) + 1
     purpose = f'{self._name} chunks'
-    order = stream_seeds.random_order(self._seed, purpose, number, num_chunks)
+    order = stream_seeds.random_order(self._seed, purpose, pass_number, num_chunks)
     position = np.empty(num_chunks, np.int32)
     position[order] = np.arange(num_chunks, dtype=np.int32)
     records = records[np.argsort(position[chunk_of[records]], kind='stable')]
     purpose = f'{self._name} start'
-    start = stream_seeds.random_integers(self._seed, purpose, number, 1)[0]
+    start = stream_seeds.random_integers(self._seed, purpose, pass_number, 1)[0]
     return np.roll(records, -int(start % np.uint64(max(len(records), 1))))
 
 
 @dataclasses.dataclass(frozen=True)
 class SampledStream:
-  """A stream of records, and which of its draws belong to an epoch.
+  """The records of a sampler, divided among epochs.
 
   Attributes:
-    sampler: draws its records.
+    sampler: draws the records.
     first_draw: from the number of an epoch to its first draw.
   """
 
   sampler: RecordSampler
   first_draw: Callable[[int], int]
 
-  def parts(self, epoch: int) -> Iterator[PassPart]:
+  def pass_ranges(self, epoch: int) -> Iterator[PassRange]:
     """The draws of an epoch, divided among passes."""
-    return self.sampler.parts(self.first_draw(epoch), self.first_draw(epoch + 1))
+    start, stop = self.first_draw(epoch), self.first_draw(epoch + 1)
+    return self.sampler.pass_ranges(start, stop)
 
-  def shuffled(self, epoch: int) -> np.ndarray:
-    """The records of an epoch, each pass in random order, [k] int32."""
+  def records_of_epoch(self, epoch: int) -> np.ndarray:
+    """The records of an epoch, those of each pass in random order, [k] int32."""
     drawn = [
-      self.sampler.shuffled(part.number)[part.start : part.stop]
-      for part in self.parts(epoch)
+      self.sampler.shuffled_records_of_pass(pass_number)[start:stop]
+      for pass_number, start, stop in self.pass_ranges(epoch)
     ]
     return np.concatenate(drawn)
 
@@ -174,8 +179,8 @@ def single_stream(
   """The records of all classes, by rejection.
 
   Args:
-    balance: of the split.
-    seed: of the run.
+    balance: how the classes of the split are balanced.
+    seed: seed of the training run.
     batch_size: records of a batch.
     steps: batches of an epoch.
   """
@@ -219,11 +224,11 @@ def nodules_in_batches(
   among several devices has both classes on each.
 
   Args:
-    balance: of the split.
-    seed: of the run.
+    balance: how the classes of the split are balanced.
+    seed: seed of the training run.
     batch_size: records of a batch.
     steps: batches of an epoch.
-    epoch: its number.
+    epoch: number of the epoch, from 0.
 
   Returns:
     [steps, batch_size] bool.
@@ -237,10 +242,10 @@ def nodules_in_batches(
 
 
 def chunk_numbers(index: SplitIndex, record_bytes: int) -> np.ndarray:
-  """Divides the records of a split into chunks: runs of records of one file.
+  """Divides the records of a split into chunks: consecutive records of one file.
 
   Args:
-    index: of the split.
+    index: index of the split.
     record_bytes: size of a record.
 
   Returns:

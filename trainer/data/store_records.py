@@ -39,7 +39,7 @@ def file_records(path: str) -> tf.data.Dataset:
   )
 
 
-def read_run(item: ShardSlice, offset: int, count: int) -> np.ndarray:
+def read_range(item: ShardSlice, offset: int, count: int) -> np.ndarray:
   """Reads consecutive records of a shard in a store, by one request.
 
   Args:

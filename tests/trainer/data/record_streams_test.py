@@ -256,7 +256,7 @@ def test_hard_negatives_come_as_often_as_configured(
 def test_undecoded_batches_of_files_are_serialised_records(large_split):
   config = fake_source.input_config(**fake_source.STREAM_FIELDS['files'])
   balance = plan_balance(large_split.source, config)
-  stream = record_streams.from_files(config, balance, steps=5)
+  stream = record_streams.single_stream_from_files(config, balance, steps=5)
   undecoded = next(iter(stream.undecoded_batches(tf.constant(0, tf.int64))))
   assert undecoded.dtype == tf.string
   assert undecoded.shape == (12,)

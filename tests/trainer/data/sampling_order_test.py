@@ -70,10 +70,10 @@ class Case:
     """The records of an epoch as they are read from files."""
     return np.concatenate(
       [
-        stream.sampler.shuffled_chunks(part.number, self.chunk_of)[
+        stream.sampler.records_of_pass_by_chunk(part.pass_number, self.chunk_of)[
           part.start : part.stop
         ]
-        for part in stream.parts(epoch)
+        for part in stream.pass_ranges(epoch)
       ]
     )
 
@@ -174,8 +174,8 @@ def test_batches_of_class_streams_hold_the_exact_share():
     is_nodule = sampling_order.nodules_in_batches(case.balance, 0, 5, 7, epoch)
     assert is_nodule.shape == (7, 5)
     assert set(is_nodule.sum(1)) <= {1, 2}
-    assert len(nodules.shuffled(epoch)) == is_nodule.sum()
-    assert len(non_nodules.shuffled(epoch)) == (~is_nodule).sum()
+    assert len(nodules.records_of_epoch(epoch)) == is_nodule.sum()
+    assert len(non_nodules.records_of_epoch(epoch)) == (~is_nodule).sum()
     total += is_nodule.sum()
     assert total == int(0.33 * 35 * (epoch + 1) + 1e-9)
 
@@ -189,18 +189,20 @@ def test_batches_of_class_streams_hold_the_exact_share():
 def test_parts_cover_the_draws_of_the_endless_sequence(members, keep, start, count):
   classes = np.array([0, *members], np.int8)
   sampler = sampling_order.RecordSampler(classes, KeepProbabilities(*keep), 1, 'a')
-  parts = list(sampler.parts(start, start + count))
+  parts = list(sampler.pass_ranges(start, start + count))
   assert sum(part.stop - part.start for part in parts) == count
-  assert sampler.drawn_before(parts[0].number) + parts[0].start == start
+  assert sampler.drawn_before(parts[0].pass_number) + parts[0].start == start
   for part in parts:
-    drawn = sampler.shuffled(part.number)
+    drawn = sampler.shuffled_records_of_pass(part.pass_number)
     assert 0 <= part.start < part.stop <= len(drawn)
     assert len(np.unique(drawn)) == len(drawn)
     assert (classes[drawn] != 3).all()
   # The same records, in the order of the files.
   chunk_of = np.arange(len(classes), dtype=np.int32) // 4
-  chunks = sampler.shuffled_chunks(parts[0].number, chunk_of)
-  np.testing.assert_array_equal(np.sort(chunks), sampler.drawn_records(parts[0].number))
+  chunks = sampler.records_of_pass_by_chunk(parts[0].pass_number, chunk_of)
+  np.testing.assert_array_equal(
+    np.sort(chunks), sampler.records_of_pass(parts[0].pass_number)
+  )
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,11 @@ def test_orders_differ_between_seeds_passes_and_samplers():
   classes = np.zeros(100, np.int8)
   keep = KeepProbabilities(1.0, 1.0, 1.0)
   orders = [
-    tuple(sampling_order.RecordSampler(classes, keep, seed, name).shuffled(number))
+    tuple(
+      sampling_order.RecordSampler(classes, keep, seed, name).shuffled_records_of_pass(
+        number
+      )
+    )
     for seed in (0, 1)
     for name in ('a', 'b')
     for number in (0, 1)

@@ -77,10 +77,10 @@ def test_a_run_is_read_by_one_request(large_split, uploaded, monkeypatch):
     return read_range(path, start, stop)
 
   monkeypatch.setattr(store_path.StorePath, 'read_range', recorded)
-  found = store_records.read_run(item, item.index.offsets[2], 130)
+  found = store_records.read_range(item, item.index.offsets[2], 130)
   assert found.tolist() == [r.numpy() for r in expected[128:258]]
   assert ranges == [(item.index.offsets[2], item.index.offsets[5])]
-  last = store_records.read_run(item, item.index.offsets[-1], item.take % 64)
+  last = store_records.read_range(item, item.index.offsets[-1], item.take % 64)
   assert last.tolist() == [r.numpy() for r in expected[-(item.take % 64) :]]
 
 
