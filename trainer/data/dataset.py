@@ -251,13 +251,15 @@ def find_folder(data_dir: str, dataset: str) -> pathlib.Path:
   config, _, version = name.partition('/')[2].partition(':')
   config = config or next(iter(luna_tfds.CONFIGS))
   folder = root / records.DATASET_NAME / config
-  found = sorted(folder.glob(f'{version or "*"}/{INFO_FILE}'))
+  found = [path.parent for path in folder.glob(f'{version or "*"}/{INFO_FILE}')]
+  # Also folders like `1.0.0.incomplete`, which are not versions.
+  found = [path for path in found if tfds.core.Version.is_valid(path.name)]
   if not found:
     raise UsageError(
       f'{name} is not in {root}; make it with luna16-extract --luna_dir=LUNA16_DOWNLOAD '
       f'--data_dir={root} --config={config}'
     )
-  return found[-1].parent
+  return max(found, key=lambda path: tfds.core.Version(path.name))
 
 
 def _open_builder(

@@ -132,6 +132,17 @@ def test_a_dataset_that_was_never_extracted_is_refused(tmp_path):
     dataset_lib.open_dataset(str(tmp_path), 'cube_48mm')
 
 
+def test_the_last_version_is_found(tmp_path):
+  folder = tmp_path / 'luna16_patches' / 'cube_48mm'
+  for name in ('1.9.0', '1.10.0', '2.0.0.incomplete'):
+    (folder / name).mkdir(parents=True)
+    (folder / name / 'dataset_info.json').write_text('{}')
+  found = dataset_lib.find_folder(str(tmp_path), 'cube_48mm')
+  assert found == folder / '1.10.0'
+  found = dataset_lib.find_folder(str(tmp_path), 'luna16_patches/cube_48mm:1.9.0')
+  assert found == folder / '1.9.0'
+
+
 def test_a_folder_without_a_dataset_is_refused(tmp_path):
   with pytest.raises(UsageError, match=f'{tmp_path}: no dataset in it'):
     dataset_lib.open_dataset('', str(tmp_path))
