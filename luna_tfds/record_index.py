@@ -41,6 +41,23 @@ class ShardIndex:
   excluded: tuple[int, ...]
   offsets: tuple[int, ...]
 
+  def __post_init__(self) -> None:
+    for numbers in (self.nodules, self.excluded):
+      ascending = all(a < b for a, b in itertools.pairwise(numbers))
+      if not ascending or (
+        numbers and not 0 <= numbers[0] <= numbers[-1] < self.num_records
+      ):
+        raise ValueError(
+          f'records must ascend within 0..{self.num_records - 1}. Received: {numbers}'
+        )
+    if not all(a < b for a, b in itertools.pairwise((-1, *self.offsets))):
+      raise ValueError(f'offsets must ascend from 0. Received: {self.offsets}')
+    if len(self.offsets) != -(-self.num_records // RECORDS_PER_OFFSET):
+      raise ValueError(
+        f'{self.num_records} records need one offset for each {RECORDS_PER_OFFSET}. '
+        f'Received: {len(self.offsets)}'
+      )
+
   @classmethod
   def from_records(
     cls, labels: Sequence[int], excluded: Sequence[bool], num_bytes: Sequence[int]
@@ -69,26 +86,7 @@ class ShardIndex:
       KeyError, TypeError, ValueError: the values are not those of an index.
     """
     tuples = {name: tuple(fields[name]) for name in ('nodules', 'excluded', 'offsets')}
-    index = dataclass_json.make(cls, {**fields, **tuples})
-    index._check()
-    return index
-
-  def _check(self) -> None:
-    for numbers in (self.nodules, self.excluded):
-      ascending = all(a < b for a, b in itertools.pairwise(numbers))
-      if not ascending or (
-        numbers and not 0 <= numbers[0] <= numbers[-1] < self.num_records
-      ):
-        raise ValueError(
-          f'records must ascend within 0..{self.num_records - 1}. Received: {numbers}'
-        )
-    if not all(a < b for a, b in itertools.pairwise((-1, *self.offsets))):
-      raise ValueError(f'offsets must ascend from 0. Received: {self.offsets}')
-    if len(self.offsets) != -(-self.num_records // RECORDS_PER_OFFSET):
-      raise ValueError(
-        f'{self.num_records} records need one offset for each {RECORDS_PER_OFFSET}. '
-        f'Received: {len(self.offsets)}'
-      )
+    return dataclass_json.make(cls, {**fields, **tuples})
 
 
 def write_record_index(
