@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import contextvars
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,14 @@ class Resampling:
     for name in ('resamples', 'seed'):
       if getattr(self, name) < 0:
         raise ValueError(f'{name} must be 0 or more. Received: {getattr(self, name)}')
+
+  def to_json(self, unit: str) -> dict[str, Any]:
+    """Returns the entry `bootstrap` of metrics.json and the like.
+
+    Args:
+      unit: what is drawn, 'scans' or 'records'.
+    """
+    return {**dataclasses.asdict(self), 'unit': unit}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,7 +62,7 @@ def test_a_whole_dataset_passes(data_dir, download):
 
 def test_a_dataset_of_version_1_0_0_passes(copy):
   leave_version_1_0_0(copy)
-  assert 'contains no SHA-256' in verification.verify(copy)[-1]
+  assert 'has no SHA-256' in verification.verify(copy)[-1]
 
 
 def test_the_article_passes(extract, tmp_path, out):

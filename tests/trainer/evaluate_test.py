@@ -178,7 +178,7 @@ def test_flags_reach_the_evaluation(trained, tmp_path):
   labels = column(rows, 'label', int)
   assert (found['threshold'], found['threshold_chosen_on']) == (0.3, 'given')
   assert found['tta'] is True
-  assert found['bootstrap'] == {'resamples': 50, 'seed': 4}
+  assert found['bootstrap'] == {'resamples': 50, 'seed': 4, 'unit': 'scans'}
   matrix = found['confusion_matrix']
   assert matrix['true_positives'] == np.sum(predicted & (labels == 1))
   assert matrix['false_positives'] == np.sum(predicted & (labels == 0))
@@ -232,13 +232,13 @@ def test_compare(trained, other_trained, tmp_path, capsys, evaluate_folders):
   code = run('--compare', trained, other_trained, f'--output_dir={tmp_path}')
   assert code == 0
   found = json.loads((tmp_path / 'compare.json').read_text())
-  assert (found['split'], found['resamples']) == ('test', 50)
+  assert (found['split'], found['bootstrap']['resamples']) == ('test', 50)
   a, b = (
     evaluate_folders(path).metrics.measurement.metrics
     for path in (trained, other_trained)
   )
   for name in ('pr_auc', 'roc_auc', 'f1'):
-    row = found['figures'][name]
+    row = found['metrics'][name]
     assert (row['a'], row['b']) == (a.value(name), b.value(name))
     assert row['difference'] == pytest.approx(row['a'] - row['b'])
     # The split has one scan, so each resample is the split.
@@ -294,7 +294,7 @@ def test_parts_of_a_reference_need_annotations(trained, flag, error_line):
 def test_compare_in_one_argument(trained, tmp_path):
   flags = [f'--compare={trained},{trained}', f'--split={EVERYTHING}']
   assert run(*flags, f'--output_dir={tmp_path}') == 0
-  rows = json.loads((tmp_path / 'compare.json').read_text())['figures']
+  rows = json.loads((tmp_path / 'compare.json').read_text())['metrics']
   for row in rows.values():
     assert row['difference'] == row['lower'] == row['upper'] == 0
 
@@ -410,4 +410,4 @@ def test_a_split_of_excluded_findings_only(
   assert text.capitalize() in (tmp_path / 'report.html').read_text()
   assert run(f'--compare={trained},{trained}', *flags) == 0
   result = json.loads((tmp_path / 'compare.json').read_text())
-  assert result['figures']['pr_auc']['a'] is None
+  assert result['metrics']['pr_auc']['a'] is None

@@ -79,7 +79,7 @@ def test_without_resamples_and_excluded_findings(inputs, capsys):
 def test_flags_reach_the_result(inputs):
   assert run(inputs, '--bootstrap=3', '--seed=5', '--max_marks_per_scan=1') == 0
   result = json.loads((inputs['output_dir'] / 'froc.json').read_text())
-  assert (result['bootstrap'], result['seed']) == (3, 5)
+  assert result['bootstrap'] == {'resamples': 3, 'seed': 5, 'unit': 'scans'}
   assert result['max_marks_per_scan'] == 1
   assert result['candidates'] == 2
 

@@ -83,11 +83,10 @@ class Comparison:
       'records_trained_on_a': self.records_trained_on[0],
       'records_trained_on_b': self.records_trained_on[1],
       'warnings': list(self.warnings),
-      'resampled': self.resampled_unit,
-      **dataclasses.asdict(self.resampling),
+      'bootstrap': self.resampling.to_json(self.resampled_unit),
       'froc_nodules': self.froc_nodules,
       'froc_warnings': list(self.froc_warnings),
-      'figures': {name: metric.to_json() for name, metric in self.metrics.items()},
+      'metrics': {name: metric.to_json() for name, metric in self.metrics.items()},
     }
 
 
@@ -121,6 +120,11 @@ def compare(a: Evaluation, b: Evaluation, resampling: Resampling) -> Comparison:
   )
   differences = bootstrap.paired_differences(of_a, of_b, COMPARED_METRICS, resampling)
   metrics_a, metrics_b = (one.metrics.measurement.metrics for one in (a, b))
+  metrics = {
+    name: ComparedMetric(metrics_a.value(name), metrics_b.value(name), difference)
+    for name, difference in differences.items()
+  }
+  froc_a = a.metrics.froc
   return Comparison(
     workdirs=(_workdir(a), _workdir(b)),
     datasets=(a.metrics.dataset, b.metrics.dataset),
@@ -129,27 +133,9 @@ def compare(a: Evaluation, b: Evaluation, resampling: Resampling) -> Comparison:
     resampled_unit=measurement.resampled_unit(a.scored.records.num_scans),
     resampling=resampling,
     records_trained_on=(a.metrics.records_trained_on, b.metrics.records_trained_on),
-    warnings=(
-      *(
-        f'{_workdir(one)}: {warning}'
-        for one in (a, b)
-        for warning in one.metrics.warnings
-      ),
-      *(
-        f'{warning}, and the p values too small'
-        for warning in measurement.few_scans_warnings(a.scored.records.num_scans)
-      ),
-    ),
-    metrics={
-      name: ComparedMetric(
-        metrics_a.value(name), metrics_b.value(name), differences[name]
-      )
-      for name in COMPARED_METRICS
-    }
-    | _compare_cpm(a, b, resampling),
-    froc_nodules=froc_evaluation.describe_nodules(a.metrics.froc)
-    if a.metrics.froc
-    else '',
+    warnings=_warnings(a, b),
+    metrics=metrics | _compare_cpm(a, b, resampling),
+    froc_nodules=froc_evaluation.describe_nodules(froc_a) if froc_a else '',
     froc_warnings=tuple(
       f'{_workdir(one)}: {warning}'
       for one in (a, b)
@@ -157,6 +143,17 @@ def compare(a: Evaluation, b: Evaluation, resampling: Resampling) -> Comparison:
       for warning in one.metrics.froc.warnings
     ),
   )
+
+
+def _warnings(a: Evaluation, b: Evaluation) -> tuple[str, ...]:
+  of_models = [
+    f'{_workdir(one)}: {warning}' for one in (a, b) for warning in one.metrics.warnings
+  ]
+  of_intervals = [
+    f'{warning}, and the p values too small'
+    for warning in measurement.few_scans_warnings(a.scored.records.num_scans)
+  ]
+  return (*of_models, *of_intervals)
 
 
 def _compare_cpm(

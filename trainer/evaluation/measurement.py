@@ -134,8 +134,7 @@ class Measurement:
     if self.intervals:
       fields |= {
         **subgroups.intervals_to_json(self.intervals),
-        'intervals_resample': self.resampled_unit,
-        'bootstrap': dataclasses.asdict(self.resampling),
+        'bootstrap': self.resampling.to_json(self.resampled_unit),
       }
     for name in ('by_diameter', 'by_subset', 'by_slice_thickness'):
       if rows := getattr(self, name):

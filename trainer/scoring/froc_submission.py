@@ -88,8 +88,7 @@ class FrocResult:
       'cpm': self.curve.cpm,
       **(self.band.to_json() if self.band else {}),
       'max_marks_per_scan': self.max_marks_per_scan,
-      'bootstrap': self.resampling.resamples,
-      'seed': self.resampling.seed,
+      'bootstrap': self.resampling.to_json('scans'),
       'warnings': list(self.warnings),
     }
 

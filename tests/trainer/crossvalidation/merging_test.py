@@ -66,7 +66,7 @@ def test_pooled_metrics_are_those_of_all_records(plans, fold_results, tmp_path):
   }
   assert [row['subset'] for row in pooled['by_subset']] == [2, 5, 7]
   assert set(pooled['intervals']) == set(result['mean'])
-  assert pooled['bootstrap'] == dataclasses.asdict(FEW)
+  assert pooled['bootstrap'] == FEW.to_json('scans')
 
 
 def test_mean_and_standard_deviation_over_the_folds(plans, fold_results, tmp_path):

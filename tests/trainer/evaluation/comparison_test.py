@@ -138,14 +138,12 @@ def test_compare_json(first, second):
     'records_trained_on_a',
     'records_trained_on_b',
     'warnings',
-    'resampled',
-    'resamples',
-    'seed',
+    'bootstrap',
     'froc_nodules',
     'froc_warnings',
-    'figures',
+    'metrics',
   ]
-  for row in fields['figures'].values():
+  for row in fields['metrics'].values():
     assert list(row) == ['a', 'b', 'difference', 'lower', 'upper', 'p_value']
 
 

@@ -66,8 +66,7 @@ def test_every_metric_has_an_interval(records):
   found = measure(records, Resampling(resamples=40, seed=2))
   fields = found.to_json()
   assert set(fields['intervals']) == set(METRICS)
-  assert fields['intervals_resample'] == 'scans'
-  assert fields['bootstrap'] == {'resamples': 40, 'seed': 2}
+  assert fields['bootstrap'] == {'resamples': 40, 'seed': 2, 'unit': 'scans'}
   for name in ('pr_auc', 'recall', 'brier'):
     lower, upper = fields['intervals'][name]
     assert lower < fields[name] < upper
@@ -85,7 +84,7 @@ def test_every_metric_has_an_interval(records):
 
 def test_without_resamples_there_are_no_intervals(records):
   fields = measure(records).to_json()
-  assert not {'intervals', 'intervals_resample', 'bootstrap'} & set(fields)
+  assert not {'intervals', 'bootstrap'} & set(fields)
   assert all('intervals' not in row for row in fields['by_subset'])
 
 
@@ -97,7 +96,7 @@ def test_records_are_resampled_where_scans_are_unknown():
   assert found.resampled_unit == 'records'
   assert found.scans is None
   fields = found.to_json()
-  assert fields['intervals_resample'] == 'records'
+  assert fields['bootstrap']['unit'] == 'records'
   # Tables without rows are left out.
   assert not {'by_diameter', 'by_subset', 'by_slice_thickness'} & set(fields)
 

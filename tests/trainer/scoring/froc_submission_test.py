@@ -105,7 +105,7 @@ def test_curve_and_band_are_written(tmp_path):
   froc_submission.write_result(result, tmp_path)
   fields = json.loads((tmp_path / 'froc.json').read_text())
   assert fields == result.to_json()
-  assert fields['bootstrap'] == 50
+  assert fields['bootstrap']['resamples'] == 50
   assert fields['sensitivity'] == [0.5] * 7
   with (tmp_path / 'froc.csv').open(newline='') as file:
     rows = list(csv.DictReader(file))
