@@ -297,7 +297,7 @@ def _excluded_warning(reference: FrocReference) -> list[str]:
     return []
   return [
     'annotations_excluded is not given: marks on excluded findings count as false '
-    'positives, which lowers the CPM by about 0.1'
+    'positives, which lowers the CPM'
   ]
 
 
