@@ -6,7 +6,8 @@ continues at its start when it has reached its end. The records that a pass draw
 shuffled. Epochs follow one another: an epoch starts where the one before ended, whatever
 its length. So
 
-- no record of a class is drawn again before all others of its class were drawn;
+- no record of a class is drawn again before all others of its class were drawn, up to
+  the order within the pass that reaches the end of the order of the class;
 - in every epoch, each record of a class is drawn with the same probability, whatever the
   lengths of the shards;
 - the share of nodules differs from the configured one by less than one record of each

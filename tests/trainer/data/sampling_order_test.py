@@ -100,12 +100,21 @@ def test_short_epochs_draw_every_non_nodule_once_before_any_twice(luna16_all):
   assert set(counts[~case.index.is_nodule]) <= {1, 2}
 
 
-def test_a_short_epoch_draws_of_most_shards_in_proportion(luna16_all):
-  case = Case.make(luna16_all, steps=200, balance='streams', batch_size=128)
+def test_a_short_epoch_draws_of_many_shards_in_proportion(luna16_all):
+  recipe = config_lib.TRAINING_RECIPES['nodule_net']
+  case = Case.make(
+    luna16_all,
+    steps=recipe.steps_per_epoch,
+    balance='streams',
+    batch_size=config_lib.BATCH_SIZES['nodule_net'],
+  )
   _, non_nodules = case.streams()
-  drawn = case.draw(non_nodules, 3)
-  assert len(drawn) == 12_800
-  assert len(np.unique(case.index.slice_of[drawn])) > 30
+  # As docs/training.md says.
+  drawn = [case.draw(non_nodules, epoch) for epoch in range(recipe.epochs)]
+  assert {len(records) for records in drawn} == {6_400}
+  shards = [len(np.unique(case.index.slice_of[records])) for records in drawn]
+  assert np.mean(shards) == pytest.approx(22, abs=2)
+  assert min(shards) > 15
   # Chunks are drawn independently: a chi-square test of chunks of each third of the
   # shards, from the shortest to the longest.
   lengths = np.array([item.take for item in luna16_all.slices])
