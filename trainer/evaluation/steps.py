@@ -338,6 +338,13 @@ def _warnings(scored: ScoredSplit) -> tuple[str, ...]:
       'the model was trained on published patches or scored on them, but not both: '
       'whether spacing and layout are the same is not known'
     )
+  if (
+    scored.chooses_threshold and not scored.point.is_fixed and scored.selection is None
+  ):
+    warnings.append(
+      f'{scored.dataset.name} has no records of both classes to choose the threshold on: '
+      f'it is {operating_point.DEFAULT_THRESHOLD}; give one with --threshold'
+    )
   if scored.selection is not None and scored.selection_trained_on:
     warnings += overlap.selection_warnings(
       len(scored.selection), scored.selection_trained_on

@@ -119,7 +119,15 @@ def test_the_name_tells_of_all_candidates_where_the_metadata_do_not(data_dir, na
 
 @pytest.mark.parametrize(
   ('split', 'expected'),
-  [('train', True), ('train[:5]', True), ('train+test', True), ('trian', False)],
+  [
+    ('train', True),
+    ('train[:5]', True),
+    ('train+test', True),
+    ('trian', False),
+    ('trian[:5]', False),
+    ('train[50shard:]', False),
+    ('', False),
+  ],
 )
 def test_has_split(dataset, split, expected):
   assert dataset.has_split(split) == expected

@@ -131,6 +131,29 @@ def test_a_rule_needs_a_validation_split(trained, no_validation):
   assert scored.point == runs[0].point
 
 
+def test_a_dataset_may_lack_the_shards_of_the_validation_split(trained, no_validation):
+  (run,) = trained_run.open_runs([str(trained)])
+  for split in ('validation[:1shard]', 'train[90shard:]'):
+    config = dataclasses.replace(run.config, validation_split=split)
+    scored = steps.score(
+      (dataclasses.replace(run, config=config),), no_validation, 'test'
+    )
+    assert scored.point == run.point
+
+
+def test_a_threshold_without_records_to_choose_it_on_is_warned_of(
+  trained, no_validation
+):
+  runs = trained_run.open_runs([str(trained)])
+  found = steps.evaluate(runs, no_validation, 'test', Resampling(0), tta=True)
+  assert found.decision.threshold == 0.5
+  (warning,) = found.metrics.warnings
+  assert 'no records of both classes to choose the threshold on: it is 0.5' in warning
+  for kept in ({}, {'tta': True, 'rule': '0.3'}):
+    found = steps.evaluate(runs, no_validation, 'test', Resampling(0), **kept)
+    assert found.metrics.warnings == ()
+
+
 def test_test_time_augmentation_chooses_the_threshold_anew(
   evaluate_folders, trained, on_test
 ):
