@@ -340,12 +340,19 @@ def load(path: pathlib.Path) -> TrainConfig:
   """Reads the config a run wrote to its workdir.
 
   Raises:
-    UsageError: another version of the project wrote it.
+    UsageError: the file is damaged, or another version of the project wrote it.
   """
   try:
-    return TrainConfig.from_json(atomic_files.read_json(path)['config'])
+    fields = atomic_files.read_json(path)
+  except ValueError as error:
+    raise UsageError(
+      f'{path}: cannot be read: {error_text(error)}; restore the file, or train again in '
+      'another --workdir'
+    ) from error
+  try:
+    return TrainConfig.from_json(fields['config'])
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise UsageError(
       f'{path}: was written by another version of this project ({error_text(error)}); train '
-      'again'
+      'again in another --workdir'
     ) from error

@@ -230,7 +230,9 @@ class Workdir:
     """
     fingerprint = self._read_config().get('dataset_fingerprint')
     if not isinstance(fingerprint, str):
-      raise UsageError(f'{self.config}: has no dataset_fingerprint; train again')
+      raise UsageError(
+        f'{self.config}: has no dataset_fingerprint; train again in another --workdir'
+      )
     return fingerprint
 
   def _read_config(self) -> dict[str, Any]:
@@ -238,9 +240,13 @@ class Workdir:
     try:
       fields = atomic_files.read_json(self.config)
     except ValueError as error:
-      raise UsageError(f'{self.config}: {error_text(error)}; train again') from error
+      raise UsageError(
+        f'{self.config}: {error_text(error)}; train again in another --workdir'
+      ) from error
     if not isinstance(fields, dict):
-      raise UsageError(f'{self.config}: must hold a JSON object; train again')
+      raise UsageError(
+        f'{self.config}: must hold a JSON object; train again in another --workdir'
+      )
     return fields
 
   def patch_spec(self) -> patches.PatchSpec:
@@ -266,7 +272,7 @@ class Workdir:
       return patches.PatchSpec.from_json(fields)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
       raise UsageError(
-        f'{self.config}: patch: {error_text(error)}; train again'
+        f'{self.config}: patch: {error_text(error)}; train again in another --workdir'
       ) from error
 
   def read_history(self) -> list[dict[str, float]]:

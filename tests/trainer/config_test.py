@@ -214,10 +214,20 @@ def test_config_is_loaded_from_a_file(tmp_path):
   assert config_lib.load(path) == TrainConfig.from_json(CONFIG_OF_1_0_0)
 
 
+@pytest.mark.parametrize('text', ['', '{', '[' * 99_999])
+def test_a_damaged_config_is_not_taken_for_that_of_another_version(tmp_path, text):
+  path = tmp_path / 'config.json'
+  path.write_text(text)
+  with pytest.raises(
+    UsageError, match=r'config\.json: cannot be read: .*; restore'
+  ) as e:
+    config_lib.load(path)
+  assert 'version' not in str(e.value)
+
+
 @pytest.mark.parametrize(
   'text',
   [
-    '{',
     '{}',
     json.dumps({'config': {**CONFIG_OF_1_0_0, 'loss': 'focal'}}),
     json.dumps({'config': {**CONFIG_OF_1_0_0, 'model': 'resnet'}}),

@@ -50,7 +50,7 @@ class OperatingPoint:
     """Reads operating_point.json.
 
     Raises:
-      UsageError: another version of the project wrote it.
+      UsageError: the file is damaged, or another version of the project wrote it.
     """
     try:
       fields: Mapping[str, Any] = atomic_files.read_json(path)
@@ -60,8 +60,8 @@ class OperatingPoint:
         raise ValueError(f'threshold must be finite. Received: {point.threshold}')
     except (AttributeError, TypeError, ValueError) as error:
       raise UsageError(
-        f'{path}: was written by another version of this project ({error_text(error)}); '
-        'train again'
+        f'{path}: cannot be read: {error_text(error)}; run the same luna16-train command '
+        'again to write it'
       ) from error
     return point
 

@@ -39,11 +39,12 @@ def test_a_written_point_is_read_again(tmp_path):
 @pytest.mark.parametrize(
   'text', ['{"rule": "max_f1"}', '{"other": 1}', '[1]', 'no JSON', '{"rule": "best"}']
 )
-def test_a_file_of_another_version_is_refused(text, tmp_path):
+def test_a_file_that_is_no_operating_point_is_refused(text, tmp_path):
   path = tmp_path / 'operating_point.json'
   path.write_text(text)
   with pytest.raises(
-    UsageError, match=r'operating_point\.json: was written by another'
+    UsageError,
+    match=r'operating_point\.json: cannot be read: .*; run the same luna16-train command',
   ):
     OperatingPoint.read(path)
 
