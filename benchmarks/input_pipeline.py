@@ -223,7 +223,7 @@ def _tfdata_ways(source) -> dict:
   from trainer.data import augment
 
   paths = [item.path for item in source.slices]
-  prior = [1 - source.prior, source.prior]
+  prior = [1 - source.nodule_fraction, source.nodule_fraction]
 
   def parse(serialized):
     parsed = records.parse_batch(serialized[tf.newaxis], _SHAPE, ('image', 'label'))

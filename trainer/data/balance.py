@@ -31,7 +31,7 @@ class Balance:
     counts: records of each class.
     keep: with which probability rejection keeps a record of each class.
     reads_per_kept_record: records that rejection reads for each one it keeps.
-    share: share of nodules in the resulting stream.
+    nodule_fraction: fraction of nodules in the resulting stream.
     kept_per_pass: records that rejection keeps of one pass, on average.
   """
 
@@ -41,32 +41,28 @@ class Balance:
   counts: ClassCounts
   keep: KeepProbabilities
   reads_per_kept_record: float
-  share: fractions.Fraction
+  nodule_fraction: fractions.Fraction
   kept_per_pass: float
 
-  @property
-  def prior(self) -> float:
-    """Share of nodules in the resulting stream."""
-    return float(self.share)
-
   def __str__(self) -> str:
+    nodules = f'{float(self.nodule_fraction):.1%} of class nodule'
     if self.mode == 'none':
-      return f'balance: none (classes as they are), {self.prior:.1%} of class nodule'
+      return f'balance: none (classes as they are), {nodules}'
     reads = f'{self.reads_per_kept_record:.1f} records for each one it keeps'
     verb = 'reads' if self.mode == 'rejection' else 'would read'
-    return f'balance: {self.mode}, {self.prior:.1%} of class nodule; rejection {verb} {reads}'
+    return f'balance: {self.mode}, {nodules}; rejection {verb} {reads}'
 
 
 def plan_balance(source: SplitSource, config: config_lib.InputConfig) -> Balance:
   """Works out how to balance a split.
 
   The class that is too small is kept whole. Hard non-nodules are kept
-  `hard_negative_factor` times as often as others, while the share of nodules stays as
+  `hard_negative_factor` times as often as others, while the fraction of nodules stays as
   configured. The class counts are known, so no warm-up is needed to estimate them.
 
   Args:
     source: the split.
-    config: the share of nodules, and the mode.
+    config: the fraction of nodules, and the mode.
 
   Raises:
     ValueError: a class that is needed has no record.
@@ -83,9 +79,9 @@ def plan_balance(source: SplitSource, config: config_lib.InputConfig) -> Balance
     too_many = reads_per_kept_record > _MAX_READS_PER_KEPT_RECORD
     mode = 'streams' if too_many else 'rejection'
   if mode == 'none':
-    share = fractions.Fraction(counts.nodule, counts.negatives + counts.nodule)
+    fraction = fractions.Fraction(counts.nodule, counts.negatives + counts.nodule)
   else:
-    share = fractions.Fraction(config.positive_fraction).limit_denominator(10**6)
+    fraction = fractions.Fraction(config.positive_fraction).limit_denominator(10**6)
   return Balance(
     mode=mode,
     source=source,
@@ -93,7 +89,7 @@ def plan_balance(source: SplitSource, config: config_lib.InputConfig) -> Balance
     counts=counts,
     keep=keep,
     reads_per_kept_record=reads_per_kept_record,
-    share=share,
+    nodule_fraction=fraction,
     kept_per_pass=kept,
   )
 

@@ -131,7 +131,7 @@ def class_streams_from_files(
   source, size = balance.source, config.batch_size
   nodules, non_nodules = sampling_order.class_streams(balance, config.seed, size, steps)
   budget = MemoryBudget.for_source(source, config.memory_budget_mb)
-  epoch_nodules = float(steps * size * balance.share)
+  epoch_nodules = float(steps * size * balance.nodule_fraction)
   nodules_of: _EpochFn
   if budget.holds_nodules(balance.counts.nodule):
     nodules_of = _held_stream(balance, nodules)

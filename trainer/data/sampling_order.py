@@ -202,7 +202,7 @@ def class_streams(
   non_nodules = RecordSampler(
     balance.record_classes, KeepProbabilities(weight, 0.0, 1.0), seed, 'non-nodules'
   )
-  epoch_nodules = balance.share * steps * batch_size
+  epoch_nodules = balance.nodule_fraction * steps * batch_size
 
   def first_nodule(epoch: int) -> int:
     return math.floor(epoch * epoch_nodules)
@@ -234,7 +234,7 @@ def nodules_in_batches(
   Returns:
     [steps, batch_size] bool.
   """
-  share = balance.share * batch_size
+  share = balance.nodule_fraction * batch_size
   first = epoch * steps
   ends = [math.floor(share * (first + k)) for k in range(steps + 1)]
   numbers = stream_seeds.random_integers(seed, 'mix', epoch, steps * batch_size)

@@ -34,8 +34,8 @@ class SplitIndex:
   number_in_file: np.ndarray
 
   @property
-  def prior(self) -> float:
-    """Share of nodules among the records that metrics count, without excluded findings."""
+  def prevalence(self) -> float:
+    """Fraction of nodules among the records without excluded findings, as metrics count."""
     counted = ~self.is_excluded
     return float(np.sum(self.is_nodule & counted) / max(np.sum(counted), 1))
 

@@ -58,8 +58,8 @@ class SplitSource:
     return any(store_path.is_url(item.path) for item in self.slices)
 
   @property
-  def prior(self) -> float:
-    """Share of nodules among the records."""
+  def nodule_fraction(self) -> float:
+    """Fraction of nodules among all records; see also `SplitIndex.prevalence`."""
     return self.label_counts[1] / max(self.num_records, 1)
 
   def num_shared_records(self, other: SplitSource) -> int:

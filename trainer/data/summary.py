@@ -46,7 +46,7 @@ def describe(source: SplitSource) -> str:
   lines = [
     f'{source.split}: {count_text(source.num_records, "record")} '
     f'{source.image_shape}, {count_text(source.label_counts[1], "nodule candidate")} '
-    f'({source.prior:.2%}), {int(columns["excluded"].sum())} excluded, '
+    f'({source.nodule_fraction:.2%}), {int(columns["excluded"].sum())} excluded, '
     f'{source.num_bytes / 2**20:.0f} MB in {count_text(len(source.slices), "file")}'
   ]
   for title, groups in _groups(columns):

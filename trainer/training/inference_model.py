@@ -18,6 +18,7 @@ from trainer.scoring import operating_point
 from trainer.scoring import scored_records
 from trainer.scoring.calibration_result import CalibrationResult
 from trainer.scoring.calibration_result import FittedMethod
+from trainer.scoring.scored_records import ScoredRecords
 from trainer.training import checkpoints
 from trainer.training.loop import TrainingRun
 from trainer.workdir import Workdir
@@ -36,10 +37,11 @@ def build_inference_model(
 
   Args:
     network: from HU to logit.
-    trained_prior: share of nodules in the stream that trained it or, if it is calibrated,
-      in the records it was calibrated on.
-    deployed_prior: share of nodules where the probabilities are used.
-    calibrated: of the logits; None to take them as they are.
+    trained_prior: fraction of nodules in the stream that trained it or, if it is
+      calibrated, in the records it was calibrated on.
+    deployed_prior: prevalence of nodules among the records that will be scored. The prior
+      is not shifted if one of the two is 0 or 1.
+    calibrated: scale and offset of the logits; None to take them as they are.
 
   Returns:
     A model from HU to probability, float32.
@@ -76,9 +78,9 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
   config, validation = run.config, run.validation
   _check_best(run.workdir)
   network = checkpoints.load_network(run.workdir.best)
-  trained_prior = run.balance.prior
+  trained_prior = float(run.balance.nodule_fraction)
   index = split_index.SplitIndex.of_source(run.balance.source)
-  deployed_prior = config.deployed_prior or index.prior
+  deployed_prior = config.deployed_prior or index.prevalence
   calibrated = _calibrate(run, network)
   print(calibrated, file=sys.stderr)
   if calibrated.chosen is None or calibrated.method == calibration.PRIOR_SHIFT:
@@ -138,19 +140,8 @@ def _calibrate(run: TrainingRun, network: keras.Model) -> CalibrationResult:
   method = run.config.calibration
   if method == 'auto':
     method = calibration.PLATT if has_hard_negatives else calibration.PRIOR_SHIFT
-  validation, trained_prior = run.validation, run.balance.prior
-  labelled = None
-  if validation is not None and min(validation.label_counts) and 0 < trained_prior < 1:
-    plain = inference.InferenceModel(build_inference_model(network, 0.0, 0.0))
-    records = scored_records.score_split([plain], validation).without_excluded
-    labelled = calibration.LabelledLogits(
-      records.label, calibration.logits(records.probability), trained_prior
-    )
-  if (
-    validation is None
-    or labelled is None
-    or min(np.bincount(labelled.labels, minlength=2)) < _MIN_CALIBRATION_RECORDS
-  ):
+  validation, records = run.validation, _score_validation(run, network)
+  if validation is None or records is None:
     if method != calibration.PRIOR_SHIFT:
       why = ' with --hard_negatives' if run.config.calibration == 'auto' else ''
       print(
@@ -160,6 +151,11 @@ def _calibrate(run: TrainingRun, network: keras.Model) -> CalibrationResult:
         file=sys.stderr,
       )
     return CalibrationResult(calibration.PRIOR_SHIFT, '', 0, 0, ())
+  labelled = calibration.LabelledLogits(
+    records.label,
+    calibration.logits(records.probability),
+    float(run.balance.nodule_fraction),
+  )
   in_first_half = operating_point.in_first_half(records)
   return CalibrationResult(
     method=method,
@@ -175,3 +171,21 @@ def _calibrate(run: TrainingRun, network: keras.Model) -> CalibrationResult:
       for name in calibration.METHODS
     ),
   )
+
+
+def _score_validation(run: TrainingRun, network: keras.Model) -> ScoredRecords | None:
+  """Scores the validation split by the network alone, without excluded findings.
+
+  Returns:
+    The records; None if there are too few to fit a calibration, or if training had
+    one class only, from which no prior can be undone.
+  """
+  validation = run.validation
+  if validation is None or not min(validation.label_counts):
+    return None
+  if not 0 < run.balance.nodule_fraction < 1:
+    return None
+  network_alone = inference.InferenceModel(build_inference_model(network, 0.0, 0.0))
+  records = scored_records.score_split([network_alone], validation).without_excluded
+  fewest = min(np.bincount(records.label, minlength=2))
+  return records if fewest >= _MIN_CALIBRATION_RECORDS else None

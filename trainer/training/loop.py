@@ -133,7 +133,7 @@ def fit(run: TrainingRun) -> int:
   while True:
     with strategy.scope():
       network = network_lib.build_network(
-        config, run.source.image_shape, run.balance.prior, steps
+        config, run.source.image_shape, float(run.balance.nodule_fraction), steps
       )
       note = CheckpointNote()
       if run.workdir.last.is_file():

@@ -57,15 +57,14 @@ def test_class_in_short_supply_is_kept_whole(
   kept = 300 * keep_negative + 60 * keep_nodule
   assert balance.kept_per_pass == pytest.approx(kept, rel=1e-5)
   assert balance.reads_per_kept_record == pytest.approx(360 / kept, rel=1e-5)
-  assert balance.prior == fraction
+  assert float(balance.nodule_fraction) == fraction
 
 
 @pytest.mark.parametrize('fraction', [0.5, 0.35, 0.123456])
 def test_share_of_nodules_is_the_configured_one(small_split, fraction):
   config = fake_source.input_config(balance='streams', positive_fraction=fraction)
   balance = plan_balance(small_split.source, config)
-  assert balance.prior == pytest.approx(fraction, abs=1e-9)
-  assert float(balance.share) == balance.prior
+  assert balance.nodule_fraction == pytest.approx(fraction, abs=1e-9)
 
 
 def test_a_class_without_records_cannot_be_balanced(tmp_path):
@@ -74,7 +73,9 @@ def test_a_class_without_records_cannot_be_balanced(tmp_path):
     ValueError, match='8 non-nodules and 0 nodule candidates; both are needed'
   ):
     plan_balance(source, fake_source.input_config())
-  assert plan_balance(source, fake_source.input_config(balance='none')).prior == 0
+  assert (
+    plan_balance(source, fake_source.input_config(balance='none')).nodule_fraction == 0
+  )
 
 
 def test_a_split_of_excluded_records_alone_is_refused(tmp_path):
@@ -102,6 +103,6 @@ def test_share_of_nodules_counts_only_records_that_are_not_dropped(
     y for n, y in enumerate(with_excluded.labels) if n not in excluded_numbers
   ]
   expected = sum(remaining) / len(remaining) if mode == 'none' else 0.5
-  assert balance.prior == pytest.approx(expected)
+  assert balance.nodule_fraction == pytest.approx(expected)
   # The records that are dropped are read, too.
   assert balance.reads_per_kept_record * balance.kept_per_pass == pytest.approx(360)

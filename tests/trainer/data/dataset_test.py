@@ -32,7 +32,7 @@ def test_label_counts_are_those_of_the_records(dataset, split):
   stored = read(dataset, split)
   assert source.num_records == len(stored['label'])
   assert source.label_counts == tuple(np.bincount(stored['label'], minlength=2))
-  assert source.prior == pytest.approx(stored['label'].mean())
+  assert source.nodule_fraction == pytest.approx(stored['label'].mean())
   keys = set(zip(stored['seriesuid'], stored['candidate_id']))
   assert len(keys) == source.num_records
   assert source.num_bytes == source.num_records * records.record_bytes((50, 50, 1))

@@ -119,7 +119,7 @@ def test_streams_meet_the_share_of_nodules_exactly(small_split, batch_size, frac
 def test_streams_have_the_share_that_the_balance_states(small_split):
   config = fake_source.input_config(balance='streams', positive_fraction=0.123456)
   _, labels = fake_source.draw(small_split.source, config, 64, steps_per_epoch=64)
-  prior = plan_balance(small_split.source, config).prior
+  prior = plan_balance(small_split.source, config).nodule_fraction
   assert prior == pytest.approx(0.123456)
   assert labels.sum() == int(prior * labels.size)
 
@@ -182,7 +182,7 @@ def test_records_of_different_files_are_mixed(large_split):
 def test_short_epochs_continue_where_the_one_before_ended(name, split_for):
   split = split_for(name)
   config = fake_source.input_config(**fake_source.STREAM_FIELDS[name])
-  prior = plan_balance(split.source, config).prior
+  prior = plan_balance(split.source, config).nodule_fraction
   # Epochs of 7 batches; together 0.9 of the non-nodules, of which none comes twice.
   epochs = int(0.9 * split.source.label_counts[0] / (7 * 12 * (1 - prior)))
   numbers, labels = fake_source.draw(
@@ -249,7 +249,7 @@ def test_hard_negatives_come_as_often_as_configured(
   assert counts[remaining & is_hard].mean() / others == pytest.approx(3, rel=0.1)
   assert not counts[~remaining].any()
   expected = split.labels[remaining].mean() if 'none' in name else 0.5
-  assert plan_balance(split.source, config).prior == pytest.approx(expected)
+  assert plan_balance(split.source, config).nodule_fraction == pytest.approx(expected)
   assert labels.mean() == pytest.approx(expected, abs=0.03)
 
 

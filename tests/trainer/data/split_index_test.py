@@ -34,9 +34,9 @@ def test_prior_is_that_of_the_records_that_metrics_count(source, excluded_number
   index = SplitIndex.of_source(split_index.with_index(source))
   counted = ~index.is_excluded
   assert not counted.all()
-  assert index.prior == index.is_nodule[counted].sum() / counted.sum()
+  assert index.prevalence == index.is_nodule[counted].sum() / counted.sum()
   all_excluded = dataclasses.replace(index, is_excluded=np.ones(len(counted), bool))
-  assert all_excluded.prior == 0
+  assert all_excluded.prevalence == 0
 
 
 def test_stored_index_equals_the_one_that_is_read(dataset):

@@ -10,8 +10,8 @@ def source(*slices, label_counts=(0, 0)):
 
 def test_prior_is_the_share_of_nodules():
   assert source(label_counts=(30, 10)).num_records == 40
-  assert source(label_counts=(30, 10)).prior == 0.25
-  assert source().prior == 0
+  assert source(label_counts=(30, 10)).nodule_fraction == 0.25
+  assert source().nodule_fraction == 0
 
 
 @pytest.mark.parametrize(

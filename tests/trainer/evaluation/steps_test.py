@@ -199,8 +199,8 @@ def test_metrics_say_what_was_measured(on_test, opened_dataset):
   assert fields['threshold_rule'] == 'max_f1'
   assert fields['threshold_chosen_on'] == 'validation'
   train = split_index.with_index(opened_dataset.open_split('train'))
-  prior = split_index.SplitIndex.of_source(train).prior
-  assert fields['deployed_prior'] == prior > train.prior
+  prevalence = split_index.SplitIndex.of_source(train).prevalence
+  assert fields['deployed_prior'] == prevalence > train.nodule_fraction
   records = on_test.scored.records
   assert fields['records'] == len(records.without_excluded)
   assert fields['all_candidates']['records'] == len(records)
