@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any
@@ -177,14 +178,11 @@ def open_scan(path: str | pathlib.Path) -> Scan:
     str(path).encode()
   except UnicodeEncodeError as error:  # ITK would end the process
     raise ScanError(f'{str(path)!a}: not valid UTF-8; rename the file') from error
-  is_meta_image = path.suffix.lower() in ('.mhd', '.mha')
   if isinstance(path, StorePath):
-    if is_meta_image:
+    if _has_ranges(path):
       return _open_meta_image(path)
-    if not path.exists():
-      raise ScanError(f'{path}: no such file')
-    with local_copy(path) as local:
-      return dataclasses.replace(open_scan(local), path=path)
+    with opened_scan(path) as scan:
+      return dataclasses.replace(scan, path=path)
   if not path.exists():
     raise ScanError(f'{path}: no such file')
   if path.is_dir():
@@ -193,6 +191,39 @@ def open_scan(path: str | pathlib.Path) -> Scan:
     nifti_files.check_header(path)
     return _open_with_itk(path)
   return _open_meta_image(path)
+
+
+@contextlib.contextmanager
+def opened_scan(path: str | pathlib.Path) -> Iterator[Scan]:
+  """Opens a scan to read it in a `with` block, for which it is transferred once.
+
+  `open_scan` copies a scan in a store that is no MetaImage to read its header, and
+  reading its voxels copies it again. Here the copy is kept to the end of the block.
+
+  Args:
+    path: as for `open_scan`.
+
+  Yields:
+    The scan. Its `path` is the copy, if there is one; a ScanError in the block names the
+    URL.
+
+  Raises:
+    ScanError, StoreError: as `open_scan`.
+    OSError: the disk is full.
+  """
+  path = store_path.as_path(path)
+  if not isinstance(path, StorePath) or _has_ranges(path):
+    yield open_scan(path)
+    return
+  if not path.exists():
+    raise ScanError(f'{path}: no such file')
+  with local_copy(path) as local:
+    yield open_scan(local)
+
+
+def _has_ranges(path: StorePath) -> bool:
+  """Returns whether the header of a scan in a store is read without the voxels."""
+  return path.suffix.lower() in ('.mhd', '.mha')
 
 
 def _open_meta_image(path: pathlib.Path) -> Scan:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 import errno
 import functools
+import importlib
+import inspect
 import logging
 import os
 import time
+import types
 from typing import Any, TypeVar
 
 from luna_tfds.errors import UsageError
@@ -38,6 +41,16 @@ _PERMANENT_ERRORS = (
   NotImplementedError,
 )
 _PERMANENT_ERRNOS = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENAMETOOLONG)
+
+# Without an answer for so long, a request to Google Cloud fails; as s3fs's. gcsfs would
+# wait for 5 minutes, and end transfers that take longer.
+_TIMEOUT_SECS = 60
+
+# HTTP: the request took too long; too many requests.
+_PASSING_CLIENT_ERRORS = ('408', '429')
+
+# gcsfs's methods that repeat a request themselves, with pauses of up to 16 s.
+_REPEATING_METHODS = ('_request', '_get_file_request', '_get_file_concurrent')
 
 # At level DEBUG these log the headers of requests, which contain session tokens.
 _LOGGERS_WITH_CREDENTIALS = ('botocore', 'aiobotocore', 'boto3', 's3fs', 'gcsfs')
@@ -90,23 +103,35 @@ def _as_os_error(error: Exception, url: str) -> Exception:
   reason = ' '.join(str(getattr(error, 'strerror', None) or error).split())
   reason = reason or type(error).__name__
   if isinstance(error, OSError):
-    is_denied = isinstance(error, PermissionError)
-    number = errno.EACCES if is_denied else error.errno or errno.EIO
+    number = errno.EACCES if _is_forbidden(error) else error.errno or errno.EIO
     return StoreError(number, reason, url)
-  if type(error).__module__ == 'builtins':
+  is_answer = isinstance(error, ValueError) and reason.startswith('Bad Request: ')
+  if type(error).__module__ == 'builtins' and not is_answer:
     return error
   return StoreError(errno.EIO, reason, url)
 
 
 def _is_passing(error: Exception) -> bool:
   """Returns whether another attempt could succeed."""
-  if isinstance(error, _PERMANENT_ERRORS):
+  if isinstance(error, _PERMANENT_ERRORS) or _is_forbidden(error):
     return False
+  # gcsfs's HttpError, whose code may be a text.
+  status = str(getattr(error, 'code', ''))
+  if status.startswith('4'):
+    return status in _PASSING_CLIENT_ERRORS
   if isinstance(error, TimeoutError | ConnectionError):
     return True
   if isinstance(error, OSError):
     return error.errno not in _PERMANENT_ERRNOS
   return type(error).__module__ != 'builtins' and not isinstance(error, UsageError)
+
+
+def _is_forbidden(error: Exception) -> bool:
+  """Returns whether the store refuses access."""
+  if isinstance(error, PermissionError):
+    return True
+  # gcsfs has no error of its own for status 403.
+  return type(error) is OSError and str(error).startswith('Forbidden: ')
 
 
 def forget_stores() -> None:
@@ -138,7 +163,14 @@ def _file_system_of_process(scheme: str, pid: int) -> Any:
     configured = fsspec.config.conf.get('s3', {}).get('config_kwargs', {})
     options['config_kwargs'] = {**configured, 'retries': {'total_max_attempts': 1}}
   try:
-    store = fsspec.filesystem(scheme, **options)
+    store_class = _class_of(scheme)
+    if _EXTRAS.get(scheme) == 'gcs':
+      aiohttp = importlib.import_module('aiohttp')
+      timeout = aiohttp.ClientTimeout(
+        sock_connect=_TIMEOUT_SECS, sock_read=_TIMEOUT_SECS
+      )
+      options['session_kwargs'] = {'timeout': timeout}
+    store = store_class(**options)
   except ValueError as error:
     raise UsageError(f'{scheme}://: not a store that fsspec knows') from error
   except ImportError as error:
@@ -150,4 +182,23 @@ def _file_system_of_process(scheme: str, pid: int) -> Any:
     raise UsageError(f'{scheme}://: fsspec cannot open this store: {reason}') from error
   if hasattr(store, 'retries'):
     store.retries = 1
+  for name in _REPEATING_METHODS if _EXTRAS.get(scheme) == 'gcs' else ():
+    once = inspect.unwrap(getattr(type(store), name))
+    setattr(store, name, types.MethodType(once, store))
   return store
+
+
+def _class_of(scheme: str) -> Any:
+  """Returns fsspec's class of a scheme.
+
+  Raises:
+    ValueError: there is none.
+    ImportError: its packages are missing.
+  """
+  import fsspec
+
+  if _EXTRAS.get(scheme) == 'gcs':
+    # Its subclass, which fsspec would choose, asks for the kind of the bucket by gRPC, and
+    # appends to the objects of zonal buckets, which are seen half written.
+    return importlib.import_module('gcsfs.core').GCSFileSystem
+  return fsspec.get_filesystem_class(scheme)

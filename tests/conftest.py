@@ -129,10 +129,10 @@ def memory_url():
   store.store.clear()
 
 
-@pytest.fixture(scope='module')
-def s3():
-  """An S3 server on loopback with an empty bucket; this process uses it."""
+@pytest.fixture(scope='module', params=['s3', 'gs'])
+def store(request):
+  """A store's server on loopback with an empty bucket; this process uses it."""
   import fake_store
 
-  with fake_store.running() as store:
-    yield store
+  with fake_store.running(request.param) as running:
+    yield running

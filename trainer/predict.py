@@ -15,7 +15,6 @@ import os
 import pathlib
 import re
 import sys
-from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -26,9 +25,6 @@ from luna_tfds import tables
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import count_text
 from trainer import shared_flags
-
-if TYPE_CHECKING:
-  from luna_tfds.scan import Scan
 
 FLAGS = cli.new_flags()
 
@@ -71,24 +67,25 @@ def main(unused: list[str]) -> None:
   output = _output_path()
   workdir, _ = workdir_lib.open_workdir(cli.required_value(_WORKDIR))
   spec = workdir.patch_spec()
-  scan = scan_lib.open_scan(cli.required_path(_SCAN))
-  candidates_csv = cli.required_path(_CANDIDATES)
-  table = tables.read_candidates(candidates_csv, labelled=False)
-  table = _rows_of_scan(table, candidates_csv, scan.path, _SERIESUID.value)
-  _check_centers(table, candidates_csv, scan)
-  cli.load_tensorflow()
-  from trainer.scoring import inference
-  from trainer.scoring import prediction_files
-  from trainer.scoring import scan_inference
-  from trainer.scoring.operating_point import OperatingPoint
+  scan_path = cli.required_path(_SCAN)
+  with scan_lib.opened_scan(scan_path) as scan:
+    candidates_csv = cli.required_path(_CANDIDATES)
+    table = tables.read_candidates(candidates_csv, labelled=False)
+    table = _rows_of_scan(table, candidates_csv, scan_path, _SERIESUID.value)
+    _check_centers(table, candidates_csv, scan.grid, scan_path)
+    cli.load_tensorflow()
+    from trainer.scoring import inference
+    from trainer.scoring import prediction_files
+    from trainer.scoring import scan_inference
+    from trainer.scoring.operating_point import OperatingPoint
 
-  tta = _TTA.value
-  if tta is None:
-    tta = OperatingPoint.read(workdir.operating_point).tta
-  model = inference.load_model(workdir.model)
-  probabilities = scan_inference.predict_points(
-    [model], scan, table.xyz_mm, spec, tta=tta
-  )
+    tta = _TTA.value
+    if tta is None:
+      tta = OperatingPoint.read(workdir.operating_point).tta
+    model = inference.load_model(workdir.model)
+    probabilities = scan_inference.predict_points(
+      [model], scan, table.xyz_mm, spec, tta=tta
+    )
   try:
     prediction_files.write_submission(
       output, table.seriesuids, table.xyz_mm, probabilities
@@ -135,29 +132,30 @@ def _output_path() -> pathlib.Path:
 
 
 def _check_centers(
-  table: tables.PointTable, candidates_csv: pathlib.Path, scan: Scan
+  table: tables.PointTable,
+  candidates_csv: pathlib.Path,
+  grid: geometry.Grid,
+  scan_path: pathlib.Path,
 ) -> None:
   """Warns of centres outside the scan: their patches hold mostly padding.
 
   Raises:
     UsageError: all are outside.
   """
-  outside = geometry.is_outside(
-    geometry.world_to_voxel(table.xyz_mm, scan.grid), scan.grid
-  )
+  outside = geometry.is_outside(geometry.world_to_voxel(table.xyz_mm, grid), grid)
   count = int(outside.sum())
   if not count:
     return
   first = f'the first in row {table.rows[outside][0]} (from 0)'
   if count == len(table):
     raise UsageError(
-      f'{candidates_csv}: no centre is inside the scan {scan.path}: '
+      f'{candidates_csv}: no centre is inside the scan {scan_path}: '
       f'{count_text(count, "candidate")}, {first}; give the candidates of this scan, in '
       'mm, LPS'
     )
   print(
     f'luna16-predict: warning: {candidates_csv}: the centres of {count} of '
-    f'{len(table)} candidates are outside the scan {scan.path}, {first}; their '
+    f'{len(table)} candidates are outside the scan {scan_path}, {first}; their '
     'probabilities mean nothing',
     file=sys.stderr,
   )

@@ -1,8 +1,10 @@
 """Scans in a store give the voxels of the same scans on disk."""
 
+import collections
 import tempfile
 
 import fake_data
+import fsspec
 import numpy as np
 import pytest
 
@@ -59,7 +61,62 @@ def test_the_voxels_are_those_of_a_local_scan(suffix, compressed, tmp_path, root
   assert list(scan.byte_ranges(boxes)) == list(expected.byte_ranges(boxes))
 
 
+@pytest.mark.parametrize('suffix', ['.mha', '.nii.gz', 'DICOM'])
+def test_a_scan_that_is_opened_to_read_is_transferred_once(
+  suffix, tmp_path, root, monkeypatch
+):
+  fake = fake_data.make_scan(3)
+  if suffix == 'DICOM':
+    local = fake_data.write_dicom(tmp_path / 'series', fake)
+    files = list(local.iterdir())
+  else:
+    local = fake.write(tmp_path / 'a', suffix)
+    files = [local]
+  stored = upload(local, root / local.name)
+  counts = collections.Counter()
+
+  def counted(method):
+    def call(store, path, *args, **kwargs):
+      counts[method.__name__] += 1
+      return method(store, path, *args, **kwargs)
+
+    return call
+
+  store = type(fsspec.filesystem('memory'))
+  for name in ('get_file', 'cat_file'):
+    monkeypatch.setattr(store, name, counted(getattr(store, name)))
+  with scan_lib.opened_scan(str(stored)) as scan:
+    boxes = [geometry.Box((1, 2, 3), (2, 5, 4))]
+    for _ in range(2):
+      (got,) = scan.read_regions(boxes)
+  if suffix == '.mha':
+    assert counts['get_file'] == 0
+  else:
+    assert counts['get_file'] == len(files)
+    assert counts['cat_file'] == 0
+  (expected,) = scan_lib.open_scan(local).read_regions(boxes)
+  np.testing.assert_array_equal(got, expected)
+
+
+def test_an_error_in_the_block_names_the_url(tmp_path, root):
+  local = fake_data.make_scan(3).write(tmp_path, '.nii.gz')
+  local.write_bytes(local.read_bytes()[:-5])
+  stored = upload(local, root / local.name)
+  with (
+    pytest.raises(ScanError) as info,
+    scan_lib.opened_scan(stored) as scan,
+  ):
+    scan.read()
+  assert str(info.value).startswith(f'{stored}: ')
+  assert 'luna16-temporary' not in str(info.value)
+
+
 def test_a_missing_scan(root):
+  with (
+    pytest.raises(ScanError, match=r'memory://bucket/a\.nii: no such file'),
+    scan_lib.opened_scan(root / 'a.nii'),
+  ):
+    pass
   with pytest.raises(ScanError, match=r'memory://bucket/a\.mhd: no such file'):
     scan_lib.open_scan(root / 'a.mhd')
 

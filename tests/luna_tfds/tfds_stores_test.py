@@ -41,17 +41,17 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 def test_tfds_reads_and_prepares_a_dataset_in_a_store(
-  s3, extract, fresh_python, tmp_path
+  store, extract, fresh_python, tmp_path
 ):
   scans = [fake_data.make_scan(seed, seed) for seed in (0, 1, 8)]
   fake_data.write_download(tmp_path / 'luna16', scans)
   local = tmp_path / 'data'
   assert extract(tmp_path / 'luna16', local, '--config=axial_50px_all') == 0
-  fake_store.upload_folder(tmp_path, s3.path())
+  fake_store.upload_folder(tmp_path, store.path())
 
   def read(root):
     folder = root / 'data' / 'luna16_patches' / 'axial_50px_all' / '1.0.0'
     arguments = (root / 'data', folder, root / 'luna16', root / 'new')
     return fresh_python(_READ, *arguments, EPATH_USE_TF='false')
 
-  assert read(s3.path()) == read(tmp_path)
+  assert read(store.path()) == read(tmp_path)

@@ -1,11 +1,8 @@
-"""An S3 server on loopback that counts its traffic and fails on demand.
+"""A store's server on loopback that counts its traffic and fails on demand."""
 
-The server is moto's, which checks neither credentials nor signatures.
-"""
-
-import collections
 import contextlib
 import dataclasses
+import importlib.util
 import os
 import socket
 import struct
@@ -13,6 +10,9 @@ import threading
 import time
 from unittest import mock
 
+import gcs_server
+import pytest
+import s3_server
 import werkzeug.serving
 
 from luna_tfds import atomic_files
@@ -21,14 +21,14 @@ from luna_tfds import store_requests
 
 BUCKET = 'luna'
 
-# What must never be in a log or in a file.
-ACCESS_KEY = 'AKIDLOOPBACKONLY'
-SECRET_KEY = 'secret-of-the-loopback-server'
-SESSION_TOKEN = 'token-of-the-loopback-server'
+# Modules with the same functions, by scheme.
+SERVERS = {'s3': s3_server, 'gs': gcs_server}
 
 # How a request can fail.
 ERROR_500 = '500 Internal Server Error'
 ERROR_503 = '503 Slow Down'
+UNAUTHORIZED = '401 Unauthorized'
+FORBIDDEN = '403 Forbidden'
 RESET = 'the connection is reset'
 RESET_IN_BODY = 'the connection is reset in the middle of the answer'
 NO_ANSWER = 'no answer before the client gives up'
@@ -48,76 +48,62 @@ class Store:
   """A running server.
 
   Attributes:
-    url: of the bucket, `s3://...`.
-    environment: the variables that a process needs to use it.
-    requests: all requests so far.
+    scheme: 's3' or 'gs'.
+    server: the module of the server.
+    url: of the bucket.
+    requests: all requests so far that succeeded.
+    num_failed: number of requests so far that failed on demand.
   """
 
-  def __init__(self, endpoint):
-    self.url = f's3://{BUCKET}'
-    self.environment = {
-      'AWS_ENDPOINT_URL': endpoint,
-      'AWS_ACCESS_KEY_ID': ACCESS_KEY,
-      'AWS_SECRET_ACCESS_KEY': SECRET_KEY,
-      'AWS_SESSION_TOKEN': SESSION_TOKEN,
-      'AWS_DEFAULT_REGION': 'us-east-1',
-      'AWS_CONFIG_FILE': os.devnull,
-      'AWS_SHARED_CREDENTIALS_FILE': os.devnull,
-    }
+  def __init__(self, scheme):
+    self.scheme = scheme
+    self.server = SERVERS[scheme]
+    self.url = f'{scheme}://{BUCKET}'
     self.requests = []
-    self._faults = collections.deque()
-    self._always = None
+    self.num_failed = 0
+    self._choose = None
     self._lock = threading.Lock()
 
   def path(self, key=''):
     """Returns the path of an object."""
     return store_path.as_path(f'{self.url}/{key}')
 
-  def fail_next(self, *faults):
-    """Makes the next requests fail, one for each fault; None succeeds."""
-    with self._lock:
-      self._faults.extend(faults)
-
   @contextlib.contextmanager
   def failing(self, choose):
     """Asks `choose(method, key)` for the fault of each request in a `with` block."""
-    self._always = choose
+    self._choose = choose
     try:
       yield
     finally:
-      self._always = None
+      self._choose = None
 
   def next_fault(self, method, key):
     """Takes the fault of a request; None if it succeeds."""
     with self._lock:
-      if self._always is not None:
-        return self._always(method, key)
-      return self._faults.popleft() if self._faults else None
-
-  def count(self, method, suffix=''):
-    """Returns the number of requests of a method, of keys with a suffix."""
-    return sum(r.method == method and r.key.endswith(suffix) for r in self.requests)
+      fault = self._choose(method, key) if self._choose else None
+      self.num_failed += fault is not None
+      return fault
 
 
 class _Application:
-  """Moto's application, with faults and a list of requests."""
+  """A server's application, with faults and a list of requests."""
 
   def __init__(self, application, store):
     self._application = application
     self._store = store
 
   def __call__(self, environ, start_response):
-    method, key = environ['REQUEST_METHOD'], environ['PATH_INFO']
+    method, key = self._store.server.operation(environ)
     fault = self._store.next_fault(method, key)
     connection = environ['werkzeug.socket']
     if fault == NO_ANSWER:
       time.sleep(NO_ANSWER_SECS)
     if fault in (RESET, NO_ANSWER):
       _reset(connection)
-    if fault in (ERROR_500, ERROR_503):
+    if fault in (ERROR_500, ERROR_503, UNAUTHORIZED, FORBIDDEN):
       environ['wsgi.input'].read(int(environ.get('CONTENT_LENGTH') or 0))
-      body = b'<Error><Code>InternalError</Code><Message>try again</Message></Error>'
-      if method == 'HEAD':
+      body = self._store.server.error_body(int(fault[:3]))
+      if environ['REQUEST_METHOD'] == 'HEAD':
         body = b''
       start_response(fault, [('Content-Length', str(len(body)))])
       return [body]
@@ -151,37 +137,30 @@ class _QuietHandler(werkzeug.serving.WSGIRequestHandler):
 
 
 @contextlib.contextmanager
-def running():
+def running(scheme):
   """Runs a server with an empty bucket, and makes this process use it."""
-  import moto.backends  # takes a second
-  import moto.server
-
-  application = moto.server.DomainDispatcherApplication(moto.server.create_backend_app)
+  store = Store(scheme)
+  for package in store.server.REQUIRED_PACKAGES:
+    if not importlib.util.find_spec(package):
+      pytest.skip(f'needs the Python package {package}')
+  wrapped = _Application(store.server.application(), store)
   server = werkzeug.serving.make_server(
-    '127.0.0.1',
-    0,
-    lambda *args: wrapped(*args),
-    threaded=True,
-    request_handler=_QuietHandler,
+    '127.0.0.1', 0, wrapped, threaded=True, request_handler=_QuietHandler
   )
-  store = Store(f'http://127.0.0.1:{server.server_port}')
-  wrapped = _Application(application, store)
   thread = threading.Thread(target=server.serve_forever, daemon=True)
   thread.start()
+  environment = store.server.environment(f'http://127.0.0.1:{server.server_port}')
   try:
-    with mock.patch.dict(os.environ, store.environment):
+    with mock.patch.dict(os.environ, environment):
       store_requests.forget_stores()
-      store_requests.file_system('s3').mkdir(BUCKET)
+      store_requests.file_system(scheme).mkdir(BUCKET)
       yield store
   finally:
     store_requests.forget_stores()
     server.shutdown()
     thread.join()
     server.server_close()
-    # All servers of a process share their buckets.
-    for backend in moto.backends.get_backend('s3').values():
-      for region in backend.values():
-        region.reset()
+    store.server.clear()
 
 
 def upload_folder(source, target):

@@ -1,4 +1,4 @@
-"""Slow tests: training, evaluation and prediction on an S3 server on loopback."""
+"""Slow tests: training, evaluation and prediction on servers of stores on loopback."""
 
 import itertools
 import os
@@ -20,9 +20,9 @@ DATASET = 'luna16_patches/axial_50px_all'
 
 
 @pytest.fixture(scope='module')
-def stored(s3, data_dir):
+def stored(store, data_dir):
   """The URL of the data folder."""
-  return fake_store.upload_folder(data_dir, s3.path('data'))
+  return fake_store.upload_folder(data_dir, store.path('data'))
 
 
 def train_flags(data_dir, workdir, *more):
@@ -48,8 +48,8 @@ def train():
 
 
 @pytest.fixture(scope='module')
-def workdir(s3, stored, train):
-  folder = s3.path('runs/first')
+def workdir(store, stored, train):
+  folder = store.path('runs/first')
   assert train(stored, folder, '--epochs=2') == 0
   return folder
 
@@ -70,20 +70,24 @@ def test_a_run_is_that_of_local_files(workdir, local_workdir):
   assert [key for key in found if key.startswith('tensorboard/pictures/')]
 
 
-def test_a_small_budget_streams_from_the_store(s3, stored, train, data_dir, tmp_path):
+def test_a_small_budget_streams_from_the_store(
+  store, stored, train, data_dir, tmp_path
+):
   flags = ('--epochs=1', '--memory_budget_mb=1')
-  first = len(s3.requests)
-  assert train(stored, s3.path('runs/streamed'), *flags) == 0
-  ranges = [r for r in s3.requests[first:] if r.method == 'GET' and 'tfrecord' in r.key]
+  first = len(store.requests)
+  assert train(stored, store.path('runs/streamed'), *flags) == 0
+  ranges = [
+    r for r in store.requests[first:] if r.method == 'GET' and 'tfrecord' in r.key
+  ]
   assert ranges
   assert max(r.sent for r in ranges) < 4 * 2**20
   assert train(data_dir, tmp_path / 'run', *flags) == 0
-  history = s3.path('runs/streamed/history.csv').read_text()
+  history = store.path('runs/streamed/history.csv').read_text()
   assert history == (tmp_path / 'run' / 'history.csv').read_text()
 
 
 def test_evaluate_predict_and_export(
-  s3, stored, workdir, local_workdir, data_dir, download, tmp_path, capfd
+  store, stored, workdir, local_workdir, data_dir, download, tmp_path, capfd
 ):
   from trainer import evaluate
   from trainer import export
@@ -95,13 +99,13 @@ def test_evaluate_predict_and_export(
   name = 'predictions.csv'
   assert (workdir / name).read_text() == (local_workdir / name).read_text()
   assert '<html' in (workdir / 'report.html').read_text()
-  luna_dir = fake_store.upload_folder(download.folder, s3.path('luna16'))
-  # One is read by ranges, the other is copied, as it is compressed.
+  luna_dir = fake_store.upload_folder(download.folder, store.path('luna16'))
+  # The first is read by ranges, the others are copied.
   for seriesuid in ('1.2.826.0.1', '1.2.826.0.3'):
     scan = download.paths[seriesuid]
     outputs = {}
     for folder, root, output in (
-      (workdir, luna_dir, s3.path('scores') / seriesuid),
+      (workdir, luna_dir, store.path('scores') / seriesuid),
       (local_workdir, download.folder, tmp_path / seriesuid),
     ):
       flags = [
@@ -113,14 +117,14 @@ def test_evaluate_predict_and_export(
       assert predict.run(['luna16-predict', *flags]) == 0
       outputs[root] = output.read_text()
     assert outputs[luna_dir] == outputs[download.folder]
-  flags = [f'--workdir={workdir}', f'--output_dir={s3.path("exported")}']
+  flags = [f'--workdir={workdir}', f'--output_dir={store.path("exported")}']
   assert export.run(['luna16-export', *flags]) == 0
-  exported = contents(s3.path('exported'))
+  exported = contents(store.path('exported'))
   assert {'saved_model.pb', 'operating_point.json'} <= exported.keys()
 
 
-def test_a_killed_training_is_continued(s3, stored, data_dir, tmp_path):
-  folder = s3.path('runs/killed')
+def test_a_killed_training_is_continued(store, stored, data_dir, tmp_path):
+  folder = store.path('runs/killed')
   arguments = train_flags(stored, folder, '--epochs=3')
   with subprocess.Popen(
     [sys.executable, '-m', 'trainer.train', *arguments],
@@ -149,26 +153,28 @@ def test_a_killed_training_is_continued(s3, stored, data_dir, tmp_path):
 
 
 @pytest.mark.parametrize('fault', [fake_store.ERROR_500, fake_store.RESET_IN_BODY])
-def test_failing_requests_are_repeated(s3, stored, workdir, train, fault):
+def test_failing_requests_are_repeated(store, stored, workdir, train, fault):
   number, lock = itertools.count(1), threading.Lock()
 
   def some(method, key):
     with lock:
       return fault if next(number) % 7 == 0 else None
 
-  folder = s3.path(f'runs/{abs(hash(fault))}')
-  with s3.failing(some):
+  folder = store.path(f'runs/{abs(hash(fault))}')
+  with store.failing(some):
     assert train(stored, folder, '--epochs=2') == 0
   assert (folder / 'history.csv').read_text() == (workdir / 'history.csv').read_text()
 
 
-def test_an_outage_is_one_line_and_the_run_continues(s3, stored, train, capfd, workdir):
-  folder = s3.path('runs/outage')
+def test_an_outage_is_one_line_and_the_run_continues(
+  store, stored, train, capfd, workdir
+):
+  folder = store.path('runs/outage')
 
   def no_shards(method, key):
     return fake_store.ERROR_503 if 'tfrecord' in key else None
 
-  with s3.failing(no_shards):
+  with store.failing(no_shards):
     assert train(stored, folder, '--epochs=2') == 1
   errors = [line for line in capfd.readouterr().err.splitlines() if 'error: ' in line]
   assert len(errors) == 1
@@ -177,20 +183,16 @@ def test_an_outage_is_one_line_and_the_run_continues(s3, stored, train, capfd, w
   assert (folder / 'history.csv').read_text() == (workdir / 'history.csv').read_text()
 
 
-def test_no_credentials_in_the_run(s3, workdir):
+def test_no_credentials_in_the_run(store, workdir):
   written = b''.join(contents(workdir).values())
-  for secret in (
-    fake_store.ACCESS_KEY,
-    fake_store.SECRET_KEY,
-    fake_store.SESSION_TOKEN,
-  ):
+  for secret in store.server.SECRETS:
     assert secret.encode() not in written
 
 
-def test_crossval(s3, stored):
+def test_crossval(store, stored):
   from trainer import crossval
 
-  folder = s3.path('runs/folds')
+  folder = store.path('runs/folds')
   flags = [
     f'--data_dir={stored}',
     f'--dataset={DATASET}',

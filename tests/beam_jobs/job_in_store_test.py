@@ -1,9 +1,10 @@
-"""Slow tests: the job reads from and writes to an S3 server on loopback."""
+"""Slow tests: the job reads from and writes to servers of stores on loopback."""
 
 import itertools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 import fake_data
 import fake_store
 from fake_store import contents
+import fsspec
 import pytest
 
 from luna_tfds import phantom
@@ -50,14 +52,14 @@ def local(download, tmp_path_factory, extract):
 
 
 @pytest.fixture(scope='module')
-def luna_dir(download, s3):
+def luna_dir(download, store):
   """The URL of `download`."""
-  return fake_store.upload_folder(download.folder, s3.path('luna16'))
+  return fake_store.upload_folder(download.folder, store.path('luna16'))
 
 
 @pytest.fixture
-def data_dir(s3):
-  folder = s3.path('data')
+def data_dir(store):
+  folder = store.path('data')
   yield folder
   folder.rmtree()
 
@@ -86,15 +88,15 @@ def test_from_a_bucket_to_a_bucket(luna_dir, data_dir, local, extract):
 
 @pytest.mark.parametrize('config', ['axial_50px', 'cube_48mm'])
 def test_only_the_rows_of_the_patches_are_transferred(
-  s3, data_dir, tmp_path, extract, config
+  store, data_dir, tmp_path, extract, config
 ):
   shape = {'shape_zyx': (60, 400, 420), 'spacing_xyz_mm': (0.7, 0.7, 1.5)}
   scans = [fake_data.make_scan(seed, seed, **shape) for seed in (0, 8)]
   fake_data.write_download(tmp_path / 'luna16', scans)
-  luna_dir = fake_store.upload_folder(tmp_path / 'luna16', s3.path('large'))
-  first = len(s3.requests)
+  luna_dir = fake_store.upload_folder(tmp_path / 'luna16', store.path('large'))
+  first = len(store.requests)
   assert extract(luna_dir, data_dir, f'--config={config}') == 0
-  requests = s3.requests[first:]
+  requests = store.requests[first:]
   (info,) = data_dir.glob('*/*/*/metadata.json')
   wanted = json.loads(info.read_text())['counts']['bytes_read']
   voxels = sum(r.sent for r in requests if r.key.endswith('.raw') and r.method == 'GET')
@@ -160,7 +162,9 @@ def test_two_jobs_at_the_same_time(luna_dir, data_dir, local):
     fake_store.RESET_IN_BODY,
   ],
 )
-def test_failing_requests_are_repeated(s3, luna_dir, data_dir, local, extract, fault):
+def test_failing_requests_are_repeated(
+  store, luna_dir, data_dir, local, extract, fault
+):
   number = itertools.count(1)
   lock = threading.Lock()
 
@@ -168,40 +172,38 @@ def test_failing_requests_are_repeated(s3, luna_dir, data_dir, local, extract, f
     with lock:
       return fault if next(number) % 5 == 0 else None
 
-  with s3.failing(every_fifth):
+  with store.failing(every_fifth):
     assert extract(luna_dir, data_dir, f'--config={CONFIG}') == 0
   assert next(number) > 50
   same_dataset(contents(data_dir), local)
 
 
 def test_a_request_without_answer_is_repeated(
-  s3, luna_dir, data_dir, local, extract, monkeypatch
+  store, luna_dir, data_dir, local, extract, monkeypatch
 ):
-  timeouts = {'connect_timeout': 1, 'read_timeout': fake_store.NO_ANSWER_SECS / 3}
-  monkeypatch.setitem(
-    __import__('fsspec').config.conf, 's3', {'config_kwargs': timeouts}
-  )
+  timeouts = store.server.timeouts(fake_store.NO_ANSWER_SECS / 3)
+  monkeypatch.setitem(fsspec.config.conf, store.scheme, timeouts)
   store_requests.forget_stores()
   number = itertools.count(1)
 
   def some(method, key):
     return fake_store.NO_ANSWER if next(number) % 40 == 0 else None
 
-  with s3.failing(some):
+  with store.failing(some):
     assert extract(luna_dir, data_dir, f'--config={CONFIG}') == 0
   store_requests.forget_stores()
   same_dataset(contents(data_dir), local)
 
 
 def test_an_outage_ends_the_job_and_no_scan_is_lost(
-  s3, luna_dir, data_dir, local, extract, failure
+  store, luna_dir, data_dir, local, extract, failure
 ):
   def no_voxels(method, key):
     is_read = method == 'GET' and key.endswith('2.raw')
     return fake_store.ERROR_500 if is_read else None
 
   flags = [f'--config={CONFIG}', '--max_failed_scans=100']
-  with s3.failing(no_voxels):
+  with store.failing(no_voxels):
     assert extract(luna_dir, data_dir, *flags) == 1
   line = failure()
   assert f'{luna_dir}/subset' in line
@@ -210,10 +212,10 @@ def test_an_outage_ends_the_job_and_no_scan_is_lost(
   same_dataset(contents(data_dir), local)
 
 
-def test_a_scan_that_changes_is_noticed(s3, data_dir, tmp_path, extract, failure):
+def test_a_scan_that_changes_is_noticed(store, data_dir, tmp_path, extract, failure):
   scans = [fake_data.make_scan(seed, seed) for seed in (0, 8)]
   download = fake_data.write_download(tmp_path / 'luna16', scans)
-  luna_dir = fake_store.upload_folder(tmp_path / 'luna16', s3.path('changing'))
+  luna_dir = fake_store.upload_folder(tmp_path / 'luna16', store.path('changing'))
   assert extract(luna_dir, data_dir, f'--config={CONFIG}') == 0
   path = luna_dir / 'subset0' / download.paths['1.2.826.0.0'].with_suffix('.raw').name
   data = path.read_bytes()
@@ -224,57 +226,79 @@ def test_a_scan_that_changes_is_noticed(s3, data_dir, tmp_path, extract, failure
   assert extract(luna_dir, data_dir, f'--config={CONFIG}') == 0
 
 
-def test_no_credentials_in_logs_and_files(s3, luna_dir, data_dir):
+def test_no_credentials_in_logs_and_files(store, luna_dir, data_dir):
   with start(luna_dir, data_dir, '--verbosity=debug', '--num_workers=2') as job:
     _, err = job.communicate()
   assert job.returncode == 0, err
-  with s3.failing(lambda method, key: fake_store.ERROR_500):
+  with store.failing(lambda method, key: fake_store.ERROR_500):
     with start(luna_dir, data_dir, '--verbosity=debug') as job:
       _, more = job.communicate()
     assert job.returncode == 1
   written = b''.join(contents(data_dir).values())
-  for secret in (
-    fake_store.ACCESS_KEY,
-    fake_store.SECRET_KEY,
-    fake_store.SESSION_TOKEN,
-  ):
+  for secret in store.server.SECRETS:
     assert secret not in err + more
     assert secret.encode() not in written
 
 
-@pytest.mark.parametrize(
-  ('variables', 'message'),
-  [
-    ({'AWS_ENDPOINT_URL': 'http://127.0.0.1:9'}, 'Could not connect'),
-    ({'AWS_ACCESS_KEY_ID': '', 'AWS_SECRET_ACCESS_KEY': ''}, 'credentials'),
-  ],
-)
-def test_an_unusable_store_is_one_line(
-  luna_dir, out, extract, error_line, monkeypatch, variables, message
+def test_a_server_that_is_not_there_is_one_line(
+  store, luna_dir, out, extract, error_line, monkeypatch
 ):
-  url = f'{luna_dir}'
-  for name, value in variables.items():
-    monkeypatch.setenv(name, value)
-  monkeypatch.setenv('AWS_EC2_METADATA_DISABLED', 'true')
+  monkeypatch.setenv(store.server.ENDPOINT, 'http://127.0.0.1:9')
   store_requests.forget_stores()
   begin = time.monotonic()
-  assert extract(url, out) in (1, 2)
+  assert extract(luna_dir, out) in (1, 2)
   assert time.monotonic() - begin < 60
   line = error_line()
   monkeypatch.undo()
   store_requests.forget_stores()
-  assert message in line
+  assert re.search('Could not connect|Connect call failed', line), line
   assert str(luna_dir) in line
 
 
-def test_a_missing_bucket(luna_dir, extract, failure, out, error_line):
-  assert extract('s3://no-such-bucket/luna16', out) == 2
-  assert 's3://no-such-bucket/luna16: no such folder' in error_line()
-  assert extract(luna_dir, 's3://no-such-bucket/data') == 2
+def test_missing_credentials_are_one_line(
+  store, luna_dir, out, extract, error_line, monkeypatch
+):
+  for name, value in store.server.NO_CREDENTIALS.items():
+    monkeypatch.setenv(name, value)
+  store_requests.forget_stores()
+  before = store.num_failed
+  # A client without credentials of S3 makes no request.
+  with store.failing(lambda method, key: fake_store.UNAUTHORIZED):
+    assert extract(luna_dir, out) in (1, 2)
+  monkeypatch.undo()
+  store_requests.forget_stores()
+  assert re.search('credentials|Anonymous caller', line := error_line()), line
+  assert str(luna_dir) in line
+  assert store.num_failed - before < 5  # another attempt would not help
+
+
+def test_missing_rights_are_one_line(
+  store, luna_dir, data_dir, extract, error_line, failure
+):
+  before = store.num_failed
+  with store.failing(lambda method, key: fake_store.FORBIDDEN):
+    assert extract(luna_dir, data_dir) in (1, 2)
+  assert re.search('Access Denied|Forbidden', line := error_line()), line
+  assert str(luna_dir) in line
+
+  def read_only(method, key):
+    return fake_store.FORBIDDEN if method == 'PUT' else None
+
+  with store.failing(read_only):
+    assert extract(luna_dir, data_dir) == 2
+  assert 'give a writable --data_dir' in failure()
+  assert store.num_failed - before < 5
+
+
+def test_a_missing_bucket(store, luna_dir, extract, failure, out, error_line):
+  other = f'{store.scheme}://no-such-bucket'
+  assert extract(f'{other}/luna16', out) == 2
+  assert f'{other}/luna16: no such folder' in error_line()
+  assert extract(luna_dir, f'{other}/data') == 2
   assert 'give a writable --data_dir' in failure()
 
 
-def test_verify(s3, luna_dir, data_dir, extract, capfd):
+def test_verify(store, luna_dir, data_dir, extract, capfd):
   from trainer import inspect
 
   assert extract(luna_dir, data_dir, f'--config={CONFIG}') == 0
