@@ -187,7 +187,10 @@ class StoreJobFolder(JobFolder):
       JobError: it has.
     """
     self.check_plan(plan)
-    atomic_files.copy_file(file, self.final / file.name)
+    if file.name == INFO_FILE:
+      self._publish_info(file, plan)
+    else:
+      atomic_files.copy_file(file, self.final / file.name)
     try:
       self.check_plan(plan)
     except JobError:
@@ -196,6 +199,20 @@ class StoreJobFolder(JobFolder):
       if not self.has_dataset_of(plan):
         self._info_path.unlink(missing_ok=True)
       raise
+
+  def _publish_info(self, file: pathlib.Path, plan: plan_lib.Plan) -> None:
+    """Writes dataset_info.json, but not over that of a job that has taken over.
+
+    Raises:
+      JobError: another job has taken over.
+    """
+    data, path = file.read_bytes(), self._store_path(self._info_path)
+    try:
+      path.create(data)
+    except FileExistsError:
+      if not self.has_dataset_of(plan):
+        self.check_plan(plan)
+        path.write_bytes(data)  # over that of a job that this one has replaced
 
   @property
   def _info_path(self) -> pathlib.Path:

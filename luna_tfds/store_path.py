@@ -44,6 +44,9 @@ _PASSWORD = re.compile(r'(?!arn:)[^/]*:(?!\d+/).*@', re.DOTALL)
 # The names of their buckets have no @.
 _SCHEMES_WITHOUT_USERS = ('s3', 's3a', 'gs', 'gcs')
 
+# fsspec's stores that write an object only if there is none of its name.
+_CREATING_SCHEMES = (*_SCHEMES_WITHOUT_USERS, 'memory')
+
 # They cannot be listed, or are not a store.
 _REFUSED_SCHEMES = ('http', 'https', 'ftp', 'file', 'local')
 
@@ -299,6 +302,27 @@ class StorePath(pathlib.PosixPath):
     """Writes an object, complete or not at all; replaces it if it is there."""
     self._call(lambda store: store.pipe_file(str(self), bytes(data)))
     return len(data)
+
+  def create(self, data: bytes) -> None:
+    """Writes an object if there is none of this name; the store decides that.
+
+    A store that cannot, i.e. other than S3 and Google Cloud Storage, replaces it.
+
+    Raises:
+      FileExistsError: there is one; an earlier attempt may have written it.
+    """
+    if self._scheme_and_parts()[0] in _CREATING_SCHEMES:
+      try:
+        self._call(lambda store: store.pipe_file(str(self), data, mode='create'))
+        return
+      except StoreError as error:
+        # Servers that resemble S3 may refuse the condition, or not say which one failed.
+        if error.errno == errno.EINVAL and self.exists():
+          reason = 'there is such an object already'
+          raise FileExistsError(errno.EEXIST, reason, str(self)) from error
+        if error.errno != errno.ENOSYS:
+          raise
+    self.write_bytes(data)
 
   def upload(self, source: pathlib.Path) -> None:
     """Writes an object with the contents of a local file, complete or not at all."""

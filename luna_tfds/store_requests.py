@@ -77,6 +77,7 @@ def call(scheme: str, url: str, request: Callable[[Any], _T]) -> _T:
   Raises:
     UsageError: the packages for the store are missing.
     FileNotFoundError: there is no such object, folder or bucket.
+    FileExistsError: there is an object that should be created.
     StoreError: the request failed for another reason.
   """
   store = file_system(scheme)
@@ -100,6 +101,8 @@ def _as_os_error(error: Exception, url: str) -> Exception:
     return StoreError(errno.ETIMEDOUT, 'the store does not answer in time', url)
   if isinstance(error, FileNotFoundError):
     return FileNotFoundError(errno.ENOENT, 'no such object or bucket', url)
+  if isinstance(error, FileExistsError):
+    return FileExistsError(errno.EEXIST, 'there is such an object already', url)
   reason = ' '.join(str(getattr(error, 'strerror', None) or error).split())
   reason = reason or type(error).__name__
   if isinstance(error, OSError):

@@ -298,6 +298,14 @@ def test_a_missing_bucket(store, luna_dir, extract, failure, out, error_line):
   assert 'give a writable --data_dir' in failure()
 
 
+def test_an_object_is_created_once(store):
+  path = store.path('created')
+  path.create(b'1')
+  with pytest.raises(FileExistsError):
+    path.create(b'2')
+  assert path.read_bytes() == b'1'
+
+
 def test_verify(store, luna_dir, data_dir, extract, capfd):
   from trainer import inspect
 

@@ -252,6 +252,48 @@ def test_a_job_that_was_replaced_publishes_no_mixture(
   assert contents(root) == expected
 
 
+def test_a_job_that_was_replaced_leaves_the_dataset_of_the_other(
+  run, two_scans, tmp_path, root, monkeypatch
+):
+  """A job with another plan starts and ends just before this one writes the last file."""
+  scans = [fake_data.make_scan(seed, seed) for seed in (1, 8)]
+  other = fake_data.write_download(tmp_path / 'other', scans)
+  create = store_path.StorePath.create
+  datasets = []
+
+  def create_late(path, data):
+    if not datasets:
+      datasets.append(None)
+      assert run(other) == 0
+      datasets[0] = contents(root)
+    create(path, data)
+
+  monkeypatch.setattr(store_path.StorePath, 'create', create_late)
+  assert run(two_scans) == 1
+  assert contents(root) == datasets[0]
+
+
+def test_the_info_of_a_job_that_was_replaced_is_replaced(
+  run, two_scans, root, dataset, monkeypatch
+):
+  """The other one writes its dataset_info.json just before this one does."""
+  assert run(two_scans) == 0
+  expected = contents(root)
+  root.rmtree()
+  create = store_path.StorePath.create
+
+  def create_late(path, data):
+    path.write_bytes(data.replace(b'luna16', b'LUNA16'))
+    (dataset / 'metadata.json').write_bytes(b'{}')
+    create(path, data)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(store_path.StorePath, 'create', create_late)
+    assert run(two_scans) == 0
+  info = f'{DATASET}/dataset_info.json'
+  assert contents(root)[info] == expected[info]
+
+
 def test_a_second_attempt_at_a_shard_changes_nothing(two_scans, root, dataset):
   plan = make_plan(two_scans)
   folder = store_job_folder.job_folder(dataset)

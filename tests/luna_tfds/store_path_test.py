@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import pathlib
@@ -9,6 +10,7 @@ import pytest
 
 from luna_tfds import atomic_files
 from luna_tfds import store_path
+from luna_tfds import store_requests
 from luna_tfds.errors import UsageError
 
 
@@ -109,6 +111,37 @@ def test_no_local_file_is_used(root, tmp_path, monkeypatch):
   with pytest.raises(io.UnsupportedOperation, match="mode 'w'"):
     path.open('w')
   assert not list(tmp_path.iterdir())
+
+
+def test_an_object_is_created_once(root):
+  path = root / 'a'
+  path.create(b'1')
+  with pytest.raises(FileExistsError, match='such an object already'):
+    path.create(b'2')
+  assert path.read_bytes() == b'1'
+
+
+@pytest.mark.parametrize(
+  ('number', 'expected'), [(errno.ENOSYS, b'2'), (errno.EINVAL, FileExistsError)]
+)
+def test_a_server_that_only_resembles_s3(root, monkeypatch, number, expected):
+  path = root / 'a'
+  path.write_bytes(b'1')
+  store = store_requests.file_system('memory')
+  pipe_file = store.pipe_file
+
+  def refuse(name, data, mode='overwrite'):
+    if mode == 'create':
+      raise OSError(number, 'PreconditionFailed or NotImplemented')
+    pipe_file(name, data)
+
+  monkeypatch.setattr(store, 'pipe_file', refuse)
+  if expected is FileExistsError:
+    with pytest.raises(FileExistsError):
+      path.create(b'2')
+  else:
+    path.create(b'2')
+    assert path.read_bytes() == expected
 
 
 def test_objects_and_folders(root):

@@ -52,6 +52,33 @@ def test_a_request_that_fails_once_is_repeated(error, pauses):
   assert pauses == [0.2, 0.4]
 
 
+class HttpError(Exception):
+  """As gcsfs's, which has no error of its own for most status codes."""
+
+  def __init__(self, code):
+    super().__init__(f'an error, {code}')
+    self.code = code
+
+
+@pytest.mark.parametrize(
+  ('error', 'attempts', 'number'),
+  [
+    (HttpError(401), 1, errno.EIO),
+    (HttpError('400'), 1, errno.EIO),
+    (HttpError(429), store_requests.MAX_ATTEMPTS, errno.EIO),
+    (HttpError('503'), store_requests.MAX_ATTEMPTS, errno.EIO),
+    (OSError('Forbidden: https://a\nno access'), 1, errno.EACCES),
+    (ValueError('Bad Request: https://a\nan invalid name'), 1, errno.EIO),
+  ],
+)
+def test_errors_of_gcsfs(error, attempts, number, pauses):
+  got, made = call(error)
+  assert isinstance(got, store_requests.StoreError)
+  assert got.errno == number
+  assert '\n' not in str(got)
+  assert len(made) == attempts
+
+
 def test_the_number_of_attempts_is_limited(pauses):
   error, attempts = call(StoreLibraryError('try later'))
   assert isinstance(error, OSError)

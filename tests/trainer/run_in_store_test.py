@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import fake_data
 import fake_store
 from fake_store import contents
 import pytest
@@ -121,6 +122,32 @@ def test_evaluate_predict_and_export(
   assert export.run(['luna16-export', *flags]) == 0
   exported = contents(store.path('exported'))
   assert {'saved_model.pb', 'operating_point.json'} <= exported.keys()
+
+
+@pytest.mark.parametrize('kind', ['.nii.gz', 'DICOM'])
+def test_predict_transfers_a_scan_once(store, workdir, download, tmp_path, kind):
+  from trainer import predict
+
+  scan = fake_data.make_scan(3)
+  if kind == 'DICOM':
+    local = fake_data.write_dicom(tmp_path / 'series', scan)
+    url = fake_store.upload_folder(local, store.path('series'))
+    sizes = [path.stat().st_size for path in local.iterdir()]
+  else:
+    local = scan.write(tmp_path / 'scan', kind)
+    url = fake_store.upload_folder(local.parent, store.path('scan')) / local.name
+    sizes = [local.stat().st_size]
+  flags = [f'--workdir={workdir}', f'--candidates={download.folder}/candidates.csv']
+  flags += [f'--seriesuid={scan.seriesuid}']
+  outputs = [tmp_path / 'stored.csv', tmp_path / 'local.csv']
+  first = len(store.requests)
+  for path, output in zip((url, local), outputs):
+    more = [f'--scan={path}', f'--output={output}']
+    assert predict.run(['luna16-predict', *flags, *more]) == 0
+  key = str(url).removeprefix(store.url)
+  got = [r for r in store.requests[first:] if r.method == 'GET' and r.sent]
+  assert sorted(r.sent for r in got if key[1:] in r.key) == sorted(sizes)
+  assert outputs[0].read_text() == outputs[1].read_text()
 
 
 def test_a_killed_training_is_continued(store, stored, data_dir, tmp_path):
