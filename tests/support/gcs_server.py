@@ -84,10 +84,11 @@ class _Application:
   def __call__(self, environ, start_response):
     from gcp_storage_emulator import server
 
-    exchange = _Exchange(environ, self._storage)
     with self._lock:
+      is_refused = self._is_refused(environ)  # may replace the input
+      exchange = _Exchange(environ, self._storage)
       # The emulator has neither of the two.
-      if self._is_refused(environ):
+      if is_refused:
         exchange.answer(412, 'Precondition Failed')
       elif environ['REQUEST_METHOD'] == 'DELETE' and 'upload_id=' in exchange.path:
         exchange.answer(499, 'Client Closed Request')
