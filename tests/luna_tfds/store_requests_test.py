@@ -1,9 +1,11 @@
 import errno
+import sys
 
 import pytest
 
 from luna_tfds import store_path
 from luna_tfds import store_requests
+from luna_tfds.errors import UsageError
 
 URL = 'memory://bucket/a'
 
@@ -121,3 +123,12 @@ def test_only_the_missing_ranges_are_read_again(memory_url, pauses, monkeypatch)
   monkeypatch.setattr(store, 'cat_ranges', failing)
   assert path.read_ranges([(1, 2), (7, 9)]) == [bytes([1]), bytes([7, 8])]
   assert asked == [[1, 7], [7], [7]]
+
+
+@pytest.mark.parametrize('scheme', ['gs', 'gcs'])
+def test_a_missing_package_is_a_usage_error(scheme, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'gcsfs', None)
+  monkeypatch.setitem(sys.modules, 'gcsfs.core', None)
+  store_requests.forget_stores()
+  with pytest.raises(UsageError, match=r"pip install 'luna16-patches\[gcs\]'"):
+    store_requests.file_system(scheme)
