@@ -70,9 +70,9 @@ def parse(
   for options_class in pipeline_options.PipelineOptions.__subclasses__():
     with contextlib.suppress(argparse.ArgumentError):  # defined by another class, too
       # Private, but Beam has no public list of its flags.
-      options_class._add_argparse_args(parser)  # type: ignore[arg-type]
+      options_class._add_argparse_args(parser)  # type: ignore[arg-type]  # noqa: SLF001
   # Private, too: argparse has no public list of its options.
-  known = [o.lstrip('-') for a in parser._actions for o in a.option_strings]
+  known = [o.lstrip('-') for a in parser._actions for o in a.option_strings]  # noqa: SLF001
   if arguments:
     _, unknown = parser.parse_known_args(arguments)
     _check_unknown(unknown, [*own_flags, *known], runner)

@@ -173,8 +173,10 @@ class StorePath(pathlib.PosixPath):
 
   def _name_below(self, name: str) -> str:
     """Returns what follows after this path in a name that the store listed, or ''."""
-    # The same path, as the store writes it.
-    own = self._call(lambda store: store._strip_protocol(str(self))).rstrip('/')
+    # The same path, as the store writes it. Private, but fsspec's public functions that
+    # do the same make another instance of the store.
+    own = self._call(lambda store: store._strip_protocol(str(self)))  # noqa: SLF001
+    own = own.rstrip('/')
     return name[len(own) + 1 :].rstrip('/') if name.startswith(f'{own}/') else ''
 
   def glob(self, pattern: str, **unused: Any) -> Iterator[StorePath]:  # type: ignore[override]

@@ -185,10 +185,17 @@ def _file_system_of_process(scheme: str, pid: int) -> Any:
     raise UsageError(f'{scheme}://: fsspec cannot open this store: {reason}') from error
   if hasattr(store, 'retries'):
     store.retries = 1
-  for name in _REPEATING_METHODS if _EXTRAS.get(scheme) == 'gcs' else ():
-    once = inspect.unwrap(getattr(type(store), name))
-    setattr(store, name, types.MethodType(once, store))
+  if _EXTRAS.get(scheme) == 'gcs':
+    _repeat_no_requests(store)
   return store
+
+
+def _repeat_no_requests(store: Any) -> None:
+  """Takes the decorator from gcsfs's methods that repeat requests; it has no option."""
+  for name in _REPEATING_METHODS:
+    method = getattr(type(store), name, None)
+    if method is not None:  # else another version of gcsfs, which may repeat requests
+      setattr(store, name, types.MethodType(inspect.unwrap(method), store))
 
 
 def _class_of(scheme: str) -> Any:
