@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
+import dataclasses
 import logging
 import threading
 
@@ -56,19 +57,31 @@ def _without_pages_of_beam() -> Iterator[None]:
   def is_shown(record: logging.LogRecord) -> bool:
     return record.module != 'portable_runner' or logger.isEnabledFor(logging.INFO)
 
+  # It stays: the thread may lose the connection after the job, when the engine ends.
   hook = threading.excepthook
-
-  def show(args: threading.ExceptHookArgs) -> None:
-    if args.thread is None or args.thread.name != 'wait_until_finish_read':
-      hook(args)
-
-  threading.excepthook = show
+  if not isinstance(hook, _HideLostConnection):
+    threading.excepthook = _HideLostConnection(hook)
   logger.addFilter(is_shown)
   try:
     yield
   finally:
     logger.removeFilter(is_shown)
-    threading.excepthook = hook
+
+
+@dataclasses.dataclass(frozen=True)
+class _HideLostConnection:
+  """A `threading.excepthook` that ignores the thread of Beam.
+
+  Attributes:
+    hook: the former hook, for all other threads.
+  """
+
+  hook: Callable[[threading.ExceptHookArgs], object]
+
+  def __call__(self, args: threading.ExceptHookArgs) -> None:
+    """Reports an exception that has ended a thread."""
+    if args.thread is None or args.thread.name != 'wait_until_finish_read':
+      self.hook(args)
 
 
 def _is_connection_error(error: OSError) -> bool:

@@ -58,7 +58,8 @@ def run(
   from beam_jobs import runners
   from beam_jobs import transforms
 
-  with runners.pipeline(runner, options) as pipeline:
+  pipeline = runners.pipeline(runner, options)
+  with runners.cancelled_on_interrupt(pipeline), pipeline:
     _ = (
       pipeline
       | 'ShardSpecs' >> beam.Create(work.fingerprints)

@@ -8,7 +8,7 @@ Some options are known only later: those of a runner once its module is loaded, 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import difflib
 import importlib
@@ -230,6 +230,28 @@ def _check_dask_workers(options: pipeline_options.PipelineOptions) -> None:
         f'a worker of Dask cannot import this package ({error}); install it, in the same '
         'version, in the Python that runs the workers'
       ) from error
+
+
+@contextlib.contextmanager
+def cancelled_on_interrupt(beam_pipeline: beam.Pipeline) -> Iterator[None]:
+  """Cancels the job of a pipeline on its engine if this process is interrupted.
+
+  Not every engine cancels what Beam asks it to cancel, and the job may be on its way to
+  the engine. Then its tasks end soon, as the launcher deletes their shard specs.
+
+  Raises:
+    KeyboardInterrupt: the process was interrupted.
+  """
+  try:
+    yield
+  except KeyboardInterrupt:
+    result = getattr(beam_pipeline, 'result', None)  # not before it has been submitted
+    try:
+      if result is not None:
+        result.cancel()
+    except Exception:  # each runner has its own
+      logging.debug('the engine has not cancelled the job', exc_info=True)
+    raise
 
 
 def check_result(result: PipelineResult) -> None:

@@ -89,6 +89,11 @@ class _WriteShard(beam.DoFn):
     """Writes a shard; yields its result, or nothing if it failed."""
     try:
       shard = self._folder.read_shard_spec(fingerprint)
+    except FileNotFoundError:
+      # The launcher has ended and deleted it. Or this worker does not see the folder; then
+      # it cannot record an error either, and the job finds that the shard is missing.
+      return
+    try:
       # A runner may process a shard again after it is finished.
       result = self._folder.result(shard) or shard_writer.write_shard(
         shard, self._spec, self._seed, self._folder

@@ -114,19 +114,23 @@ def test_pages_of_the_engine_are_shown_only_if_asked_for(
 @pytest.mark.parametrize(
   ('name', 'is_shown'), [('wait_until_finish_read', False), ('other', True)]
 )
-def test_traces_of_beams_thread_are_not_shown(name, is_shown, folder, capsys):
+@pytest.mark.parametrize('num_jobs', [1, 2])
+def test_traces_of_beams_thread_are_not_shown(
+  num_jobs, name, is_shown, folder, capsys, monkeypatch
+):
   def fail():
+    lost.wait()
     raise ConnectionResetError
 
-  hook = threading.excepthook
-  threading.excepthook = threading.__excepthook__  # pytest sets its own
-  try:
+  # pytest sets its own
+  monkeypatch.setattr(threading, 'excepthook', threading.__excepthook__)
+  lost = threading.Event()
+  for _ in range(num_jobs):
     with failures.as_job_errors(folder):
       thread = threading.Thread(target=fail, name=name)
       thread.start()
-      thread.join()
-  finally:
-    threading.excepthook = hook
+  lost.set()  # after the job, as when its job server ends
+  thread.join()
   assert ('ConnectionResetError' in capsys.readouterr().err) == is_shown
 
 

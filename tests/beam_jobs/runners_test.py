@@ -196,3 +196,40 @@ def test_results_without_dropped_tasks(tmp_path):
   pipeline = runners.pipeline(None)
   pids_of(pipeline, tmp_path)
   runners.check_result(pipeline.result)
+
+
+class SubmittedPipeline:
+  """A pipeline that runs on an engine, and whether it was cancelled."""
+
+  def __init__(self, error=None):
+    self.result = self
+    self.num_cancelled = 0
+    self._error = error
+
+  def cancel(self):
+    self.num_cancelled += 1
+    if self._error:
+      raise self._error
+
+
+@pytest.mark.parametrize('error', [None, ConnectionError('the job server has ended')])
+def test_an_interrupt_cancels_the_job_on_the_engine(error):
+  pipeline = SubmittedPipeline(error)
+  with pytest.raises(KeyboardInterrupt), runners.cancelled_on_interrupt(pipeline):
+    raise KeyboardInterrupt
+  assert pipeline.num_cancelled == 1
+
+
+def test_an_interrupt_before_the_job_is_submitted():
+  pipeline = runners.pipeline(None)
+  with pytest.raises(KeyboardInterrupt), runners.cancelled_on_interrupt(pipeline):
+    raise KeyboardInterrupt
+
+
+def test_a_job_that_failed_or_finished_is_not_cancelled():
+  pipeline = SubmittedPipeline()
+  with runners.cancelled_on_interrupt(pipeline):
+    pass
+  with pytest.raises(ValueError, match='x'), runners.cancelled_on_interrupt(pipeline):
+    raise ValueError('x')
+  assert pipeline.num_cancelled == 0

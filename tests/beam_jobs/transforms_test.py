@@ -107,6 +107,18 @@ def test_the_order_of_shards_does_not_matter(download, folder, tmp_path):
     assert oracles.files_of(other.incomplete) == files
 
 
+def test_a_shard_whose_spec_the_launcher_has_deleted(download, folder):
+  plan = plan_lib.make_plan(download.folder, CONFIG)
+  deleted, other = plan.shards[:2]
+  folder.clean(plan)
+  names = [deleted.fingerprint, folder.write_shard_spec(other)]
+  with beam.Pipeline(runner=fn_api_runner.FnApiRunner()) as pipeline:
+    write_shards = transforms.WriteShards(CONFIG.spec, CONFIG.seed, folder)
+    _ = pipeline | beam.Create(names) | write_shards
+  assert folder.finished_fingerprints() == {other.fingerprint}
+  assert folder.recorded_error(deleted) is None
+
+
 @pytest.mark.parametrize(
   ('spec', 'as_folder', 'problem'),
   [

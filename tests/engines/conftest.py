@@ -30,6 +30,10 @@ class Extraction:
         start_new_session=True,  # `stop` also ends the job server that Beam starts
       )
 
+  def send(self, signum, send):
+    """Sends a signal with `os.kill`, or with `os.killpg` also to processes it started."""
+    send(self._process.pid, signum)
+
   @property
   def dataset(self):
     return self.data_dir / 'luna16_patches' / _CONFIG / '1.0.0'
@@ -86,9 +90,9 @@ def extraction(many_scans, tmp_path):
   """Returns a function that starts the job with options of an engine."""
   started = []
 
-  def start(options):
+  def start(options, data_dir=None):
     log = tmp_path / f'extract{len(started)}.log'
-    data_dir = tmp_path / f'data{len(started)}'
+    data_dir = data_dir or tmp_path / f'data{len(started)}'
     started.append(Extraction(many_scans, data_dir, options, log))
     return started[-1]
 

@@ -4,12 +4,14 @@ A test whose engine is not available is skipped, with the reason.
 """
 
 import contextlib
+import json
 import os
 import signal
 import sys
 import time
 
 import child_processes
+import engine_processes
 from engine_processes import EngineUnavailableError
 import pytest
 import start
@@ -157,3 +159,84 @@ def test_a_killed_task_manager(engine, extraction, local_sha256):
   )
   assert 3 <= len(finished) < 20
   assert finished <= job.shards()  # none of them was written again
+
+
+def option(running, name):
+  (value,) = [
+    text.partition('=')[2] for text in running.options if text.startswith(f'--{name}=')
+  ]
+  return value
+
+
+def dask_runs_a_job(running):
+  import distributed
+
+  with distributed.Client(option(running, 'dask_client_address')) as client:
+    return client.run_on_scheduler(lambda dask_scheduler: bool(dask_scheduler.tasks))
+
+
+def flink_runs_a_job(running):
+  url = f'http://{option(running, "flink_master")}/jobs/overview'
+  jobs = json.loads(engine_processes.get(url))['jobs']
+  return any(job['end-time'] == -1 for job in jobs)
+
+
+def spark_runs_a_job(running):
+  """Returns whether a driver or an executor, which exist for a job, run."""
+  workers = [running.processes[name].pid for name in ('worker1', 'worker2')]
+  return any(child_processes.children(pid) for pid in workers)
+
+
+_RUNS_A_JOB = {
+  'dask': dask_runs_a_job,
+  'flink': flink_runs_a_job,
+  'spark': spark_runs_a_job,
+}
+
+
+def state_of(job):
+  """Returns names, sizes and times of modification of the files that tasks write."""
+  folders = [job.dataset.with_name(f'1.0.0.{end}') for end in ('job', 'incomplete')]
+  paths = [path for folder in folders for path in folder.iterdir()]
+  return {(path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+
+
+@on(*sorted(start.ENGINES))
+@pytest.mark.parametrize(
+  ('signum', 'send', 'exit_code', 'word'),
+  [
+    # Ctrl-C in a terminal interrupts also the processes that the launcher has started.
+    (signal.SIGINT, os.killpg, 130, 'interrupted'),
+    (signal.SIGTERM, os.kill, 143, 'terminated'),
+  ],
+)
+def test_a_signal_ends_the_job_also_on_the_engine(
+  engine, extraction, local_sha256, signum, send, exit_code, word
+):
+  name, running = engine
+  # As in a script that was started with `&`, and then in the launcher, too.
+  assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN, 'SIGINT is ignored'
+  job = extraction(running.options)
+  wait_until(lambda: len(job.finished_shards()) >= 3 or not job.is_running())
+  assert job.is_running(), job.log()
+  start_secs = time.monotonic()
+  job.send(signum, send)
+  assert job.wait(timeout_secs=60) == exit_code, job.log()
+  secs = time.monotonic() - start_secs
+  lines = job.log().splitlines()
+  assert lines[-1] == f'luna16-extract: error: {word}', job.log()
+  assert [line for line in lines if 'error' in line.lower()] == lines[-1:], job.log()
+  assert 'Traceback' not in job.log()
+  if name in _RUNS_A_JOB:
+    wait_until(lambda: not _RUNS_A_JOB[name](running), 30)
+  else:  # the shards in work are finished; then nothing is written
+    time.sleep(5)
+  finished, state = job.finished_shards(), state_of(job)
+  time.sleep(3)
+  assert state_of(job) == state
+  assert 3 <= len(finished) < 20
+  print(f'{name}: {word} after {secs:.1f} s with {len(finished)} of 20 shards')
+  again = extraction(running.options, job.data_dir)
+  assert_same_dataset(again, local_sha256, f'{name}, again')
+  assert f'resuming: {len(finished)} shards are finished' in again.log()
+  assert finished <= again.shards()  # none of them was written again
