@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import ctypes
 import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -87,6 +88,15 @@ class Engine:
   def wait_for_port(self, port: int) -> None:
     """Waits until a process listens on a port of this machine."""
     self.wait_for(f'listener on port {port}', lambda: _is_open(port))
+
+  def wait_for_number(self, field: str, number: int, url: str) -> None:
+    """Waits until the JSON object at a URL of this machine has a number in a field."""
+
+    def is_reached() -> bool:
+      answer = get(url)
+      return bool(answer) and json.loads(answer)[field] == number
+
+    self.wait_for(f'{number} {field} at {url}', is_reached)
 
 
 @contextlib.contextmanager

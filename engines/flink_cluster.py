@@ -4,28 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
-import json
 import pathlib
 
 import engine_downloads
 import engine_processes
+import java_options
 
-# Packages of Java that Flink's and Beam's serialisation opens, as Flink's own scripts do.
-_OPENED = (
-  'java.base/java.io',
-  'java.base/java.lang',
-  'java.base/java.lang.reflect',
-  'java.base/java.net',
-  'java.base/java.nio',
-  'java.base/java.text',
-  'java.base/java.time',
-  'java.base/java.util',
-  'java.base/java.util.concurrent',
-  'java.base/java.util.concurrent.atomic',
-  'java.base/java.util.concurrent.locks',
-  'java.base/sun.net.util',
-  'java.base/sun.nio.ch',
-)
 # A session cluster restarts no failed job by default. A TaskManager that does not answer
 # for 10 s is lost. Slots are spread, so that a job with fewer than there are uses all
 # TaskManagers. The sizes of the memory are those that Flink's scripts compute.
@@ -95,20 +79,23 @@ def running(
     (engine.folder / 'log4j.properties').write_text(_LOGGING)
 
     def start(name: str, main: str) -> None:
-      opens = [f'--add-opens={package}=ALL-UNNAMED' for package in _OPENED]
       logging = f'-Dlog4j.configurationFile={engine.folder / "log4j.properties"}'
-      java = ['java', '-Xmx400m', *opens, logging, '-cp', f'{distribution}/lib/*']
+      java = [
+        'java',
+        '-Xmx400m',
+        *java_options.OPENS,
+        logging,
+        '-cp',
+        f'{distribution}/lib/*',
+      ]
       engine.start(name, [*java, main, '--configDir', str(engine.folder)])
 
     start('job_manager', _JOB_MANAGER)
-    names = [f'task_manager{k + 1}' for k in range(num_workers)]
-    for name in names:
-      start(name, _TASK_MANAGER)
+    for k in range(num_workers):
+      start(f'task_manager{k + 1}', _TASK_MANAGER)
     pool = engine_processes.start_worker_pool(engine)
-    engine.wait_for(
-      f'cluster of {num_workers} TaskManagers',
-      lambda: num_task_managers(f'http://localhost:{rest_port}') == num_workers,
-    )
+    overview = f'http://localhost:{rest_port}/overview'
+    engine.wait_for_number('taskmanagers', num_workers, overview)
     engine.options = [
       '--runner=FlinkRunner',
       f'--flink_master=localhost:{rest_port}',
@@ -117,9 +104,3 @@ def running(
       *pool,
     ]
     yield engine
-
-
-def num_task_managers(rest_url: str) -> int:
-  """Returns the number of TaskManagers that a JobManager knows."""
-  answer = engine_processes.get(f'{rest_url}/overview')
-  return int(json.loads(answer)['taskmanagers']) if answer else 0

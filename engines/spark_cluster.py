@@ -4,30 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
-import json
 import pathlib
 
 import engine_downloads
 import engine_processes
-
-# Packages of Java that Spark's own scripts open. As an environment variable they also
-# reach the drivers and executors that the workers start.
-_OPENED = (
-  'java.base/java.io',
-  'java.base/java.lang',
-  'java.base/java.lang.invoke',
-  'java.base/java.lang.reflect',
-  'java.base/java.net',
-  'java.base/java.nio',
-  'java.base/java.util',
-  'java.base/java.util.concurrent',
-  'java.base/java.util.concurrent.atomic',
-  'java.base/jdk.internal.ref',
-  'java.base/sun.nio.ch',
-  'java.base/sun.nio.cs',
-  'java.base/sun.security.action',
-  'java.base/sun.util.calendar',
-)
+import java_options
 
 
 @contextlib.contextmanager
@@ -49,12 +30,12 @@ def running(
   job_server = engine_downloads.spark_job_server()
   port, rest_port, web_port = engine_processes.free_ports(3)
   master = f'spark://localhost:{port}'
-  opens = ' '.join(f'--add-opens={package}=ALL-UNNAMED' for package in _OPENED)
   environment = {
     'SPARK_HOME': str(distribution),
     'SPARK_SCALA_VERSION': '2.12',
     'SPARK_LOCAL_IP': '127.0.0.1',
-    'JDK_JAVA_OPTIONS': opens,
+    # It also reaches the drivers and executors that the workers start.
+    'JDK_JAVA_OPTIONS': ' '.join(java_options.OPENS),
   }
   java = ['java', '-Xmx300m', '-cp', f'{distribution}/jars/*']
   with engine_processes.running(folder) as engine:
@@ -71,10 +52,8 @@ def running(
         f'worker{k + 1}', [*java, *main, *size, *work_dir, master], environment
       )
     pool = engine_processes.start_worker_pool(engine)
-    engine.wait_for(
-      f'cluster of {num_workers} workers',
-      lambda: _num_workers(web_port) == num_workers,
-    )
+    overview = f'http://localhost:{web_port}/json/'
+    engine.wait_for_number('aliveworkers', num_workers, overview)
     engine.options = [
       '--runner=SparkRunner',
       '--spark_submit_uber_jar',
@@ -84,8 +63,3 @@ def running(
       *pool,
     ]
     yield engine
-
-
-def _num_workers(web_port: int) -> int:
-  answer = engine_processes.get(f'http://localhost:{web_port}/json/')
-  return int(json.loads(answer)['aliveworkers']) if answer else 0
