@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 import extract_memory
 import standin
@@ -129,15 +130,55 @@ def _plot(rows: list[dict[str, float]], path: pathlib.Path) -> None:
   """Plots time, planning time and memory against the number of scans."""
   from matplotlib import figure
 
-  page = figure.Figure(figsize=(11, 3.5), layout='constrained')
-  panels = {'secs': 'job, s', 'plan_secs': 'planning, s', 'peak_bytes': 'memory, bytes'}
-  for axes, (key, label) in zip(page.subplots(1, len(panels)), panels.items()):
-    for name in dict.fromkeys(row['workers'] for row in rows):
-      points = [(row['scans'], row[key]) for row in rows if row['workers'] == name]
-      axes.loglog(*zip(*points), marker='o', label=f'workers: {name}')
-    axes.set(xlabel='scans', ylabel=label)
-  axes.legend()
-  page.savefig(path)
+  page = figure.Figure(figsize=(11, 3.8), layout='constrained')
+  jobs, planning, memory = page.subplots(1, 3)
+  names = list(dict.fromkeys(row['workers'] for row in rows))
+  for k, name in enumerate(names):
+    marked = {'marker': 'o^sD'[k % 4], 'label': _label(name)}
+    jobs.plot(*_series(rows, name, 'secs'), **marked)
+    memory.plot(*_series(rows, name, 'peak_bytes', 1e9), **marked)
+  planning.plot(*_series(rows, names[0], 'plan_secs'), marker='o', color='black')
+  jobs.set(title='Job, with start-up and planning', ylabel='seconds')
+  planning.set(title='Planning alone', ylabel='seconds')
+  memory.set(title='Memory of launcher and local workers', ylabel='GB', ylim=(0, None))
+  _set_log_seconds(jobs)
+  _set_log_seconds(planning)
+  ticks = sorted({row['scans'] for row in rows})
+  for axes in (jobs, planning, memory):
+    axes.set(xscale='log', xlabel='scans')
+    axes.set_xticks(ticks, labels=[f'{scans:,}' for scans in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+  jobs.legend()
+  page.savefig(path, dpi=100)
+
+
+def _series(
+  rows: list[dict[str, float]], name: str, key: str, unit: float = 1.0
+) -> tuple[list[float], list[float]]:
+  """Returns the numbers of scans, and a value for each."""
+  found = [row for row in rows if row['workers'] == name]
+  return [row['scans'] for row in found], [row[key] / unit for row in found]
+
+
+def _label(name: str) -> str:
+  if not name.isdigit():
+    return name.capitalize()
+  return f'{name} local worker' if name == '1' else f'{name} local workers'
+
+
+def _set_log_seconds(axes: Any) -> None:
+  """Makes the y axis logarithmic, labelled 1, 2, 5, 10, ..., and draws a linear cost."""
+  from matplotlib import ticker
+
+  axes.set_yscale('log')
+  scans, secs = axes.lines[0].get_data()
+  low, high = axes.get_ylim()
+  linear = [secs[-1] * number / scans[-1] for number in scans]
+  axes.plot(scans, linear, ':', color='gray', label='proportional to scans')
+  axes.set_ylim(low, high)
+  axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=20))
+  axes.yaxis.set_major_formatter(ticker.StrMethodFormatter('{x:g}'))
 
 
 if __name__ == '__main__':
