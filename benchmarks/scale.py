@@ -1,12 +1,13 @@
 """Measures how the cost of the job grows with the number of scans.
 
     python benchmarks/scale.py --luna16=METADATA --output=scale.json --plot=scale.png
-    python benchmarks/scale.py --luna16=METADATA --engine=flink --scans=10,100
+    python benchmarks/scale.py --luna16=METADATA --engine=flink --scans=10,100,888
 
 Writes sparse stand-ins (`standin.py`) of 10, 100, 888 and 10,000 scans, and extracts each
 with one and two local workers, and on an engine of `engines/start.py` if one is named. The
-memory is that of the command and of its local workers, not that of an engine. A cost that
-grows linearly has the same value per scan in each row; few scans show the start-up.
+memory is that of the command and of the processes that it starts, as local workers and
+Beam's job server for Flink, not that of an engine. A cost that grows linearly has the same
+value per scan in each row; few scans show the start-up.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def _plot(rows: list[dict[str, float]], path: pathlib.Path) -> None:
   planning.plot(*_series(rows, names[0], 'plan_secs'), marker='o', color='black')
   jobs.set(title='Job, with start-up and planning', ylabel='seconds')
   planning.set(title='Planning alone', ylabel='seconds')
-  memory.set(title='Memory of launcher and local workers', ylabel='GB', ylim=(0, None))
+  memory.set(title='Memory of the command', ylabel='GB', ylim=(0, None))
   _set_log_seconds(jobs)
   _set_log_seconds(planning)
   ticks = sorted({row['scans'] for row in rows})
