@@ -22,9 +22,9 @@ from luna_tfds import luna16_patches
 from luna_tfds import record_index
 from luna_tfds import record_keys
 from luna_tfds import records
-from luna_tfds.store_path import StorePath
-from luna_tfds.store_requests import StoreError
 from luna_tfds.stored_metadata import StoredSelection
+from luna_tfds.stores.store_path import StorePath
+from luna_tfds.stores.store_requests import StoreError
 
 FAILED_SCANS = 'failed_scans.csv'
 SHARD_RESULTS = 'shard_results.json'

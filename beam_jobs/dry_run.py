@@ -16,11 +16,11 @@ from beam_jobs import store_job_folder
 from beam_jobs.tasks import ArticleTask
 from luna_tfds import extractor
 from luna_tfds import luna16_patches
-from luna_tfds import scan as scan_lib
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
-from luna_tfds.store_path import StorePath
+from luna_tfds.scans import scan as scan_lib
+from luna_tfds.stores.store_path import StorePath
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import count_text
 

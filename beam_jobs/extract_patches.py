@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from luna_tfds import cli
-from luna_tfds import cli_flags
 from luna_tfds import download as download_lib
 from luna_tfds import luna16_patches
-from luna_tfds.store_path import StorePath
+from luna_tfds.command_line import cli
+from luna_tfds.command_line import cli_flags
+from luna_tfds.stores.store_path import StorePath
 
 if TYPE_CHECKING:
   from apache_beam.options.pipeline_options import PipelineOptions

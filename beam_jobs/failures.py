@@ -11,7 +11,7 @@ import threading
 from beam_jobs.job_folder import JobFolder
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
-from luna_tfds.worker_processes import WorkerDiedError
+from luna_tfds.processes.worker_processes import WorkerDiedError
 
 _JAVA = 'Caused by: '
 

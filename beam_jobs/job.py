@@ -21,11 +21,11 @@ from beam_jobs import progress
 from beam_jobs import registered_dataset
 from beam_jobs import store_job_folder
 from beam_jobs.shard_result import ShardResult
-from luna_tfds import cores
 from luna_tfds import luna16_patches
-from luna_tfds import store_path
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.processes import cores
+from luna_tfds.stores import store_path
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import count_text
 

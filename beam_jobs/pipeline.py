@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from beam_jobs.job_folder import JobFolder
 from luna_tfds import patches
-from luna_tfds import temporary_folders
-from luna_tfds import worker_processes
+from luna_tfds.processes import temporary_folders
+from luna_tfds.processes import worker_processes
 
 if TYPE_CHECKING:
   from apache_beam.options.pipeline_options import PipelineOptions

@@ -12,7 +12,7 @@ import threading
 import time
 
 from beam_jobs.job_folder import JobFolder
-from luna_tfds import progress
+from luna_tfds.command_line import progress
 
 
 @contextlib.contextmanager

@@ -14,11 +14,11 @@ from beam_jobs import plan as plan_lib
 from beam_jobs.shard_result import ShardResult
 from beam_jobs.tasks import ScanTask
 from luna_tfds import atomic_files
-from luna_tfds import cores
 from luna_tfds import records
 from luna_tfds import verification
 from luna_tfds.errors import UsageError
-from luna_tfds.store_requests import StoreError
+from luna_tfds.processes import cores
+from luna_tfds.stores.store_requests import StoreError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from apache_beam.runners.runner import PipelineResult
 from apache_beam.runners.runner import PipelineRunner
 
 from beam_jobs import engine_address
-from luna_tfds import cli
+from luna_tfds.command_line import cli
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 

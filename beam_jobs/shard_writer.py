@@ -22,10 +22,10 @@ from luna_tfds import patches
 from luna_tfds import record_index
 from luna_tfds import record_keys
 from luna_tfds import records
-from luna_tfds import scan as scan_lib
-from luna_tfds import store_path
 from luna_tfds import tfrecord
 from luna_tfds.errors import ScanError
+from luna_tfds.scans import scan as scan_lib
+from luna_tfds.stores import store_path
 
 
 class _EncodedRecord(NamedTuple):

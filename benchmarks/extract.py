@@ -35,8 +35,8 @@ import tempfile
 import time
 
 from luna_tfds import atomic_files
-from luna_tfds import cores as cores_lib
 from luna_tfds import tables
+from luna_tfds.processes import cores as cores_lib
 
 _SIZE = 50
 _PAGE_BYTES = 4096
@@ -233,7 +233,7 @@ def _bytes(options: argparse.Namespace) -> dict:
   """Counts the bytes of voxels that the job needs, asks for, and touches."""
   import luna_tfds
   from luna_tfds import extractor
-  from luna_tfds import scan as scan_lib
+  from luna_tfds.scans import scan as scan_lib
 
   spec = luna_tfds.CONFIGS[options.config].spec
   counts = {'in patches': 0, 'asked for': 0, 'in pages touched': 0, 'in scans': 0}

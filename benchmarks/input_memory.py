@@ -137,7 +137,7 @@ def _evaluate(options: argparse.Namespace, folder: pathlib.Path) -> None:
 
 def _predict(options: argparse.Namespace, folder: pathlib.Path) -> None:
   from luna_tfds import patches
-  from luna_tfds import scan
+  from luna_tfds.scans import scan
   from trainer.scoring import scan_inference
 
   shape = (300, 512, 512)

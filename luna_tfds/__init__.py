@@ -10,7 +10,7 @@ Importing this package registers `luna16_patches` with TFDS:
 
 # ruff: noqa: E402 (the other modules take a second to load)
 
-from luna_tfds import loading_interruption
+from luna_tfds.command_line import loading_interruption
 
 loading_interruption.exit_on_interrupt_while_loading()
 
@@ -25,7 +25,7 @@ from luna_tfds.luna16_patches import custom_config
 from luna_tfds.patches import PatchSpec
 from luna_tfds.records import parse_batch
 from luna_tfds.splits import fold_splits
-from luna_tfds.tfds_stores import read_stores_with_tfds
+from luna_tfds.stores.tfds_stores import read_stores_with_tfds
 
 __version__ = '1.1.0.dev0'
 

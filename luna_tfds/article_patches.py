@@ -12,7 +12,7 @@ from luna_tfds import atomic_files
 from luna_tfds.errors import UsageError
 from luna_tfds.hounsfield import AIR_HU
 from luna_tfds.hounsfield import WINDOW_HU
-from luna_tfds.store_requests import StoreError
+from luna_tfds.stores.store_requests import StoreError
 from luna_tfds.text_format import shown_text
 
 LISTS = {

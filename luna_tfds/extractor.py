@@ -10,7 +10,7 @@ import numpy as np
 
 from luna_tfds import geometry
 from luna_tfds import patches
-from luna_tfds.scan import Scan
+from luna_tfds.scans.scan import Scan
 
 # Samples of the patches that are made at once: more save nothing.
 _SAMPLES_AT_ONCE = 2**17

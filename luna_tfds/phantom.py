@@ -19,17 +19,17 @@ import sys
 from absl import flags
 import numpy as np
 
-from luna_tfds import cli
-from luna_tfds import cli_flags
-from luna_tfds import cores
 from luna_tfds import download as download_lib
 from luna_tfds import geometry
-from luna_tfds import local_files
 from luna_tfds import phantom_anatomy
 from luna_tfds import splits
 from luna_tfds import tables
-from luna_tfds import worker_processes
+from luna_tfds.command_line import cli
+from luna_tfds.command_line import cli_flags
 from luna_tfds.errors import UsageError
+from luna_tfds.processes import cores
+from luna_tfds.processes import worker_processes
+from luna_tfds.stores import local_files
 from luna_tfds.text_format import count_text
 
 FLAGS = cli.new_flags()

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import contextlib
 import pathlib
 
-from luna_tfds.store_path import StorePath
-from luna_tfds.temporary_folders import temporary_folder
+from luna_tfds.processes.temporary_folders import temporary_folder
+from luna_tfds.stores.store_path import StorePath
 
 INFO_FILE = 'dataset_info.json'
 FEATURES_FILE = 'features.json'

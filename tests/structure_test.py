@@ -38,7 +38,11 @@ MAY_IMPORT = {
 # Packages of others that only these groups or modules may import.
 RESTRICTED = {
   'apache_beam': ('beam_jobs',),
-  'SimpleITK': ('luna_tfds.scan', 'luna_tfds.dicom_series', 'luna_tfds.phantom'),
+  'SimpleITK': (
+    'luna_tfds.scans.scan',
+    'luna_tfds.scans.dicom_series',
+    'luna_tfds.phantom',
+  ),
 }
 
 # Slow to load: up to seconds and hundreds of MB. (TFDS without TensorFlow loads in 0.4 s,
@@ -47,19 +51,19 @@ HEAVY = {'SimpleITK', 'apache_beam', 'keras', 'matplotlib', 'sklearn', 'tensorfl
 
 # Modules other than commands that import inside functions, and why they must.
 LATE_IMPORTS = {
-  'luna_tfds.cli': 'every command imports it before it has read its flags',
+  'luna_tfds.command_line.cli': 'every command imports it before it has read its flags',
   'luna_tfds.example_figure': 'a reader of the dataset has no need of Matplotlib',
-  'luna_tfds.scan': 'a reader of the dataset has no need of SimpleITK',
-  'luna_tfds.dicom_series': 'as luna_tfds.scan, which imports it',
+  'luna_tfds.scans.scan': 'a reader of the dataset has no need of SimpleITK',
+  'luna_tfds.scans.dicom_series': 'as luna_tfds.scans.scan, which imports it',
   'luna_tfds.records': 'the Beam workers encode records without TensorFlow',
   'luna_tfds.article_patches': 'a reader of the dataset has no need of Pillow',
-  'luna_tfds.progress': 'the bar is for terminals only',
-  'luna_tfds.worker_start': 'it ends with its launcher before anything is loaded',
+  'luna_tfds.command_line.progress': 'the bar is for terminals only',
+  'luna_tfds.processes.worker_start': 'it ends with its launcher before anything is loaded',
   'beam_jobs.job': 'the launcher of local workers has no need of Beam',
   'beam_jobs.pipeline': 'as beam_jobs.job, which imports it',
   'beam_jobs.runners': 'Dask is an optional dependency',
-  'luna_tfds.tfds_stores': '`import luna_tfds` loads it, and must not load TensorFlow',
-  'luna_tfds.store_requests': 'a local run has no need of fsspec',
+  'luna_tfds.stores.tfds_stores': '`import luna_tfds` loads it, and must not load TensorFlow',
+  'luna_tfds.stores.store_requests': 'a local run has no need of fsspec',
 }
 
 
@@ -103,7 +107,7 @@ def _targets(node):
     names = [alias.name for alias in node.names]
   elif isinstance(node, ast.ImportFrom):
     assert node.level == 0, 'relative imports are not used'
-    # `from luna_tfds import cli` imports a module, `from dataclasses import field` not.
+    # `from luna_tfds.command_line import cli` imports a module, `from dataclasses import field` not.
     names = [f'{node.module}.{alias.name}' for alias in node.names]
     names = [name if name in FILES else node.module for name in names]
   else:

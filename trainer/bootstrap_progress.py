@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 
-from luna_tfds import progress
+from luna_tfds.command_line import progress
 from model.metrics import resampling
 
 

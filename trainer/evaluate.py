@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from luna_tfds import cli
-from luna_tfds import cli_flags
-from luna_tfds import store_path
+from luna_tfds.command_line import cli
+from luna_tfds.command_line import cli_flags
 from luna_tfds.errors import UsageError
+from luna_tfds.stores import store_path
 from model.metrics.resampling import Resampling
 from model.metrics.threshold_rule import THRESHOLD_RULES
 from model.metrics.threshold_rule import ThresholdRule

@@ -16,9 +16,9 @@ import sys
 
 from absl import flags
 
-from luna_tfds import cli
-from luna_tfds import cli_flags
 from luna_tfds import tables
+from luna_tfds.command_line import cli
+from luna_tfds.command_line import cli_flags
 from luna_tfds.text_format import count_text
 from model.metrics import froc_matching
 from trainer import bootstrap_progress

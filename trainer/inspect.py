@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from luna_tfds import cli
-from luna_tfds import cli_flags
+from luna_tfds.command_line import cli
+from luna_tfds.command_line import cli_flags
 from luna_tfds.errors import UsageError
 from trainer import config as config_lib
 from trainer import shared_flags
@@ -145,8 +145,8 @@ def _describe(
 
 def _verify() -> None:
   """Verifies the dataset; neither TensorFlow nor the input pipeline is needed."""
-  from luna_tfds import progress
   from luna_tfds import verification
+  from luna_tfds.command_line import progress
   from trainer.data import dataset as dataset_lib
 
   folder = dataset_lib.find_folder(

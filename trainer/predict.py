@@ -18,11 +18,11 @@ import sys
 
 from absl import flags
 
-from luna_tfds import cli
 from luna_tfds import geometry
-from luna_tfds import store_path
 from luna_tfds import tables
+from luna_tfds.command_line import cli
 from luna_tfds.errors import UsageError
+from luna_tfds.stores import store_path
 from luna_tfds.text_format import count_text
 from trainer import shared_flags
 
@@ -61,7 +61,7 @@ _TTA = shared_flags.define_tta(FLAGS)
 def main(unused: list[str]) -> None:
   """Flags -> patches -> probabilities -> CSV."""
   del unused
-  from luna_tfds import scan as scan_lib
+  from luna_tfds.scans import scan as scan_lib
   from trainer import workdir as workdir_lib
 
   output = _output_path()

@@ -6,8 +6,8 @@ import dataclasses
 
 from absl import flags
 
-from luna_tfds import cli
 from luna_tfds import records
+from luna_tfds.command_line import cli
 from luna_tfds.errors import UsageError
 from model.metrics.resampling import Resampling
 from trainer import config as config_lib

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import sys
 
-from luna_tfds import cli
+from luna_tfds.command_line import cli
 from trainer import shared_flags
 from trainer import train_flags
 

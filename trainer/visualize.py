@@ -13,8 +13,8 @@ import sys
 
 from absl import flags
 
-from luna_tfds import cli
-from luna_tfds import cli_flags
+from luna_tfds.command_line import cli
+from luna_tfds.command_line import cli_flags
 from luna_tfds.errors import UsageError
 from trainer import shared_flags
 

@@ -12,8 +12,8 @@ from beam_jobs import dry_run
 from luna_tfds import CONFIGS
 from luna_tfds import JobError
 from luna_tfds import UsageError
-from luna_tfds import store_path
 from luna_tfds import text_format
+from luna_tfds.stores import store_path
 
 ALL = CONFIGS['axial_50px_all']
 

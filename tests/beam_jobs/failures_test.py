@@ -12,7 +12,7 @@ from beam_jobs import job_folder
 from beam_jobs import runners
 from luna_tfds import JobError
 from luna_tfds import UsageError
-from luna_tfds.worker_processes import WorkerDiedError
+from luna_tfds.processes.worker_processes import WorkerDiedError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from beam_jobs import job_folder
 from beam_jobs import shard_writer
 from luna_tfds import ScanError
-from luna_tfds import scan as scan_lib
+from luna_tfds.scans import scan as scan_lib
 
 ALL = '--config=axial_50px_all'
 

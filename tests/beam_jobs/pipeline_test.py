@@ -9,7 +9,7 @@ import pytest
 from beam_jobs import job_folder
 from beam_jobs import pipeline
 from luna_tfds import CONFIGS
-from luna_tfds.worker_processes import WorkerDiedError
+from luna_tfds.processes.worker_processes import WorkerDiedError
 
 LAUNCHER = """
 import sys

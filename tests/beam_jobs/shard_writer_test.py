@@ -13,8 +13,8 @@ from luna_tfds import CONFIGS
 from luna_tfds import ScanError
 from luna_tfds import patches
 from luna_tfds import records
-from luna_tfds import scan as scan_lib
 from luna_tfds import tfrecord
+from luna_tfds.scans import scan as scan_lib
 
 CONFIG = fake_job.CONFIG
 

@@ -13,15 +13,15 @@ from readers import mutate_one
 
 from luna_tfds import extractor
 from luna_tfds import patches
-from luna_tfds import scan as scan_lib
+from luna_tfds.scans import scan as scan_lib
 
 _SHAPE_ZYX = (3, 4, 5)
 _SPEC = patches.PatchSpec((1, 6, 6))
 # Lies beside the folder of the input, and has the right length for the scan.
 OUTSIDE_VOXEL = 0x5A5A
-_MODULES = ('luna_tfds.image_files', 'luna_tfds.meta_image_files')
-_MODULES += ('luna_tfds.nifti_files', 'luna_tfds.dicom_series')
-_MODULES += ('luna_tfds.scan', 'luna_tfds.geometry')
+_MODULES = ('luna_tfds.scans.image_files', 'luna_tfds.scans.meta_image_files')
+_MODULES += ('luna_tfds.scans.nifti_files', 'luna_tfds.scans.dicom_series')
+_MODULES += ('luna_tfds.scans.scan', 'luna_tfds.geometry')
 
 
 def _read(folder, pattern):

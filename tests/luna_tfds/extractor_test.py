@@ -10,8 +10,8 @@ import SimpleITK as sitk
 
 from luna_tfds import extractor
 from luna_tfds import patches
-from luna_tfds import scan as scan_lib
 from luna_tfds.errors import ScanError
+from luna_tfds.scans import scan as scan_lib
 
 STORAGE = {
   'plain': {},

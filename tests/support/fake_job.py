@@ -4,7 +4,7 @@ from beam_jobs import plan as plan_lib
 from beam_jobs import shard_writer
 from luna_tfds import CONFIGS
 from luna_tfds import extractor
-from luna_tfds import scan as scan_lib
+from luna_tfds.scans import scan as scan_lib
 
 CONFIG = CONFIGS['axial_50px_all']
 

@@ -16,8 +16,8 @@ import s3_server
 import werkzeug.serving
 
 from luna_tfds import atomic_files
-from luna_tfds import store_path
-from luna_tfds import store_requests
+from luna_tfds.stores import store_path
+from luna_tfds.stores import store_requests
 
 BUCKET = 'luna'
 

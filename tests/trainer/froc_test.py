@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from luna_tfds import progress
+from luna_tfds.command_line import progress
 from model.metrics.froc import FPS_PER_SCAN
 from trainer import froc
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from luna_tfds import scan as scan_lib
+from luna_tfds.scans import scan as scan_lib
 from trainer import predict
 from trainer.scoring import inference
 from trainer.scoring import scored_records

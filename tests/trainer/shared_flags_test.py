@@ -3,7 +3,7 @@ import re
 from absl import flags
 import pytest
 
-from luna_tfds import cli
+from luna_tfds.command_line import cli
 from luna_tfds.errors import UsageError
 from trainer import config as config_lib
 from trainer import inspect

@@ -12,11 +12,11 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
-from luna_tfds import progress
 from luna_tfds import records
-from luna_tfds import store_path
+from luna_tfds.command_line import progress
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.stores import store_path
 from luna_tfds.text_format import count_text
 from trainer.data import store_records
 from trainer.data.dataset import OpenedDataset

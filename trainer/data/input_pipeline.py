@@ -11,8 +11,8 @@ import math
 
 import tensorflow as tf
 
-from luna_tfds import cores
 from luna_tfds import records
+from luna_tfds.processes import cores
 from trainer import config as config_lib
 from trainer.data import augment as augment_lib
 from trainer.data import memory_budget

@@ -8,8 +8,8 @@ import numpy as np
 
 from luna_tfds import extractor
 from luna_tfds import patches
-from luna_tfds import progress
-from luna_tfds.scan import Scan
+from luna_tfds.command_line import progress
+from luna_tfds.scans.scan import Scan
 from trainer.data import memory_budget
 from trainer.scoring import inference
 
@@ -28,7 +28,7 @@ def predict_points(
 
   Args:
     models: their probabilities are averaged.
-    scan: from `luna_tfds.scan.opened_scan`.
+    scan: from `luna_tfds.scans.scan.opened_scan`.
     centers_xyz_mm: [n, 3] world points in mm.
     spec: how the patches were cut that the models were trained on.
     tta: whether to average over the eight flips and rotations by 90 degrees.

@@ -7,9 +7,9 @@ import dataclasses
 
 import numpy as np
 
-from luna_tfds import progress
 from luna_tfds import record_keys
 from luna_tfds import records
+from luna_tfds.command_line import progress
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import shown_text
 from trainer.data import damaged_shards

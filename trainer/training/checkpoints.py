@@ -17,9 +17,9 @@ import keras
 import numpy as np
 
 from luna_tfds import atomic_files
-from luna_tfds import local_files
 from luna_tfds.errors import UsageError
-from luna_tfds.store_requests import StoreError
+from luna_tfds.stores import local_files
+from luna_tfds.stores.store_requests import StoreError
 from luna_tfds.text_format import error_text
 
 

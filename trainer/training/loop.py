@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from luna_tfds import cli
-from luna_tfds import local_files
 from luna_tfds import records
+from luna_tfds.command_line import cli
 from luna_tfds.errors import UsageError
 from luna_tfds.hounsfield import WINDOW_HU
+from luna_tfds.stores import local_files
 from model.networks import registry
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib

@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 import sys
 
-from luna_tfds import cli
+from luna_tfds.command_line import cli
 from luna_tfds.errors import UsageError
 from luna_tfds.text_format import count_text
 from trainer import config as config_lib

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from luna_tfds import atomic_files
-from luna_tfds import cores
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.processes import cores
 from model.metrics.resampling import Resampling
 from trainer import config as config_lib
 from trainer import evaluate

@@ -24,7 +24,7 @@ time.sleep(60)
 
 _LAUNCHER = """
 import dataclasses, pathlib, sys
-from luna_tfds import cli
+from luna_tfds.command_line import cli
 from trainer.crossvalidation import folds
 import trainer.crossvalidation.parallel_training
 

@@ -6,7 +6,7 @@ import shutil
 import fake_data
 import pytest
 
-from luna_tfds import progress
+from luna_tfds.command_line import progress
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from trainer.data import audit

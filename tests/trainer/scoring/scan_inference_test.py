@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from luna_tfds import patches
-from luna_tfds import progress
-from luna_tfds import scan as scan_lib
+from luna_tfds.command_line import progress
+from luna_tfds.scans import scan as scan_lib
 from trainer.scoring import inference
 from trainer.scoring import scan_inference
 from trainer.scoring import scored_records

@@ -6,7 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 import luna_tfds  # noqa: F401, registers the dataset
-from luna_tfds import progress
+from luna_tfds.command_line import progress
 from luna_tfds.errors import UsageError
 from trainer.scoring import inference
 from trainer.scoring import scored_records

@@ -1,0 +1,1 @@
+"""Processes of this machine: workers, usable cores, locks, temporary folders."""

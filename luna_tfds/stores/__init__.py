@@ -1,0 +1,1 @@
+"""Files in object stores: paths, requests, and what lets TFDS read them."""
