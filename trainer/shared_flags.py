@@ -79,7 +79,7 @@ def define_input(flag_values: flags.FlagValues, seed_text: str) -> None:
   flags.DEFINE_float(
     'positive_fraction',
     default.positive_fraction,
-    'Share of nodules in the balanced stream.',
+    'Fraction of nodules in a training batch.',
     flag_values=flag_values,
   )
   flags.DEFINE_integer(

@@ -162,7 +162,8 @@ def _define_run(flag_values: flags.FlagValues) -> None:
   flags.DEFINE_float(
     'deployed_prior',
     default.deployed_prior,
-    'Share of nodules where the probabilities are used; 0: as in the training split.',
+    'Prevalence of nodules among the records that will be scored; 0: as in the '
+    'training split.',
     flag_values=flag_values,
   )
   flags.DEFINE_integer(

@@ -253,7 +253,7 @@ def test_an_unfinished_cross_validation_is_refused(crossval, tmp_path, error_lin
       {'patch': {'shape_zyx': [1, 50, 50], 'spacing_mm': 0.5, 'layout': 'axial'}},
       'same kind of patches',
     ),
-    ('operating_point.json', {'deployed_prior': 0.4}, 'share of nodules of 0.4'),
+    ('operating_point.json', {'deployed_prior': 0.4}, 'prevalence of nodules of 0.4'),
     (
       'calibration.json',
       {

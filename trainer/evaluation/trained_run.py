@@ -63,6 +63,8 @@ def open_runs(
   if same_splits:
     _check_same_splits(opened)
   _check_same_patches([workdir for workdir, _ in opened])
+  for workdir, _ in opened:
+    workdir.read_history()  # the report needs it: a damaged one is found before the work
   runs = tuple(
     TrainedRun(
       workdir,
@@ -156,7 +158,8 @@ def _check_same_calibration(first: TrainedRun, other: TrainedRun) -> None:
   )
   if priors[0] != priors[1] and not same_default:
     raise UsageError(
-      f'{other.workdir.path} is for a share of nodules of {priors[1]:.4g} and '
-      f'{first.workdir.path} for {priors[0]:.4g}: an ensemble needs one share; run the '
-      'luna16-train command of one again with --deployed_prior=...'
+      f'{other.workdir.path} was calibrated for a prevalence of nodules of '
+      f'{priors[1]:.4g} and {first.workdir.path} for {priors[0]:.4g}: an ensemble needs '
+      'one prevalence; run the luna16-train command of one again with '
+      '--deployed_prior=...'
     )

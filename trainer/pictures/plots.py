@@ -105,7 +105,9 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
   axes.plot(bins.mean_probability, bins.nodule_fraction, color=MODEL_COLOR, lw=1)
   area = 8 + 200 * bins.records / bins.records.sum()
   axes.scatter(bins.mean_probability, bins.nodule_fraction, s=area, color=MODEL_COLOR)
-  _set_unit_axes(axes, 'mean predicted probability', 'share of nodules', legend=False)
+  _set_unit_axes(
+    axes, 'mean predicted probability', 'fraction of nodules', legend=False
+  )
   return figure
 
 

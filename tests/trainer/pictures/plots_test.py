@@ -124,7 +124,7 @@ def test_reliability_dots_are_the_bins():
   # The area without the part that all dots have is in proportion to the records.
   assert (larger - 8) / (smaller - 8) == pytest.approx(4 / 2)
   assert axes.get_xlabel() == 'mean predicted probability'
-  assert axes.get_ylabel() == 'share of nodules'
+  assert axes.get_ylabel() == 'fraction of nodules'
 
 
 HISTORY = [
