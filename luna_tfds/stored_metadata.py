@@ -41,8 +41,9 @@ class StoredMetadata:
       and for datasets written by release 1.0.0 of this package.
     shard_subsets: LUNA16's subset of each shard, by split.
     shard_label_counts: records of non-nodules and of nodules of each shard, by split.
-    shard_sha256: of the file of each shard, by split.
-    shard_keys_sha256: of the keys of the records of each shard, by split.
+    shard_sha256: SHA-256 of the file of each shard, in hexadecimal digits, by split.
+    shard_keys_sha256: SHA-256 of the record keys of each shard, see
+      `record_keys.keys_sha256`; by split.
   """
 
   fingerprint: str = ''

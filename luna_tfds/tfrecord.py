@@ -102,7 +102,7 @@ def parse_tfrecords(data: bytes, name: str) -> Iterator[bytes]:
 
   Args:
     data: the bytes; they begin with a record.
-    name: of their file, for messages.
+    name: name of their file, for messages.
   """
   return _read(io.BytesIO(data), len(data), name)
 

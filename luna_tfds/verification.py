@@ -152,8 +152,8 @@ class _StoredShard:
     num_records: number of records.
     label_counts: number of records of each class.
     subset: subset of all its records.
-    sha256: of the file.
-    keys_sha256: of the keys of its records.
+    sha256: SHA-256 of the file, in hexadecimal digits.
+    keys_sha256: SHA-256 of the keys of its records, see `record_keys.keys_sha256`.
     index: the index of its records.
   """
 
@@ -172,7 +172,7 @@ class _StoredDataset:
   """The metadata of a dataset.
 
   Attributes:
-    folder: of the dataset.
+    folder: folder of the dataset.
     image_bytes: size of an image.
     split_bytes: size of all shards of each split.
     shards: all shards.

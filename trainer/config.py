@@ -130,7 +130,7 @@ class InputConfig:
     balance: 'rejection' keeps each record with the probability of its class; 'streams'
       draws the classes from streams of their own; 'none' leaves the classes as they
       are; 'auto' takes rejection unless it would read too much for what it keeps.
-    positive_fraction: share of nodules in the balanced stream.
+    positive_fraction: fraction of nodules in the balanced stream.
     augment: what is varied.
     seed: seed of the order, of the rejection and of the augmentation.
     memory_budget_mb: for records held in memory. A split that fits is held whole; else
@@ -179,7 +179,7 @@ class Recipe:
     learning_rate: the highest of the schedule.
     schedule: 'constant', or 'cosine': after a linear warm-up over a twentieth of the
       steps it falls to 0.
-    weight_decay: of AdamW.
+    weight_decay: weight decay of AdamW, 0 or more.
     ema: momentum of the exponential moving average of the weights, which is evaluated
       and saved; 0 for none.
     augment: name in `AUGMENTATIONS`.
@@ -261,8 +261,8 @@ class TrainConfig:
     threshold: rule that chooses the threshold on the validation split.
     tta: whether probabilities are means over the eight flips and rotations by 90
       degrees (test-time augmentation).
-    deployed_prior: share of nodules where probabilities are used; 0 takes that of the
-      training split without excluded findings.
+    deployed_prior: prevalence of nodules where probabilities are used; 0 takes that of
+      the training split without excluded findings.
     calibration: how logits become probabilities, see `scoring.calibration`; 'auto' takes
       'platt' with hard negatives, else 'prior_shift'.
     patience: epochs without a better PR AUC on validation before it stops; 0 never.

@@ -36,7 +36,8 @@ def at_start(config_json: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str
 
   Args:
     config_json: the fields of config.json.
-    now: of `current`; taken for what config.json lacks, as that of release 1.0.0 does.
+    now: result of `current`; taken for what config.json lacks, as that of release 1.0.0
+      does.
   """
   stored = {name: config_json.get(name) for name in now}
   return {
@@ -56,9 +57,9 @@ def changes(
   """Returns what has changed since the run was continued last.
 
   Args:
-    started_with: of `at_start`.
+    started_with: result of `at_start`.
     earlier: the changes before, in order.
-    now: of `current`.
+    now: result of `current`.
     epoch: epochs that are done.
 
   Returns:

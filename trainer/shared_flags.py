@@ -24,7 +24,7 @@ def define_dataset(
   """Defines --dataset.
 
   Args:
-    flag_values: of the command.
+    flag_values: absl flags of the command, to which the flag is added.
     default: None where the command finds the dataset in a workdir.
   """
   text = 'luna16_patches/<config>, or the folder of an extracted version'
@@ -64,7 +64,7 @@ def define_input(flag_values: flags.FlagValues, seed_text: str) -> None:
   """Defines the flags of `INPUT_NAMES`, which say how batches are made.
 
   Args:
-    flag_values: of the command.
+    flag_values: absl flags of the command, to which the flags are added.
     seed_text: help of --seed.
   """
   default = config_lib.InputConfig
@@ -122,8 +122,8 @@ def define_augment(
   """Defines --augment, the name of an augmentation; old names are accepted.
 
   Args:
-    flag_values: of the command.
-    default: of the flag.
+    flag_values: absl flags of the command, to which the flag is added.
+    default: default of the flag; None for none.
     text: its help.
   """
   return flags.DEFINE(
@@ -161,7 +161,7 @@ def define_froc_reference(
   """Defines --annotations, --annotations_excluded and --seriesuids.
 
   Args:
-    flag_values: of the command.
+    flag_values: absl flags of the command, to which the flags are added.
     annotations: when the first is needed, or its default.
     seriesuids: the same for the last.
   """

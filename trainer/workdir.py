@@ -56,7 +56,7 @@ class Workdir:
   """The folder of a run.
 
   Attributes:
-    path: of the folder.
+    path: path of the folder.
   """
 
   path: pathlib.Path
@@ -139,7 +139,7 @@ class Workdir:
 
     Args:
       config: the run.
-      fingerprint: of the dataset.
+      fingerprint: fingerprint of the dataset.
       patch: how the patches of the dataset were cut, for prediction; None if unknown.
       precision_used: the Keras dtype policy of the network, where `config.precision` may
         be 'auto'.

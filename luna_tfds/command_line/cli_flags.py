@@ -13,7 +13,7 @@ def define_data_dir(
   """Defines --data_dir.
 
   Args:
-    flag_values: of the command.
+    flag_values: absl flags of the command, to which the flag is added.
     default: None where the command finds the folder in a workdir.
   """
   text = 'TFDS data folder'
@@ -28,7 +28,7 @@ def define_luna_dir(
   """Defines --luna_dir, the folder of the LUNA16 download.
 
   Args:
-    flag_values: of the command.
+    flag_values: absl flags of the command, to which the flag is added.
     text: what the command takes from it.
   """
   return flags.DEFINE_string(
@@ -45,7 +45,7 @@ def define_output_dir(
   """Defines --output_dir, the folder for results.
 
   Args:
-    flag_values: of the command.
+    flag_values: absl flags of the command, to which the flag is added.
     text: what is written, and the default.
     old_name: what the flag was called in release 1.0.0; still accepted.
   """
@@ -59,7 +59,7 @@ def define_seed(flag_values: flags.FlagValues, text: str) -> flags.FlagHolder[in
   """Defines --seed, an integer of 0 or more.
 
   Args:
-    flag_values: of the command.
+    flag_values: absl flags of the command, to which the flag is added.
     text: what follows from it.
   """
   return flags.DEFINE_integer('seed', 0, text, lower_bound=0, flag_values=flag_values)

@@ -46,7 +46,7 @@ def call_in_processes(
   All processes have ended when this returns or raises, also on Ctrl-C.
 
   Args:
-    function: of a module, so that the workers can import it.
+    function: function at the top level of a module, so that the workers can import it.
     arguments: arguments of each call; they and the results are pickled.
 
   Returns:

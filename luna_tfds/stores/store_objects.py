@@ -56,7 +56,7 @@ def open_object(
     read_range: reads the bytes from a position to another one.
     num_bytes: size of the object.
     buffer_bytes: that are requested at a time, at least.
-    url: of the object, for messages.
+    url: URL of the object, for messages.
   """
   return _BufferedReader(_ObjectReader(read_range, num_bytes, url), buffer_bytes)
 

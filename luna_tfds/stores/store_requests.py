@@ -70,8 +70,8 @@ def call(scheme: str, url: str, request: Callable[[Any], _T]) -> _T:
   """Makes a request; repeats it if it fails for a passing reason.
 
   Args:
-    scheme: of the store, e.g. 's3'.
-    url: of the object or folder, for messages.
+    scheme: URL scheme of the store, e.g. 's3'.
+    url: URL of the object or folder, for messages.
     request: takes the file system of fsspec; can be repeated.
 
   Raises:

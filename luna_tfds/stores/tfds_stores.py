@@ -50,7 +50,7 @@ class _StoreAdapter(file_adapters.TfRecordFileAdapter):
 
     Args:
       filename: path or URL, a string or a string tensor.
-      buffer_size: of files on a disk.
+      buffer_size: size of the read buffer in bytes; applies to files on a disk only.
     """
     import tensorflow as tf
 

@@ -38,7 +38,7 @@ class ResampledMetrics:
       labels: [n], 1 for nodules.
       probabilities: [n].
       predicted: [n] bool, whether the classifier predicts a nodule.
-      scans: of the records.
+      scans: the scan of each record.
     """
     self.num_scans = scans.num_scans
     self._scan = scans.of_record
@@ -166,8 +166,8 @@ def paired_differences(
   """Compares two classifiers on the same records, in the same resamples.
 
   Args:
-    a: of the first classifier.
-    b: of the second, with the scans numbered as in `a`.
+    a: metrics of the first classifier.
+    b: metrics of the second classifier, with the scans numbered as in `a`.
     names: metrics to compare, of `classification.METRICS`.
     resampling: number of resamples and seed.
 

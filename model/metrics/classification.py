@@ -116,7 +116,7 @@ class ClassificationMetrics(Metrics):
   Attributes:
     records: number of records.
     nodules: number of records with label 1.
-    confusion_matrix: of these records.
+    confusion_matrix: confusion matrix of these records.
   """
 
   records: int

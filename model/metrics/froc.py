@@ -89,7 +89,7 @@ class ConfidenceBand:
   Attributes:
     curve: at 1/8 to 8 false positives per scan, in equal steps of the logarithm.
     at_points: at the 7 `FPS_PER_SCAN`.
-    cpm: of the CPM.
+    cpm: mean and interval of the CPM over the resamples.
   """
 
   curve: SensitivityBand
@@ -192,8 +192,9 @@ def paired_cpm_difference(a: Entries, b: Entries, resampling: Resampling) -> Dif
   """Compares the CPM of two detectors on the same scans, in the same resamples.
 
   Args:
-    a: of the first detector, from `froc_matching.match_marks`.
-    b: of the second, with the scans numbered as in `a`.
+    a: nodules and false positives of the first detector, from
+      `froc_matching.match_marks`.
+    b: those of the second detector, with the scans numbered as in `a`.
     resampling: number of resamples and seed.
 
   Returns:

@@ -124,7 +124,8 @@ class MatchedMarks:
   """The result of `match_marks`.
 
   Attributes:
-    entries: of each scan its nodules, then its false positives.
+    entries: input of the FROC curve; for each scan its nodules, then its false
+      positives.
     counts: summed over the scans.
   """
 
@@ -151,7 +152,7 @@ def match_marks(
   """Determines nodules found and missed, false positives and ignored marks.
 
   Args:
-    marks: of the detector.
+    marks: points that the detector reports, with their scores.
     nodules: findings that it should find.
     excluded: findings on which marks are ignored; None for none. A mark that hits a
       nodule is matched with the nodule, even if it hits an excluded finding too: the

@@ -129,7 +129,7 @@ class Difference:
 
   Attributes:
     value: first model minus second, on all scans.
-    interval: of the difference.
+    interval: confidence interval of the difference.
     p_value: two-sided, of the hypothesis that there is no difference.
   """
 

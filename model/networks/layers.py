@@ -90,7 +90,7 @@ class FusedBatchNormalization(keras.layers.Layer):
   layer. The statistics are float32 for every dtype of the input.
 
   Attributes:
-    momentum: of the moving mean and variance.
+    momentum: momentum of the moving mean and variance.
     epsilon: added to the variance.
   """
 

@@ -21,7 +21,7 @@ def build(
   """Builds a network.
 
   Args:
-    name: of `model_names.MODELS`.
+    name: name of the network, one of `model_names.MODELS`.
     image_shape: [height, width, channels] or [depth, height, width, 1].
     window_hu: (low, high) of the HU window that the network maps to 0..1.
 

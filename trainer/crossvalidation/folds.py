@@ -57,10 +57,10 @@ class FoldPlan:
   """One fold.
 
   Attributes:
-    number: of the fold, and of the subset it tests.
-    config: of its training.
+    number: number of the fold, and of the subset it tests.
+    config: settings of its training.
     path: its workdir.
-    train_fingerprint: of the dataset it is trained on.
+    train_fingerprint: fingerprint of the dataset it is trained on.
     test_dataset: the dataset it is tested on.
     test_dataset_argument: what the user called that dataset.
     test_split: split string there.
@@ -171,9 +171,9 @@ def plan_folds(
   """Plans folds, each with its splits of the one dataset.
 
   Args:
-    config: of all trainings; the splits are replaced.
+    config: settings of all trainings; the splits are replaced.
     workdir: gets a folder for each fold.
-    numbers: of the folds.
+    numbers: numbers of the folds to plan.
     test_dataset: to test on; None for the dataset of the training.
 
   Raises:
@@ -226,7 +226,7 @@ def train_folds(
   """Trains the folds that are not trained yet.
 
   Args:
-    plans: of the folds.
+    plans: plans of the folds.
     parallel: how many at once. More than one run in processes of their own, which write
       to train.log in the folder of the fold.
     arguments: flags of luna16-train for these processes, without workdir and splits.
@@ -269,7 +269,7 @@ def score_fold(plan: FoldPlan, resampling: Resampling) -> None:
   """Scores the test subset of a fold as luna16-evaluate does, unless that is done.
 
   Args:
-    plan: of the fold, which is trained.
+    plan: plan of the fold, which is trained.
     resampling: for the intervals.
   """
   settings, state = plan.scoring_settings(resampling), plan.read_state()
@@ -327,7 +327,7 @@ def write_scores(
 
   Args:
     path: the .npz file.
-    records: of the test subset.
+    records: scored records of the test subset.
     predicted: [n] bool, whether a record is predicted to be a nodule.
   """
   with atomic_files.atomic_write(path) as temporary:

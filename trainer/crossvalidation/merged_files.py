@@ -14,7 +14,7 @@ def write(merged: MergedFolds, workdir: pathlib.Path) -> pathlib.Path:
 
   Args:
     merged: the folds.
-    workdir: of the cross-validation.
+    workdir: folder of the cross-validation.
 
   Returns:
     The path of the report.

@@ -46,14 +46,14 @@ class MergedFolds:
   """What crossval.json holds.
 
   Attributes:
-    plans: of the folds.
+    plans: plans of the folds.
     fold_metrics: the content of each fold's file of metrics, and 'cpm' if there is a FROC
       curve.
     fold_records: the scored records of each fold.
     fold_froc: the FROC curve of each fold, without a band; None if it has no nodule.
     pooled: the metrics of the records of all folds together.
-    froc: of the merged submission; without annotations, of the nodules that candidates
-      reach; None if there are none.
+    froc: FROC result of the merged submission; without annotations, for the nodules
+      that candidates reach; None if there are none.
     warnings: what a reader of the metrics should know; each is one line.
   """
 
@@ -112,7 +112,7 @@ def merge(
   """Merges the folds: submission.csv, the FROC curve and all metrics.
 
   Args:
-    plans: of the folds, scored.
+    plans: plans of the folds, which are scored.
     workdir: to write to.
     reference: what the submission is compared with; None for the nodules that candidates
       reach.

@@ -40,7 +40,7 @@ class TrainingProcesses:
     """Runs a training.
 
     Args:
-      arguments: of luna16-train.
+      arguments: command-line arguments of luna16-train.
       log: gets its output.
       environment: variables that are set in addition to those of this process.
 

@@ -32,7 +32,8 @@ def build_page(merged: MergedFolds, folder: pathlib.Path) -> str:
 
   Args:
     merged: the folds.
-    folder: of the cross-validation, from where the reports of the folds are linked.
+    folder: folder of the cross-validation, from where the reports of the folds are
+      linked.
   """
   pictures = folder / 'plots'
   curves = {

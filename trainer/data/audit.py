@@ -221,7 +221,7 @@ def read_patients(path: str) -> dict[str, str]:
   """Reads the patient of each scan.
 
   Args:
-    path: of a CSV with the columns seriesuid and patient.
+    path: path of a CSV file with the columns seriesuid and patient.
 
   Raises:
     UsageError: a column or a value is missing, or a scan has two patients.

@@ -40,8 +40,8 @@ class OpenedDataset:
 
   Attributes:
     builder: the TFDS builder; it can read only a dataset that is not in a store.
-    folder: of the shards and the metadata.
-    metadata: of the extraction.
+    folder: folder of the shards and the metadata.
+    metadata: metadata that the extraction wrote.
     indexes: the index of each shard, by split; empty if the dataset has none.
   """
 
@@ -120,7 +120,8 @@ class OpenedDataset:
 
     Args:
       source: a split of this dataset.
-      subsets: of LUNA16; shards of an unknown subset belong to all.
+      subsets: numbers of the subsets of LUNA16, 0 to 9; shards of an unknown subset
+        belong to all.
 
     Returns:
       The shards; a split without records if there are none.

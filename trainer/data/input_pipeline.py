@@ -55,7 +55,8 @@ def train_batches(
 
   Args:
     config: how batches are made.
-    balance: of a split, for this config, from `balance.plan_balance`.
+    balance: how the classes of the split are balanced; `balance.plan_balance` made it
+      with this config.
     steps_per_epoch: batches of an epoch; one balanced pass over the split if None.
     start_epoch: epochs left out.
     start_step: batches of that epoch left out.

@@ -34,7 +34,7 @@ def evaluation_batch_size(image_shape: tuple[int, ...]) -> int:
   """Returns the records of a batch for evaluation, prediction and validation.
 
   Args:
-    image_shape: of an image, which counts as float32.
+    image_shape: shape of one image, whose values count as float32.
   """
   image_bytes = math.prod(image_shape) * np.dtype(np.float32).itemsize
   return max(min(_MAX_EVALUATION_BYTES // image_bytes, _MAX_EVALUATION_RECORDS), 1)
@@ -45,7 +45,7 @@ class MemoryBudget:
   """The memory that input may use for records, and how it is divided.
 
   Attributes:
-    num_bytes: of the whole budget.
+    num_bytes: size of the whole budget in bytes.
     record_bytes: what one record takes.
   """
 
@@ -69,7 +69,7 @@ class MemoryBudget:
     """Returns the records of a shuffle buffer.
 
     Args:
-      share: of the memory for shuffling, where several streams divide it.
+      share: share of the memory for shuffling, 0 to 1, where several streams divide it.
       at_most: records beyond which the buffer is of no use.
       at_least: the smallest buffer.
     """

@@ -10,8 +10,8 @@ its length. So
   the order within the pass that reaches the end of the order of the class;
 - in every epoch, each record of a class is drawn with the same probability, whatever the
   lengths of the shards;
-- the share of nodules differs from the configured one by less than one record of each
-  class over any number of passes;
+- the fraction of nodules differs from the configured one by less than one record of
+  each class over any number of passes;
 - what an epoch draws follows from (split, config, epoch): a run can start anywhere.
 
 Measured for 526,000 records: 23 bytes for each record stay in memory, and 40 are needed

@@ -29,7 +29,7 @@ def shared_scans(dataset: OpenedDataset, a: SplitSource, b: SplitSource) -> set[
   both splits are read; there are none in splits of whole shards.
 
   Args:
-    dataset: of both splits.
+    dataset: dataset of both splits.
     a: a split.
     b: another.
 

@@ -18,7 +18,7 @@ class ShardSlice:
     path: the file.
     skip: records left out at its start.
     take: records taken after them.
-    index: of the records of the shard; None if the dataset does not store it.
+    index: index of the records of the shard; None if the dataset does not store it.
   """
 
   path: str
@@ -33,11 +33,11 @@ class SplitSource:
 
   Attributes:
     split: the TFDS split string.
-    slices: of the files that hold them, in stored order.
-    image_shape: of an image.
+    slices: parts of the files that hold them, in stored order.
+    image_shape: shape of one image.
     label_counts: records of non-nodules and of nodules.
     num_bytes: about what the records take on disk.
-    fingerprint: of the dataset; '' if unknown.
+    fingerprint: fingerprint of the dataset; '' if unknown.
   """
 
   split: str

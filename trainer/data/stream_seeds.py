@@ -22,9 +22,9 @@ def random_integers(seed: int, purpose: str, number: int, count: int) -> np.ndar
   (Steele, Lea and Flood: Fast splittable pseudorandom number generators, OOPSLA 2014).
 
   Args:
-    seed: of the run.
+    seed: seed of the training run.
     purpose: what the random numbers are for.
-    number: of the epoch or pass.
+    number: number of the epoch or pass.
     count: how many.
 
   Returns:
@@ -39,7 +39,17 @@ def random_integers(seed: int, purpose: str, number: int, count: int) -> np.ndar
 
 
 def random_order(seed: int, purpose: str, number: int, count: int) -> np.ndarray:
-  """Returns a random permutation of 0..count-1, [count] int64; for the arguments see above."""
+  """Returns a random permutation of 0..count-1.
+
+  Args:
+    seed: seed of the training run.
+    purpose: what the random numbers are for.
+    number: number of the epoch or pass.
+    count: how many numbers are permuted.
+
+  Returns:
+    [count] int64.
+  """
   return np.argsort(random_integers(seed, purpose, number, count), kind='stable')
 
 
@@ -47,8 +57,8 @@ def op_seed(seed: int, number: tf.Tensor) -> tf.Tensor:
   """Returns the seed of a stateless op for a batch.
 
   Args:
-    seed: of the run.
-    number: int64 scalar, of the batch, from `number_batches`.
+    seed: seed of the training run.
+    number: int64 scalar, number of the batch, from `number_batches`.
 
   Returns:
     [2] int64.

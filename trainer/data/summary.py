@@ -81,7 +81,7 @@ def draw_examples(
 
   Args:
     config: how batches are made.
-    balance: of a split, for this config.
+    balance: how the classes of the split are balanced; made with this config.
     count: records at most.
   """
   plain = dataclasses.replace(config, augment=config_lib.AUGMENTATIONS['none'])

@@ -26,8 +26,8 @@ class ComparedMetric:
   """One metric of two models.
 
   Attributes:
-    a: of the first model.
-    b: of the second.
+    a: value of the first model.
+    b: value of the second model.
     difference: a - b, with its interval.
   """
 
@@ -45,14 +45,14 @@ class Comparison:
   """What compare.json holds.
 
   Attributes:
-    workdirs: of the two models.
+    workdirs: paths of the workdirs of the two models.
     datasets: full names of their datasets.
     split: that was scored.
     records: how many, without excluded findings.
     resampled_unit: 'scans' or 'records'.
-    resampling: of the intervals.
-    records_trained_on: of each model, the records of scans that it was trained on; None
-      if it cannot be told.
+    resampling: number of resamples and seed of the intervals.
+    records_trained_on: for each model, the number of scored records of scans that it
+      was trained on; None if it cannot be told.
     warnings: what a reader of the metrics should know; each is one line.
     metrics: by name; with 'cpm' if scans and nodules are known.
     froc_nodules: which nodules the CPM counts, in a sentence; '' without a CPM.

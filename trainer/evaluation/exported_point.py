@@ -52,7 +52,7 @@ def operating_point_of(
   validation split of the first run, as luna16-evaluate does.
 
   Args:
-    runs: of the exported model.
+    runs: the runs whose mean the exported model computes.
     tta: whether it averages over flips and rotations.
     are_folds: whether the runs are the folds of a cross-validation. Every scan of the
       dataset was in the training of some of them, so no threshold can be chosen there.

@@ -1,7 +1,8 @@
 """The FROC curve of scored records, by the protocol of LUNA16.
 
-The sensitivity is a share of nodules, and the records know only those that a candidate
-hits. With annotations.csv all nodules of the scans are counted, as LUNA16 does.
+The sensitivity is a fraction of nodules, and the records know only those that a
+candidate hits. With annotations.csv all nodules of the scans are counted, as LUNA16
+does.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def evaluate_froc(
     reference: the annotations; None for the nodules that the records hit. Without a list
       of scans, those with a record are scored.
     resampling: for the confidence band.
-    warnings: of the dataset or the split, for the result.
+    warnings: warnings about the dataset or the split, which the result repeats.
 
   Returns:
     The curve; None if scans are unknown, or there is no nodule in them.

@@ -40,7 +40,8 @@ class TargetRow:
   Attributes:
     target: e.g. 'recall >= 0.9'.
     result: threshold and rates, of the records the threshold was chosen on.
-    intervals: of the rates at this threshold, by name; empty without resamples.
+    intervals: confidence intervals of the rates at this threshold, by name; empty
+      without resamples.
   """
 
   target: str
@@ -61,8 +62,8 @@ class AllCandidates:
   """The metrics if excluded findings count as non-nodules, as in the article.
 
   Attributes:
-    metrics: of all records.
-    intervals: of `metrics`, by name; empty without resamples.
+    metrics: metrics of all records.
+    intervals: confidence intervals of `metrics`, by name; empty without resamples.
   """
 
   metrics: classification.ClassificationMetrics
@@ -84,11 +85,11 @@ class Measurement:
   in `all_candidates` only.
 
   Attributes:
-    metrics: of the records without excluded findings.
+    metrics: metrics of the records without excluded findings.
     all_candidates: the same with excluded findings.
-    scans: of the records that count; None if unknown.
+    scans: number of scans of the records that count; None if unknown.
     targets: the rates at thresholds that reach targets.
-    intervals: of `metrics`, by name; empty without resamples.
+    intervals: confidence intervals of `metrics`, by name; empty without resamples.
     resampling: how intervals were computed: by resampling scans, or records where scans
       are unknown.
     by_diameter: rows by the diameter of the nodule.

@@ -29,7 +29,7 @@ class ScoredSource:
   Attributes:
     dataset: the dataset.
     source: the split.
-    records: of the split, in stored order.
+    records: scored records of the split, in stored order.
   """
 
   dataset: OpenedDataset

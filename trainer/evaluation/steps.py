@@ -79,13 +79,13 @@ class EvaluationMetrics:
     models: members of the ensemble, 1 for a single model.
     tta: whether probabilities are means over flips and rotations.
     decision: with the threshold.
-    deployed_prior: share of nodules that the probabilities are for.
+    deployed_prior: prevalence of nodules that the probabilities are for.
     records_trained_on: scored records of scans that training saw; None if it cannot be
       told.
     warnings: what a reader of the metrics should know; each is one line.
     measurement: the metrics.
     froc: the FROC curve; None if scans or nodules are unknown.
-    calibrations: of the models; None for those of an older version.
+    calibrations: calibration of each model; None for those of an older version.
   """
 
   dataset: str
@@ -134,7 +134,7 @@ class Evaluation:
   Attributes:
     scored: the records and their probabilities.
     decision: which are predicted to be nodules.
-    metrics: of both.
+    metrics: metrics of the records and the decision.
   """
 
   scored: ScoredSplit

@@ -56,13 +56,15 @@ class DiameterRow:
   """How many nodules of one size are found.
 
   Attributes:
-    bin: of the diameters.
-    records: that hit such a nodule.
-    nodules: such nodules that a record hits.
-    recall: over the records.
-    mean_probability: over the records.
-    nodule_recall: share of the nodules of which a record is predicted to be a nodule.
-    intervals: of the three, by name; empty without resamples.
+    bin: range of the diameters in mm.
+    records: number of records that hit such a nodule.
+    nodules: number of such nodules that a record hits.
+    recall: recall over the records.
+    mean_probability: mean probability over the records.
+    nodule_recall: fraction of the nodules of which a record is predicted to be a
+      nodule.
+    intervals: confidence intervals of recall, mean probability and nodule recall, by
+      name; empty without resamples.
   """
 
   bin: MillimetreBin
@@ -92,9 +94,10 @@ class GroupRow:
 
   Attributes:
     group: a bin of slice thickness, or a subset.
-    scans: of the records; a record of an unknown scan counts as one.
-    metrics: of the records.
-    intervals: of `GROUP_METRICS`, by name; empty without resamples.
+    scans: number of scans of the records; a record of an unknown scan counts as one.
+    metrics: metrics of the records.
+    intervals: confidence intervals of `GROUP_METRICS`, by name; empty without
+      resamples.
   """
 
   group: MillimetreBin | int

@@ -25,7 +25,7 @@ class TrainedRun:
     config: its settings.
     point: its operating point.
     model: the inference model.
-    calibration: of its probabilities; None if an older version trained it.
+    calibration: calibration of its probabilities; None if an older version trained it.
   """
 
   workdir: workdir_lib.Workdir
@@ -41,7 +41,7 @@ class TrainedRun:
 
   @property
   def dataset_fingerprint(self) -> str:
-    """Of the dataset it was trained on."""
+    """Fingerprint of the dataset it was trained on."""
     return self.workdir.dataset_fingerprint
 
 
@@ -51,7 +51,7 @@ def open_runs(
   """Opens the workdirs of one model, or of the members of an ensemble.
 
   Args:
-    paths: of the workdirs.
+    paths: paths of the workdirs.
     same_splits: whether members on different splits are rejected. The folds of a
       cross-validation have splits of their own, so they share no threshold.
 
@@ -96,7 +96,7 @@ def check_patches(
   Args:
     run: the run.
     dataset: to read.
-    flag: of the command, that chooses the dataset.
+    flag: flag of the command that chooses the dataset.
 
   Raises:
     UsageError: shape, spacing or layout differ.

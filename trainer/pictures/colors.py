@@ -12,7 +12,7 @@ class Palette:
   Attributes:
     page: background of the page.
     card: background of plots, tables and tiles.
-    text: of the page and of plots.
+    text: colour of text on the page and in plots.
     muted_text: small text of the page.
     line: borders and grid lines.
     shade: background of notices.

@@ -173,8 +173,8 @@ def _panels(columns: int, width: float, height: float) -> tuple[Figure, np.ndarr
 
   Args:
     columns: how many axes.
-    width: of the figure, in inches.
-    height: of the axes, in inches.
+    width: width of the figure, in inches.
+    height: height of the axes, in inches.
   """
   fig = Figure(figsize=(width, height + 0.27), layout='constrained')
   panels = np.ravel(fig.subplots(1, columns, squeeze=False))

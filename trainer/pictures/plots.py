@@ -95,7 +95,7 @@ def precision_recall(
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
-  """Draws the reliability diagram: the share of nodules against the probability.
+  """Draws the reliability diagram: the fraction of nodules against the probability.
 
   The area of a dot grows with the number of its records.
   """
@@ -119,7 +119,7 @@ def training_curve(
   Args:
     history: one row for each epoch.
     name: column of the metric; on validation `val_<name>`.
-    label: of the metric, for the axis.
+    label: label of the axis: the metric in words.
   """
   figure, axes = figures.new_figure(height=3.2)
   epochs = [row['epoch'] + 1 for row in history]
@@ -149,9 +149,9 @@ def shares(
   """Draws a share for each of some bins, with its interval.
 
   Args:
-    names: of the bins.
+    names: names of the bins.
     values: in 0..1.
-    intervals: of each, or None.
+    intervals: confidence interval of each value; None where there is none.
     label: what the shares are.
   """
   figure, axes = figures.new_figure(height=0.9 + 0.42 * len(names))

@@ -17,8 +17,8 @@ class ExampleGroup:
 
   Attributes:
     name: e.g. 'False negatives'.
-    positions: of the records that are shown, in stored order of the split; the most
-      confident first.
+    positions: positions in the stored order of the split of the records that are shown;
+      the most confident first.
     total: all records of this outcome.
     is_error: whether the prediction is wrong.
   """

@@ -136,7 +136,7 @@ class Tile:
     uri: data URI of the patch.
     title: in bold, e.g. its probability.
     lines: below.
-    seriesuid: of its scan; '' if unknown.
+    seriesuid: seriesuid of its scan; '' if unknown.
   """
 
   uri: str
@@ -161,8 +161,8 @@ class Section:
   Attributes:
     title: the heading.
     text: a paragraph.
-    header: of the table.
-    rows: of the table.
+    header: column headings of the table.
+    rows: rows of the table, a cell for each column.
     summary_rows: how many rows at the end of the table summarise the others.
     names: whether the table lists names and values rather than numbers.
     pictures: after the table.
@@ -190,7 +190,7 @@ def render(
   """Returns the page.
 
   Args:
-    title: of the page.
+    title: title of the page.
     subtitle: a line below it.
     sections: in order.
     headlines: metrics shown large, before the sections.

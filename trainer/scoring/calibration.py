@@ -1,10 +1,10 @@
 """Calibration of a network's logits on labelled records.
 
 Each method is a map `scale * logit + offset` from the logit of the network to a logit for
-the share of nodules among the records that it was fitted on:
+the fraction of nodules among the records that it was fitted on:
 
 method        fitted      what it assumes
-prior_shift   nothing     only the share of nodules differs from the training stream's
+prior_shift   nothing     only the fraction of nodules differs from that in training
 temperature   the scale   besides, the evidence is over- or understated by one factor
 platt         both        the logits are off by a factor and a constant
 """
@@ -57,7 +57,7 @@ class LabelledLogits:
   Attributes:
     labels: [n], 1 for nodules.
     logit: [n] float64, before calibration.
-    trained_prior: share of nodules in the stream that trained the network.
+    trained_prior: fraction of nodules in the stream that trained the network.
   """
 
   labels: np.ndarray
@@ -82,10 +82,10 @@ def logits(probabilities: np.ndarray) -> np.ndarray:
 
 
 def fit(method: str, records: LabelledLogits) -> LogitCalibration:
-  """Fits a calibration to the share of nodules among the records.
+  """Fits a calibration to the fraction of nodules among the records.
 
   Args:
-    method: of `METHODS`.
+    method: name of the method, one of `METHODS`.
     records: to fit to.
 
   Raises:
@@ -106,8 +106,8 @@ def cross_fitted_ece(
   """Computes the calibration error on records that the calibration was not fitted to.
 
   Args:
-    method: of `METHODS`.
-    records: of which each half is calibrated by a fit to the other half.
+    method: name of the method, one of `METHODS`.
+    records: records of which each half is calibrated by a fit to the other half.
     in_first_half: [n] bool. The halves should have no scan in common.
 
   Returns:

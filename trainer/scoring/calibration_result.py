@@ -22,7 +22,7 @@ class FittedMethod:
   """A calibration fitted on the validation split.
 
   Attributes:
-    method: of `calibration.METHODS`.
+    method: name of the method, one of `calibration.METHODS`.
     scale: factor of the logit; 1 / scale is the temperature.
     offset: added afterwards.
     ece: expected calibration error on the validation split, by two-fold cross-fitting;
@@ -54,8 +54,8 @@ class CalibrationResult:
   Attributes:
     method: that the probabilities of the run have.
     fitted_on: split string of the records that the methods were fitted on.
-    records: of that split.
-    nodules: of that split.
+    records: number of records of that split.
+    nodules: number of nodules among these records.
     methods: all of them, for comparison; empty if the split has too few records, and then
       `method` is the prior shift.
   """

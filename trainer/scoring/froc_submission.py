@@ -51,12 +51,12 @@ class FrocResult:
   Attributes:
     nodules_counted: `ANNOTATED` or `REACHED`.
     entries: nodules and false positives.
-    counts: of nodules and marks.
+    counts: numbers of nodules and marks by the result of the matching.
     curve: the FROC curve.
     band: its confidence band; None without resamples.
     warnings: what a reader of the result should know; each is one line.
     max_marks_per_scan: marks of a scan that count.
-    resampling: of the band.
+    resampling: number of resamples and seed of the band.
   """
 
   nodules_counted: str
@@ -258,7 +258,7 @@ def write_result(result: FrocResult, folder: pathlib.Path) -> None:
   """Writes froc.csv, and froc.json last.
 
   Args:
-    result: of `score_submission`.
+    result: result of `score_submission`.
     folder: must be there.
   """
   _write_curve(result, folder / 'froc.csv')

@@ -25,7 +25,7 @@ class InferenceModel:
 
   Attributes:
     keras_model: from HU to probability, in float32.
-    image_shape: of one image.
+    image_shape: shape of one image.
   """
 
   def __init__(self, keras_model: keras.Model):

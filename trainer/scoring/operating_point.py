@@ -34,8 +34,8 @@ class OperatingPoint:
     threshold: a record is predicted to be a nodule at this probability and above.
     chosen_on: the records it was chosen on, in words.
     tta: whether probabilities are means over the eight flips and rotations.
-    trained_prior: share of nodules in the stream that trained the model.
-    deployed_prior: share of nodules where the probabilities are used.
+    trained_prior: fraction of nodules in the stream that trained the model.
+    deployed_prior: prevalence of nodules where the probabilities are used.
   """
 
   rule: str
@@ -110,7 +110,8 @@ class Decision:
 
   Attributes:
     predicted: [n] bool.
-    threshold: of the probabilities; the mean of two where they are cross-fitted.
+    threshold: threshold of the probabilities; the mean of two where they are
+      cross-fitted.
     rule: that chose it.
     chosen_on: the records it was chosen on, in words.
   """
@@ -135,7 +136,7 @@ def decide(
   chooses.
 
   Args:
-    records: of the split.
+    records: scored records of the split.
     split: its split string.
     point: the operating point.
     shares_selection_records: whether the threshold was chosen on records of this split.

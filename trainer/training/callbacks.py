@@ -83,7 +83,7 @@ class SeedDropout(keras.callbacks.Callback):
     """Makes the callback.
 
     Args:
-      seed: of the run.
+      seed: seed of the training run.
       start_step: steps of the first epoch that an earlier run did.
     """
     super().__init__()
@@ -248,9 +248,9 @@ class SaveBest(keras.callbacks.Callback):
     """Makes the callback.
 
     Args:
-      path: of the checkpoint.
-      history: of the epochs so far; used if the checkpoint was written by release 1.0.0,
-        which did not store its metrics.
+      path: path of the checkpoint.
+      history: metrics of each epoch so far; used if the checkpoint was written by
+        release 1.0.0, which did not store its metrics.
       monitor: `MONITOR` or `ONE_CLASS_MONITOR`.
     """
     super().__init__()

@@ -28,8 +28,8 @@ class CheckpointNote:
   """What belongs to the weights of a checkpoint.
 
   Attributes:
-    metrics: of the epoch that ended with these weights; empty within an epoch. Those of
-      validation are missing in the checkpoint that training continues from.
+    metrics: metrics of the epoch that ended with these weights; empty within an epoch.
+      Those of validation are missing in the checkpoint that training continues from.
     skipped_steps: steps so far in which float16 overflowed, so that the optimizer left
       the weights as they were and did not count the step.
   """

@@ -51,7 +51,7 @@ def divisible_batch_size(num_records: int, replicas: int, at_most: int) -> int:
   convolutions on CPUs fail on an empty part of the last one.
 
   Args:
-    num_records: of the whole pass.
+    num_records: number of records of the whole pass.
     replicas: devices that share each batch.
     at_most: the largest batch; at least `replicas`.
 

@@ -62,9 +62,10 @@ def build_inference_model(
 def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
   """Writes model.keras of the best checkpoint, calibration.json, operating_point.json.
 
-  If the config gives no deployed prior, it is the share of nodules among the training
-  records without excluded findings, as the metrics leave these out. The threshold is
-  chosen on the validation split; without nodules and non-nodules there, it is 0.5.
+  If the config gives no deployed prior, it is the fraction of nodules among the
+  training records without excluded findings, as the metrics leave these out. The
+  threshold is chosen on the validation split; without nodules and non-nodules there, it
+  is 0.5.
 
   Args:
     run: fitted.
@@ -86,7 +87,7 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
   if calibrated.chosen is None or calibrated.method == calibration.PRIOR_SHIFT:
     model = build_inference_model(network, trained_prior, deployed_prior)
   else:
-    # The fit is for the share of nodules among the records that it was fitted on.
+    # The fit is for the fraction of nodules among the records that it was fitted on.
     fitted_prior = calibrated.nodules / calibrated.records
     model = build_inference_model(
       network, fitted_prior, deployed_prior, calibrated.chosen.map

@@ -57,7 +57,7 @@ class FitRange:
     Args:
       done: optimizer steps so far.
       steps_per_epoch: batches of an epoch.
-      epochs: of the whole run.
+      epochs: number of epochs of the whole run.
     """
     epoch, step = divmod(done, steps_per_epoch)
     return cls(epoch, step, epoch + 1 if step else epochs, steps_per_epoch)
@@ -70,7 +70,7 @@ class TrainingRun:
   Attributes:
     config: the settings.
     source: training records.
-    balance: of these records.
+    balance: how the classes of these records are balanced.
     validation: validation records; None if there are none.
     workdir: the folder of the run.
   """
@@ -168,7 +168,7 @@ def _finish_epoch(
     run: the run.
     network: as at the end of the epoch.
     epoch: from 0; -1 before the first.
-    note: of the checkpoint.
+    note: what the checkpoint stores besides the weights.
     replicas: devices that share a batch.
   """
   rows = run.workdir.read_history()

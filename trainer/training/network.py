@@ -31,8 +31,8 @@ def build_network(
 
   Args:
     config: the run.
-    image_shape: of one image.
-    prior: share of nodules in the training stream, at which the output starts.
+    image_shape: shape of one image.
+    prior: fraction of nodules in the training stream, at which the output starts.
     steps_per_epoch: batches of an epoch.
 
   Returns:
@@ -106,7 +106,7 @@ def _optimizer(
 
 
 def _start_at_prior(network: keras.Model, prior: float) -> None:
-  """Sets the last bias so that the first outputs are the stream's share of nodules."""
+  """Sets the last bias so that the first outputs equal `prior`."""
   if 0 < prior < 1:
     bias = network.get_layer(_LOGIT_LAYER).bias
     bias.assign(np.full(bias.shape, math.log(prior / (1 - prior)), np.float32))

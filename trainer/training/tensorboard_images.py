@@ -53,7 +53,7 @@ class TensorBoardImages(keras.callbacks.Callback):
     """Reads some validation records.
 
     Args:
-      folder: of the logs.
+      folder: folder of the logs.
       validation: validation records; without them only the filters are logged.
     """
     super().__init__()
