@@ -44,4 +44,6 @@ def test_help_names_the_old_name_of_a_flag(name, old, new, capsys):
 def test_version(name, capsys):
   command = importlib.import_module(f'trainer.{name}')
   assert command.run([f'luna16-{name}', '--version']) == 0
-  assert re.fullmatch(rf'luna16-{name} \d+\.\d+\.\d+(\.dev\d+)?\n', capsys.readouterr().out)
+  assert re.fullmatch(
+    rf'luna16-{name} \d+\.\d+\.\d+(\.dev\d+)?\n', capsys.readouterr().out
+  )
