@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 import dataclasses
+import difflib
 import pathlib
 
 import numpy as np
@@ -259,6 +260,12 @@ def find_folder(data_dir: str, dataset: str) -> pathlib.Path:
   # Also folders like `1.0.0.incomplete`, which are not versions.
   found = [path for path in found if tfds.core.Version.is_valid(path.name)]
   if not found:
+    extracted = sorted(
+      {path.parents[1].name for path in folder.parent.glob('*/*/' + INFO_FILE)}
+    )
+    similar = difflib.get_close_matches(config, {*extracted, *luna_tfds.CONFIGS}, n=1)
+    if similar and config not in luna_tfds.CONFIGS:
+      raise UsageError(f'{name} is not in {root}; did you mean {similar[0]}?')
     raise UsageError(
       f'{name} is not in {root}; make it with luna16-extract --luna_dir=LUNA16_DOWNLOAD '
       f'--data_dir={root} --config={config}'

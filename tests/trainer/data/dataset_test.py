@@ -140,6 +140,18 @@ def test_a_dataset_that_was_never_extracted_is_refused(tmp_path):
     dataset_lib.open_dataset(str(tmp_path), 'cube_48mm')
 
 
+@pytest.mark.parametrize(
+  ('misspelt', 'meant'),
+  [('axial_50', 'axial_50px'), ('luna16_patches/axial_64x', 'axial_64px')],
+)
+def test_a_misspelt_config_gets_a_suggestion(misspelt, meant, tmp_path):
+  folder = tmp_path / 'luna16_patches' / 'axial_64px' / '1.0.0'  # a custom config
+  folder.mkdir(parents=True)
+  (folder / 'dataset_info.json').write_text('{}')
+  with pytest.raises(UsageError, match=rf'did you mean {meant}\?'):
+    dataset_lib.find_folder(str(tmp_path), misspelt)
+
+
 def test_the_last_version_is_found(tmp_path):
   folder = tmp_path / 'luna16_patches' / 'cube_48mm'
   for name in ('1.9.0', '1.10.0', '2.0.0.incomplete'):
