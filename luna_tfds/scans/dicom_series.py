@@ -180,9 +180,10 @@ def _check_voxel_type(folder: pathlib.Path, reader: Any) -> None:
       for i in range(len(reader.GetFileNames()))
     }
     if len(values) > 1:
+      found = ', '.join(shown_text(value) for value in sorted(values)[:3])
       raise ScanError(
-        f'{folder}: the slices of the series have different values of {name}: '
-        f'{", ".join(sorted(values)[:3])}; save them with one type and scale'
+        f'{folder}: the slices of the series have different values of {name}: {found}; '
+        'save them with one type and scale'
       )
 
 

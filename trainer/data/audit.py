@@ -18,6 +18,7 @@ from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.stores import store_path
 from luna_tfds.text_format import count_text
+from luna_tfds.text_format import shown_text
 from trainer.data import store_records
 from trainer.data.dataset import OpenedDataset
 
@@ -239,8 +240,9 @@ def read_patients(path: str) -> dict[str, str]:
           raise UsageError(f'{path}, line {rows.line_num}: a value is missing; add it')
         if patient_of_scan.setdefault(seriesuid, patient) != patient:
           raise UsageError(
-            f'{path}, line {rows.line_num}: scan {seriesuid} has two patients, '
-            f'{patient_of_scan[seriesuid]} and {patient}; remove one'
+            f'{path}, line {rows.line_num}: scan {shown_text(seriesuid)} has two '
+            f'patients, {shown_text(patient_of_scan[seriesuid])} and '
+            f'{shown_text(patient)}; remove one'
           )
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise UsageError(f'{path}: cannot be read: {error}') from error

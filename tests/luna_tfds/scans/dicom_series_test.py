@@ -229,6 +229,21 @@ def test_a_file_name_that_is_not_utf8(fake, tmp_path):
     scan_lib.open_scan(folder)
 
 
+def test_a_message_with_bytes_of_a_file_can_be_printed(fake, tmp_path):
+  def change(k, tags):
+    tags['0028|1052'], tags['0028|1053'] = '0', '10' if k else '12'
+
+  folder = fake_data.write_dicom(tmp_path / 'a', fake, change=change)
+  for path in slice_files(folder):
+    slope = b'\x28\x00\x53\x10DS\x02\x00'
+    data = path.read_bytes()
+    assert slope in data
+    path.write_bytes(data.replace(slope + b'12', slope + b'1\x80'))
+  with pytest.raises(ScanError, match='different values of Rescale') as raised:
+    scan_lib.open_scan(folder)
+  str(raised.value).encode()
+
+
 @pytest.mark.parametrize('tag', ['0028|1052', '0028|1053'])
 def test_slices_with_different_scales(tag, fake, tmp_path):
   def change(k, tags):

@@ -184,6 +184,7 @@ def test_patches_of_unknown_scans(tmp_path, extract):
     ('seriesuid,name\n', 'the column patient is missing'),
     ('seriesuid,patient\n1.2,\n', 'line 2: a value is missing'),
     ('seriesuid,patient\n1.2,a\n1.2,b\n', 'line 3: scan 1.2 has two patients, a and b'),
+    ('seriesuid,patient\n1.2,a\n1.2,"b\nc"\n', r'patients, a and b\\nc; remove one'),
     ('seriesuid,patient\n1.2,a\n', 'no row for scan .* and 11 more'),
     (None, 'cannot be read'),
   ],
