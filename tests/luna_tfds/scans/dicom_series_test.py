@@ -235,7 +235,7 @@ def test_a_message_with_bytes_of_a_file_can_be_printed(fake, tmp_path):
 
   folder = fake_data.write_dicom(tmp_path / 'a', fake, change=change)
   for path in slice_files(folder):
-    slope = b'\x28\x00\x53\x10DS\x02\x00'
+    slope = b'\x28\x00\x53\x10\x02\x00\x00\x00'
     data = path.read_bytes()
     assert slope in data
     path.write_bytes(data.replace(slope + b'12', slope + b'1\x80'))
