@@ -94,11 +94,15 @@ def test_evaluate_predict_and_export(
   from trainer import export
   from trainer import predict
 
-  for folder, data in ((workdir, stored), (local_workdir, data_dir)):
-    flags = [f'--workdir={folder}', f'--data_dir={data}', '--bootstrap=5']
+  local_output = tmp_path / 'evaluation'  # beside the run, which other tests compare
+  for folder, data, more in (
+    (workdir, stored, []),
+    (local_workdir, data_dir, [f'--output_dir={local_output}']),
+  ):
+    flags = [f'--workdir={folder}', f'--data_dir={data}', '--bootstrap=5', *more]
     assert evaluate.run(['luna16-evaluate', *flags]) == 0
   name = 'predictions.csv'
-  assert (workdir / name).read_text() == (local_workdir / name).read_text()
+  assert (workdir / name).read_text() == (local_output / name).read_text()
   assert '<html' in (workdir / 'report.html').read_text()
   luna_dir = fake_store.upload_folder(download.folder, store.path('luna16'))
   # The first is read by ranges, the others are copied.
