@@ -17,14 +17,14 @@ import tensorflow_datasets as tfds
 
 from beam_jobs import plan as plan_lib
 from beam_jobs.shard_result import ShardResult
-from luna_tfds import atomic_files
 from luna_tfds import luna16_patches
 from luna_tfds import record_index
 from luna_tfds import record_keys
 from luna_tfds import records
+from luna_tfds.files import atomic_files
+from luna_tfds.files.store_path import StorePath
+from luna_tfds.files.store_requests import StoreError
 from luna_tfds.stored_metadata import StoredSelection
-from luna_tfds.stores.store_path import StorePath
-from luna_tfds.stores.store_requests import StoreError
 
 FAILED_SCANS = 'failed_scans.csv'
 SHARD_RESULTS = 'shard_results.json'

@@ -19,8 +19,8 @@ from luna_tfds import luna16_patches
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
+from luna_tfds.files.store_path import StorePath
 from luna_tfds.scans import scan as scan_lib
-from luna_tfds.stores.store_path import StorePath
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import count_text
 

@@ -22,7 +22,7 @@ from luna_tfds import download as download_lib
 from luna_tfds import luna16_patches
 from luna_tfds.command_line import cli
 from luna_tfds.command_line import cli_flags
-from luna_tfds.stores.store_path import StorePath
+from luna_tfds.files.store_path import StorePath
 
 if TYPE_CHECKING:
   from apache_beam.options.pipeline_options import PipelineOptions

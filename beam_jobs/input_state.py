@@ -9,7 +9,7 @@ from typing import Any
 from beam_jobs import plan as plan_lib
 from beam_jobs import tasks
 from luna_tfds import dataclass_json
-from luna_tfds.stores.store_requests import StoreError
+from luna_tfds.files.store_requests import StoreError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,8 +24,8 @@ from beam_jobs.shard_result import ShardResult
 from luna_tfds import luna16_patches
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.files import store_path
 from luna_tfds.processes import cores
-from luna_tfds.stores import store_path
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import count_text
 
@@ -84,8 +84,7 @@ def prepare(
       intact = registered.intact_shards()
       if _is_complete(registered, intact):
         _write_default_config(folder)
-        folder.remove_state()
-        _print(f'already complete: {folder.final}')
+        _keep_dataset(folder, 'already complete')
         return
     _clean(folder, plan, registered, intact, overwrite)
     try:
@@ -102,18 +101,22 @@ def prepare(
       job_checks.check_unchanged(plan, luna_dir, builder.builder_config)
       _write_default_config(folder)
       if registered and registered.has_complete_metadata() and intact == results:
-        folder.remove_state()
-        _print(f'nothing changed: {folder.final}')
+        _keep_dataset(folder, 'nothing changed')
       else:
         _register(builder, plan, folder, results)
     except (JobError, OSError, UsageError):
       if not registered and folder.has_dataset_of(plan):
-        folder.remove_state()
-        _print(f'another job has completed it: {folder.final}')
+        _keep_dataset(folder, 'another job has completed it')
         return
       folder.check_plan(plan)
       raise
   _print_results(results, folder)
+
+
+def _keep_dataset(folder: job_folder.JobFolder, reason: str) -> None:
+  """Ends the job where the dataset on disk stays as it is."""
+  folder.remove_state()
+  _print(f'{reason}: {folder.final}')
 
 
 def _register(

@@ -10,7 +10,7 @@ from beam_jobs.tasks import ScanTask
 from luna_tfds import luna16_patches
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import store_path
+from luna_tfds.files import store_path
 
 
 def check_not_empty(plan: plan_lib.Plan) -> None:

@@ -23,14 +23,14 @@ from typing import ClassVar
 from beam_jobs import input_state
 from beam_jobs import plan as plan_lib
 from beam_jobs.shard_result import ShardResult
-from luna_tfds import atomic_files
 from luna_tfds import records
 from luna_tfds import verification
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
+from luna_tfds.files import file_lock
+from luna_tfds.files.store_requests import StoreError
 from luna_tfds.processes import cores
-from luna_tfds.processes import file_lock
-from luna_tfds.stores.store_requests import StoreError
 
 # Free disk space that is required in addition to the size of the dataset.
 _RESERVE_BYTES = 64 * 2**20

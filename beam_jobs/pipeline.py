@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from beam_jobs.job_folder import JobFolder
 from luna_tfds import patches
-from luna_tfds.processes import temporary_folders
+from luna_tfds.files import temporary_folders
 from luna_tfds.processes import worker_processes
 
 if TYPE_CHECKING:

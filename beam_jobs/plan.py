@@ -28,7 +28,7 @@ from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds import splits
 from luna_tfds import tables
-from luna_tfds.stores import store_path
+from luna_tfds.files import store_path
 
 MAX_SHARD_BYTES = 128 * 2**20
 # Limits the work that is lost when a worker is killed, and makes enough shards for all

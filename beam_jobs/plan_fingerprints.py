@@ -14,9 +14,9 @@ from beam_jobs.tasks import ArticleTask
 from beam_jobs.tasks import Task
 from luna_tfds import luna16_patches
 from luna_tfds.errors import ScanError
+from luna_tfds.files import store_path
+from luna_tfds.files.store_requests import StoreError
 from luna_tfds.scans import meta_image_files
-from luna_tfds.stores import store_path
-from luna_tfds.stores.store_requests import StoreError
 
 # To be increased when the same inputs give other bytes.
 _FORMAT = 1

@@ -13,12 +13,12 @@ from beam_jobs import input_state
 from beam_jobs import plan as plan_lib
 from beam_jobs.shard_result import ShardResult
 from beam_jobs.tasks import ScanTask
-from luna_tfds import atomic_files
 from luna_tfds import records
 from luna_tfds import verification
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
+from luna_tfds.files.store_requests import StoreError
 from luna_tfds.processes import cores
-from luna_tfds.stores.store_requests import StoreError
 
 
 @dataclasses.dataclass(frozen=True)

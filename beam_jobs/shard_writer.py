@@ -16,7 +16,6 @@ from beam_jobs.shard_result import ShardStats
 from beam_jobs.tasks import ArticleTask
 from beam_jobs.tasks import ScanTask
 from luna_tfds import article_patches
-from luna_tfds import atomic_files
 from luna_tfds import extractor
 from luna_tfds import patches
 from luna_tfds import record_index
@@ -24,8 +23,9 @@ from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds import tfrecord
 from luna_tfds.errors import ScanError
+from luna_tfds.files import atomic_files
+from luna_tfds.files import store_path
 from luna_tfds.scans import scan as scan_lib
-from luna_tfds.stores import store_path
 
 
 class _EncodedRecord(NamedTuple):

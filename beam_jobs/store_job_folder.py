@@ -24,13 +24,13 @@ from beam_jobs import plan as plan_lib
 from beam_jobs import registered_dataset
 from beam_jobs.job_folder import JobFolder
 from beam_jobs.shard_result import ShardResult
-from luna_tfds import atomic_files
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
-from luna_tfds.processes.temporary_folders import temporary_folder
+from luna_tfds.files import atomic_files
+from luna_tfds.files import store_requests
+from luna_tfds.files.store_path import StorePath
+from luna_tfds.files.temporary_folders import temporary_folder
 from luna_tfds.stored_dataset import INFO_FILE
-from luna_tfds.stores import store_requests
-from luna_tfds.stores.store_path import StorePath
 
 
 def job_folder(final: pathlib.Path) -> JobFolder:

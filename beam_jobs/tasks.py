@@ -11,8 +11,8 @@ import numpy as np
 from luna_tfds import article_patches
 from luna_tfds import matching
 from luna_tfds.errors import ScanError
+from luna_tfds.files import store_path
 from luna_tfds.scans import meta_image_files
-from luna_tfds.stores import store_path
 
 
 @dataclasses.dataclass(frozen=True)

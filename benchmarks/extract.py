@@ -34,8 +34,8 @@ import sys
 import tempfile
 import time
 
-from luna_tfds import atomic_files
 from luna_tfds import tables
+from luna_tfds.files import atomic_files
 from luna_tfds.processes import cores as cores_lib
 
 _SIZE = 50

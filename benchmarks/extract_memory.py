@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 
 _POLL_SECS = 0.2
 

@@ -25,7 +25,7 @@ from typing import Any
 import extract_memory
 import standin
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 
 _POLL_SECS = 0.2
 _PLAN = """

@@ -79,16 +79,11 @@ def running(
     (engine.folder / 'log4j.properties').write_text(_LOGGING)
 
     def start(name: str, main: str) -> None:
+      """Starts a Java process with a main class of Flink."""
       logging = f'-Dlog4j.configurationFile={engine.folder / "log4j.properties"}'
-      java = [
-        'java',
-        '-Xmx400m',
-        *java_options.OPENS,
-        logging,
-        '-cp',
-        f'{distribution}/lib/*',
-      ]
-      engine.start(name, [*java, main, '--configDir', str(engine.folder)])
+      java = ['java', '-Xmx400m', *java_options.OPENS, logging]
+      classes = ['-cp', f'{distribution}/lib/*', main]
+      engine.start(name, [*java, *classes, '--configDir', str(engine.folder)])
 
     start('job_manager', _JOB_MANAGER)
     for k in range(num_workers):

@@ -18,6 +18,7 @@ from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
 from luna_tfds.example_figure import show_examples
+from luna_tfds.files.tfds_stores import read_stores_with_tfds
 from luna_tfds.luna16_patches import CONFIGS
 from luna_tfds.luna16_patches import Builder
 from luna_tfds.luna16_patches import Luna16PatchesConfig
@@ -25,7 +26,6 @@ from luna_tfds.luna16_patches import custom_config
 from luna_tfds.patches import PatchSpec
 from luna_tfds.records import parse_batch
 from luna_tfds.splits import fold_splits
-from luna_tfds.stores.tfds_stores import read_stores_with_tfds
 
 __version__ = '1.1.0.dev0'
 

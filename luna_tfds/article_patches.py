@@ -8,11 +8,11 @@ import re
 
 import numpy as np
 
-from luna_tfds import atomic_files
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
+from luna_tfds.files.store_requests import StoreError
 from luna_tfds.hounsfield import AIR_HU
 from luna_tfds.hounsfield import WINDOW_HU
-from luna_tfds.stores.store_requests import StoreError
 from luna_tfds.text_format import shown_text
 
 LISTS = {

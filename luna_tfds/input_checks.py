@@ -13,8 +13,8 @@ from luna_tfds import geometry
 from luna_tfds import matching
 from luna_tfds import tables
 from luna_tfds.errors import ScanError
+from luna_tfds.files import store_path
 from luna_tfds.scans import meta_image_files
-from luna_tfds.stores import store_path
 from luna_tfds.text_format import count_text
 
 

@@ -27,9 +27,9 @@ from luna_tfds import tables
 from luna_tfds.command_line import cli
 from luna_tfds.command_line import cli_flags
 from luna_tfds.errors import UsageError
+from luna_tfds.files import local_files
 from luna_tfds.processes import cores
 from luna_tfds.processes import worker_processes
-from luna_tfds.stores import local_files
 from luna_tfds.text_format import count_text
 
 FLAGS = cli.new_flags()

@@ -14,9 +14,9 @@ import json
 import pathlib
 from typing import Any
 
-from luna_tfds import atomic_files
 from luna_tfds import dataclass_json
 from luna_tfds import tfrecord
+from luna_tfds.files import atomic_files
 
 RECORD_INDEX = 'record_index.json'
 

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from luna_tfds import atomic_files
 from luna_tfds import record_keys
 from luna_tfds import tf_example
 from luna_tfds import tfrecord
+from luna_tfds.files import atomic_files
 from luna_tfds.text_format import shown_text
 
 DATASET_NAME = 'luna16_patches'

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import contextlib
 import pathlib
 
-from luna_tfds.processes.temporary_folders import temporary_folder
-from luna_tfds.stores.store_path import StorePath
+from luna_tfds.files.store_path import StorePath
+from luna_tfds.files.temporary_folders import temporary_folder
 
 INFO_FILE = 'dataset_info.json'
 FEATURES_FILE = 'features.json'

@@ -7,10 +7,10 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from luna_tfds import atomic_files
 from luna_tfds import dataclass_json
 from luna_tfds import patches
 from luna_tfds import splits
+from luna_tfds.files import atomic_files
 
 METADATA_FILE = 'metadata.json'
 

@@ -17,8 +17,8 @@ import zlib
 
 import numpy as np
 
-from luna_tfds import atomic_files
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import shown_text
 

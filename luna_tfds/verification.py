@@ -25,7 +25,7 @@ from luna_tfds import stored_metadata
 from luna_tfds import tfrecord
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
-from luna_tfds.stores.store_requests import StoreError
+from luna_tfds.files.store_requests import StoreError
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import count_text
 from luna_tfds.text_format import error_text

@@ -35,6 +35,16 @@ MAY_IMPORT = {
   'trainer.commands': ('trainer.crossvalidation',),
 }
 
+# Which packages inside luna_tfds may import which others of them. All may import the
+# modules directly in luna_tfds/, which have no group: `test_no_import_cycle` orders them.
+MAY_IMPORT_IN_LUNA_TFDS = {
+  'files': (),
+  'processes': (),
+  'scans': ('files',),
+  'command_line': ('files',),
+  'luna16_patches': ('files',),
+}
+
 # Packages of others that only these groups or modules may import.
 RESTRICTED = {
   'apache_beam': ('beam_jobs',),
@@ -62,8 +72,8 @@ LATE_IMPORTS = {
   'beam_jobs.job': 'the launcher of local workers has no need of Beam',
   'beam_jobs.pipeline': 'as beam_jobs.job, which imports it',
   'beam_jobs.runners': 'Dask is an optional dependency',
-  'luna_tfds.stores.tfds_stores': '`import luna_tfds` loads it, and must not load TensorFlow',
-  'luna_tfds.stores.store_requests': 'a local run has no need of fsspec',
+  'luna_tfds.files.tfds_stores': '`import luna_tfds` loads it, and must not load TensorFlow',
+  'luna_tfds.files.store_requests': 'a local run has no need of fsspec',
 }
 
 
@@ -177,6 +187,25 @@ def test_modules_import_only_allowed_groups():
       others = ', '.join(sorted(allowed - {group})) or 'no other group'
       violations.append(f'{each}: {group} may import {others}')
   _check(violations)
+
+
+def package_in_luna_tfds(module):
+  """The key of MAY_IMPORT_IN_LUNA_TFDS of a module, or None."""
+  parts = module.split('.')
+  return parts[1] if parts[0] == 'luna_tfds' and len(parts) > 2 else None
+
+
+def test_packages_of_luna_tfds_import_one_way():
+  violations = []
+  for each in IMPORTS:
+    package, target = map(package_in_luna_tfds, (each.importer, each.target))
+    if package and target and package != target:
+      allowed = MAY_IMPORT_IN_LUNA_TFDS[package]
+      if target not in allowed:
+        violations.append(f'{each}: {package} may import {allowed or "none of them"}')
+  _check(violations)
+  found = {package_in_luna_tfds(module) for module in FILES} - {None}
+  assert found == set(MAY_IMPORT_IN_LUNA_TFDS)
 
 
 def test_every_group_has_modules():

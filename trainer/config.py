@@ -12,9 +12,9 @@ import math
 import pathlib
 from typing import Any
 
-from luna_tfds import atomic_files
 from luna_tfds import dataclass_json
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
 from luna_tfds.text_format import error_text
 from model.metrics.threshold_rule import ThresholdRule
 from model.networks import model_names

@@ -23,7 +23,7 @@ from luna_tfds import splits
 from luna_tfds.command_line import cli
 from luna_tfds.command_line import cli_flags
 from luna_tfds.errors import UsageError
-from luna_tfds.processes import file_lock
+from luna_tfds.files import file_lock
 from trainer import bootstrap_progress
 from trainer import shared_flags
 from trainer import train_flags

@@ -23,7 +23,7 @@ from absl import flags
 from luna_tfds.command_line import cli
 from luna_tfds.command_line import cli_flags
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import store_path
+from luna_tfds.files import store_path
 from model.metrics.resampling import Resampling
 from model.metrics.threshold_rule import THRESHOLD_RULES
 from model.metrics.threshold_rule import ThresholdRule
@@ -95,8 +95,10 @@ def main(rest: list[str]) -> None:
   from trainer import workdir as workdir_lib
   from trainer.scoring import froc_submission
 
-  for path in paths:
-    workdir_lib.open_workdir(path)  # before TensorFlow is loaded
+  for path in paths:  # before TensorFlow is loaded
+    workdir, _ = workdir_lib.open_workdir(path)
+    if not compared:
+      workdir.read_history()  # the report needs it after the scoring
   reference = froc_submission.read_reference(
     cli.optional_path(_REFERENCE.annotations),
     cli.optional_path(_REFERENCE.annotations_excluded),
@@ -189,7 +191,7 @@ def _compare(
   folder: pathlib.Path,
 ) -> None:
   """Two workdirs -> compare.json, and a table on stdout."""
-  from luna_tfds import atomic_files
+  from luna_tfds.files import atomic_files
   from trainer.evaluation import comparison
   from trainer.report import text_table
 

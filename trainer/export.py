@@ -21,12 +21,12 @@ import sys
 
 from absl import flags
 
-from luna_tfds import atomic_files
 from luna_tfds.command_line import cli
 from luna_tfds.command_line import cli_flags
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import local_files
-from luna_tfds.stores import store_path
+from luna_tfds.files import atomic_files
+from luna_tfds.files import local_files
+from luna_tfds.files import store_path
 from luna_tfds.text_format import error_text
 from trainer import shared_flags
 

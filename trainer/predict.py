@@ -22,7 +22,7 @@ from luna_tfds import geometry
 from luna_tfds import tables
 from luna_tfds.command_line import cli
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import store_path
+from luna_tfds.files import store_path
 from luna_tfds.text_format import count_text
 from trainer import shared_flags
 
@@ -68,9 +68,9 @@ def main(unused: list[str]) -> None:
   workdir, _ = workdir_lib.open_workdir(cli.required_value(_WORKDIR))
   spec = workdir.patch_spec()
   scan_path = cli.required_path(_SCAN)
+  candidates_csv = cli.required_path(_CANDIDATES)
+  table = tables.read_candidates(candidates_csv, labelled=False)
   with scan_lib.opened_scan(scan_path) as scan:
-    candidates_csv = cli.required_path(_CANDIDATES)
-    table = tables.read_candidates(candidates_csv, labelled=False)
     table = _rows_of_scan(table, candidates_csv, scan_path, _SERIESUID.value)
     _check_centers(table, candidates_csv, scan.grid, scan_path)
     cli.load_tensorflow()

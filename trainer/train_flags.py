@@ -10,7 +10,7 @@ from absl import flags
 
 from luna_tfds.command_line import cli
 from luna_tfds.command_line import cli_flags
-from luna_tfds.stores import store_path
+from luna_tfds.files import store_path
 from model.metrics.threshold_rule import THRESHOLD_RULES
 from model.networks import model_names
 from trainer import config as config_lib

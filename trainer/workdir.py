@@ -23,11 +23,11 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from luna_tfds import atomic_files
 from luna_tfds import patches
 from luna_tfds.errors import UsageError
-from luna_tfds.processes import file_lock
-from luna_tfds.stores import store_path
+from luna_tfds.files import atomic_files
+from luna_tfds.files import file_lock
+from luna_tfds.files import store_path
 from luna_tfds.text_format import error_text
 from trainer import config as config_lib
 from trainer import run_versions

@@ -33,7 +33,7 @@ from luna_tfds.command_line import interruption as interruption_lib
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import store_path
+from luna_tfds.files import store_path
 
 _T = TypeVar('_T')
 

@@ -14,8 +14,8 @@ from tensorflow_datasets.core import dataset_builder
 from luna_tfds import records
 from luna_tfds import verification
 from luna_tfds.errors import UsageError
+from luna_tfds.files import store_path
 from luna_tfds.luna16_patches import configs
-from luna_tfds.stores import store_path
 
 _PREPARER_GROUP = 'luna16_patches.preparer'
 

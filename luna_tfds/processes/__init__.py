@@ -1,1 +1,1 @@
-"""Processes of this machine: workers, usable cores, locks, temporary folders."""
+"""Processes of this machine: workers and usable cores."""

@@ -6,7 +6,7 @@ import pathlib
 import stat
 
 from luna_tfds.errors import ScanError
-from luna_tfds.stores.store_requests import StoreError
+from luna_tfds.files.store_requests import StoreError
 from luna_tfds.text_format import bytes_text
 
 SUFFIXES = ('.mhd', '.mha', '.nii', '.nii.gz')

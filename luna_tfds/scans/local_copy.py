@@ -7,11 +7,11 @@ import contextlib
 import pathlib
 
 from luna_tfds.errors import ScanError
-from luna_tfds.processes.temporary_folders import temporary_folder
+from luna_tfds.files import store_path
+from luna_tfds.files.store_path import StorePath
+from luna_tfds.files.temporary_folders import temporary_folder
 from luna_tfds.scans import image_files
 from luna_tfds.scans import meta_image_files
-from luna_tfds.stores import store_path
-from luna_tfds.stores.store_path import StorePath
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ import numpy as np
 
 from luna_tfds import geometry
 from luna_tfds.errors import ScanError
+from luna_tfds.files.store_path import StorePath
 from luna_tfds.scans import image_files
-from luna_tfds.stores.store_path import StorePath
 from luna_tfds.text_format import shown_text
 
 # ITK does not read longer lines.

@@ -18,6 +18,8 @@ import numpy as np
 
 from luna_tfds import geometry
 from luna_tfds.errors import ScanError
+from luna_tfds.files import store_path
+from luna_tfds.files.store_path import StorePath
 from luna_tfds.geometry import Box
 from luna_tfds.scans import dicom_series
 from luna_tfds.scans import image_files
@@ -26,8 +28,6 @@ from luna_tfds.scans import nifti_files
 from luna_tfds.scans.local_copy import local_copy
 from luna_tfds.scans.raw_voxels import RawVoxels
 from luna_tfds.scans.store_voxels import StoreVoxels
-from luna_tfds.stores import store_path
-from luna_tfds.stores.store_path import StorePath
 
 _HU_RANGE = np.iinfo(np.int16)
 

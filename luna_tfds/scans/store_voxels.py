@@ -8,9 +8,9 @@ import dataclasses
 
 import numpy as np
 
+from luna_tfds.files.store_path import StorePath
 from luna_tfds.geometry import Box
 from luna_tfds.scans.raw_voxels import RawVoxels
-from luna_tfds.stores.store_path import StorePath
 
 # A gap between two ranges that is read with them: about what is transferred in the time
 # that a request takes, when several are in flight.

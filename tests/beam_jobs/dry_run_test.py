@@ -13,7 +13,7 @@ from luna_tfds import CONFIGS
 from luna_tfds import JobError
 from luna_tfds import UsageError
 from luna_tfds import text_format
-from luna_tfds.stores import store_path
+from luna_tfds.files import store_path
 
 ALL = CONFIGS['axial_50px_all']
 

@@ -14,7 +14,7 @@ import fake_data
 import file_operations
 import pytest
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 
 DATASET = 'data/luna16_patches/axial_50px_all/1.0.0/'
 DEFAULT_CONFIG = 'data/luna16_patches/.config/metadata.json'

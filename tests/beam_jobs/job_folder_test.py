@@ -11,7 +11,7 @@ from beam_jobs import shard_result
 from beam_jobs import shard_writer
 from luna_tfds import JobError
 from luna_tfds import UsageError
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 
 CONFIG = fake_job.CONFIG
 

@@ -18,7 +18,7 @@ import fsspec
 import pytest
 
 from luna_tfds import phantom
-from luna_tfds.stores import store_requests
+from luna_tfds.files import store_requests
 
 pytestmark = pytest.mark.slow
 

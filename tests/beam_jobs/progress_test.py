@@ -7,7 +7,7 @@ import time
 import pytest
 
 from beam_jobs import progress
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 
 NUM_SCANS = {'a' * 16: 4, 'b' * 16: 6}
 

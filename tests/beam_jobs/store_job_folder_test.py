@@ -11,8 +11,8 @@ from beam_jobs import plan as plan_lib
 from beam_jobs import shard_writer
 from beam_jobs import store_job_folder
 from luna_tfds import CONFIGS
-from luna_tfds.stores import store_path
-from luna_tfds.stores import store_requests
+from luna_tfds.files import store_path
+from luna_tfds.files import store_requests
 
 CONFIG = 'axial_50px_all'
 DATASET = f'luna16_patches/{CONFIG}/1.0.0'

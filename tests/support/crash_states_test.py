@@ -8,7 +8,7 @@ import crash_states
 import file_operations
 import pytest
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 
 
 @pytest.fixture

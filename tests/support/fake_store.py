@@ -15,9 +15,9 @@ import pytest
 import s3_server
 import werkzeug.serving
 
-from luna_tfds import atomic_files
-from luna_tfds.stores import store_path
-from luna_tfds.stores import store_requests
+from luna_tfds.files import atomic_files
+from luna_tfds.files import store_path
+from luna_tfds.files import store_requests
 
 BUCKET = 'luna'
 

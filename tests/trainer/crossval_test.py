@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 from trainer import config as config_lib
 from trainer import crossval
 from trainer import froc

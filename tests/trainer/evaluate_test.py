@@ -368,6 +368,17 @@ def test_a_damaged_config_is_refused(trained, tmp_path, error_line, text):
   assert f'{folder / "config.json"}: ' in error_line()
 
 
+def test_a_damaged_history_is_found_before_records_are_scored(
+  trained, tmp_path, error_line
+):
+  folder = shutil.copytree(trained, tmp_path / 'run')
+  (folder / 'history.csv').write_text('epoch,loss\n0,x\n')
+  output = tmp_path / 'output'
+  assert run(f'--workdir={folder}', f'--output_dir={output}') == 2
+  assert f'{folder / "history.csv"}' in error_line()
+  assert not (output / 'predictions.csv').exists()
+
+
 def test_a_damaged_shard_fails(trained, data_dir, tmp_path, error_line):
   folder = tmp_path / 'axial_50px_all' / '1.0.0'
   shutil.copytree(data_dir / 'luna16_patches' / 'axial_50px_all' / '1.0.0', folder)

@@ -13,7 +13,7 @@ import fake_store
 from fake_store import contents
 import pytest
 
-from luna_tfds.stores import store_path
+from luna_tfds.files import store_path
 
 pytestmark = pytest.mark.slow
 

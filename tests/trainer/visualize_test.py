@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 from trainer import visualize
 from trainer.pictures import network_pictures
 from trainer.scoring import inference

@@ -13,11 +13,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from luna_tfds import atomic_files
 from luna_tfds import splits
 from luna_tfds.command_line import cli
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
 from luna_tfds.processes import cores
 from luna_tfds.text_format import error_text
 from model.metrics.classification import METRICS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 from trainer.crossvalidation import report_page
 from trainer.crossvalidation.merging import MergedFolds
 

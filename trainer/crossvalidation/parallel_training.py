@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 
-from luna_tfds.stores import local_files
+from luna_tfds.files import local_files
 
 # A training that is interrupted writes a checkpoint before it ends.
 _MAX_SECS_TO_END = 50.0

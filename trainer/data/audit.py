@@ -16,7 +16,7 @@ from luna_tfds import records
 from luna_tfds.command_line import progress
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import store_path
+from luna_tfds.files import store_path
 from luna_tfds.text_format import count_text
 from luna_tfds.text_format import shown_text
 from trainer.data import store_records

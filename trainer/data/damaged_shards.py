@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from luna_tfds import tfrecord
 from luna_tfds.errors import JobError
-from luna_tfds.stores import store_path
+from luna_tfds.files import store_path
 from luna_tfds.text_format import error_text
 from trainer.data.split_source import SplitSource
 

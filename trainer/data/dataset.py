@@ -11,19 +11,19 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 import luna_tfds
-from luna_tfds import atomic_files
 from luna_tfds import record_index
 from luna_tfds import records
 from luna_tfds import stored_dataset
 from luna_tfds import stored_metadata
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
+from luna_tfds.files import store_path
+from luna_tfds.files.store_requests import StoreError
 from luna_tfds.record_index import ShardIndex
 from luna_tfds.stored_dataset import FEATURES_FILE
 from luna_tfds.stored_dataset import INFO_FILE
 from luna_tfds.stored_metadata import StoredMetadata
-from luna_tfds.stores import store_path
-from luna_tfds.stores.store_requests import StoreError
 from luna_tfds.text_format import count_text
 from luna_tfds.text_format import error_text
 from trainer.data import damaged_shards
@@ -260,11 +260,10 @@ def find_folder(data_dir: str, dataset: str) -> pathlib.Path:
   # Also folders like `1.0.0.incomplete`, which are not versions.
   found = [path for path in found if tfds.core.Version.is_valid(path.name)]
   if not found:
-    extracted = sorted(
-      {path.parents[1].name for path in folder.parent.glob('*/*/' + INFO_FILE)}
-    )
-    similar = difflib.get_close_matches(config, {*extracted, *luna_tfds.CONFIGS}, n=1)
-    if similar and config not in luna_tfds.CONFIGS:
+    extracted = [p.parents[1].name for p in folder.parent.glob(f'*/*/{INFO_FILE}')]
+    known = [*extracted, *luna_tfds.CONFIGS]
+    similar = difflib.get_close_matches(config, known, n=1)
+    if similar and config not in known:
       raise UsageError(f'{name} is not in {root}; did you mean {similar[0]}?')
     raise UsageError(
       f'{name} is not in {root}; make it with luna16-extract --luna_dir=LUNA16_DOWNLOAD '

@@ -8,7 +8,7 @@ import numpy as np
 
 from luna_tfds import record_keys
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import store_path
+from luna_tfds.files import store_path
 from luna_tfds.text_format import error_text
 
 # A non-nodule is hard at or above this quantile of the probabilities of all non-nodules

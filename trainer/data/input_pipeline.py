@@ -78,6 +78,7 @@ def train_batches(
   stream = make_stream(config, balance, steps)
 
   def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+    """Returns the numbers of the batches of an epoch, and the undecoded batches."""
     skip = tf.where(epoch == start_epoch, tf.cast(start_step, tf.int64), 0)
     numbers = stream_seeds.number_batches(epoch).take(steps)
     undecoded = stream.undecoded_batches(epoch)
@@ -85,6 +86,7 @@ def train_batches(
     return tf.data.Dataset.zip(numbers, undecoded).skip(skip)
 
   def finish(number: tf.Tensor, undecoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes and augments a batch."""
     image, label = stream.decode(undecoded)
     image = tf.ensure_shape(image, [config.batch_size, *source.image_shape])
     seed = stream_seeds.op_seed(config.seed, number)

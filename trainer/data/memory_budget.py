@@ -10,8 +10,8 @@ import numpy as np
 from luna_tfds import records
 from trainer.data.split_source import SplitSource
 
-# Shares of the budget; the rest is for what is being copied.
-_SHUFFLE_SHARE, _BLOCK_SHARE, _DECODED_SHARE = 0.25, 0.5, 0.125
+# Fractions of the budget; the rest is for what is being copied.
+_SHUFFLE_FRACTION, _BLOCK_FRACTION, _DECODED_FRACTION = 0.25, 0.5, 0.125
 
 # Files that are read side by side. Not as many as there are cores, because the order of
 # records must not depend on the machine.
@@ -63,27 +63,27 @@ class MemoryBudget:
 
   def holds_nodules(self, count: int) -> bool:
     """Whether so many nodules fit in place of a shuffle buffer."""
-    return count * self.record_bytes <= self.num_bytes * _SHUFFLE_SHARE
+    return count * self.record_bytes <= self.num_bytes * _SHUFFLE_FRACTION
 
-  def shuffle_records(self, share: float, at_most: float, at_least: int) -> int:
+  def shuffle_records(self, fraction: float, at_most: float, at_least: int) -> int:
     """Returns the records of a shuffle buffer.
 
     Args:
-      share: share of the memory for shuffling, 0 to 1, where several streams divide it.
+      fraction: fraction of the memory for shuffling, where several streams divide it.
       at_most: records beyond which the buffer is of no use.
       at_least: the smallest buffer.
     """
-    held = self.num_bytes * _SHUFFLE_SHARE * share / self.record_bytes
+    held = self.num_bytes * _SHUFFLE_FRACTION * fraction / self.record_bytes
     return max(int(min(held, at_most)), at_least)
 
-  def block_records(self, share: float) -> int:
-    """Returns the records of a block, for a stream with a share of the memory."""
-    block_bytes = self.num_bytes * _BLOCK_SHARE * share / _BLOCKS_IN_FLIGHT
+  def block_records(self, fraction: float) -> int:
+    """Returns the records of a block, for a stream with a fraction of the memory."""
+    block_bytes = self.num_bytes * _BLOCK_FRACTION * fraction / _BLOCKS_IN_FLIGHT
     wanted = int(block_bytes / self.record_bytes)
     return max(min(wanted, MAX_BLOCK_RECORDS), _MIN_BLOCK_RECORDS)
 
   def batches_ahead(self, batch_size: int) -> int:
     """Returns how many batches are decoded ahead; an image counts as float32."""
     batch_bytes = 2 * batch_size * self.record_bytes
-    wanted = int(self.num_bytes * _DECODED_SHARE / batch_bytes)
+    wanted = int(self.num_bytes * _DECODED_FRACTION / batch_bytes)
     return max(min(wanted, _MAX_BATCHES_AHEAD), 1)

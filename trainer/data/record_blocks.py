@@ -140,6 +140,7 @@ def range_blocks(
   def read_blocks(
     slice_: tf.Tensor, offset: tf.Tensor, first: tf.Tensor, stop: tf.Tensor
   ) -> tf.data.Dataset:
+    """Returns the blocks of a range, each with its first entry of `is_drawn`."""
     blocks = read(source, slice_, offset, stop - first).batch(block_records)
     return tf.data.Dataset.zip(
       blocks, tf.data.Dataset.range(first, stop, block_records)

@@ -75,6 +75,7 @@ def stream_from_memory(
     )
 
     def epoch_records(epoch: int) -> np.ndarray:
+      """Returns the record numbers of an epoch, [steps, size] int32."""
       is_nodule = sampling_order.nodules_in_batches(
         balance, config.seed, size, steps, epoch
       )
@@ -86,9 +87,11 @@ def stream_from_memory(
     stream = sampling_order.single_stream(balance, config.seed, size, steps)
 
     def epoch_records(epoch: int) -> np.ndarray:
+      """Returns the record numbers of an epoch, [steps, size] int32."""
       return stream.records_of_epoch(epoch).reshape(steps, size)
 
   def undecoded_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+    """Returns the record numbers of each batch of an epoch."""
     drawn = _call_numpy(epoch_records, (epoch,), tf.int32, [steps, size])
     return tf.data.Dataset.from_tensor_slices(drawn)
 
@@ -144,12 +147,14 @@ def class_streams_from_files(
   ).records_of_epoch
 
   def classes_in_order(epoch: int) -> np.ndarray:
+    """Returns the class of each record of an epoch, 1 for a nodule."""
     is_nodule = sampling_order.nodules_in_batches(
       balance, config.seed, size, steps, epoch
     )
     return is_nodule.ravel().astype(np.int64)
 
   def undecoded_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+    """Returns the batches of an epoch, of serialised records."""
     classes = _call_numpy(classes_in_order, (epoch,), tf.int64, [steps * size])
     mixed = tf.data.Dataset.choose_from_datasets(
       [non_nodules_of(epoch), nodules_of(epoch)],

@@ -234,9 +234,9 @@ def nodules_in_batches(
   Returns:
     [steps, batch_size] bool.
   """
-  share = balance.nodule_fraction * batch_size
+  batch_nodules = balance.nodule_fraction * batch_size
   first = epoch * steps
-  ends = [math.floor(share * (first + k)) for k in range(steps + 1)]
+  ends = [math.floor(batch_nodules * (first + k)) for k in range(steps + 1)]
   numbers = stream_seeds.random_integers(seed, 'mix', epoch, steps * batch_size)
   ranks = np.argsort(np.argsort(numbers.reshape(steps, batch_size), 1), 1)
   return ranks < np.diff(ends)[:, None]

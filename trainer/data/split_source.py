@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from luna_tfds.files import store_path
 from luna_tfds.record_index import ShardIndex
-from luna_tfds.stores import store_path
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from luna_tfds import record_index
 from luna_tfds import tfrecord
-from luna_tfds.stores import store_path
+from luna_tfds.files import store_path
 from trainer.data.split_source import ShardSlice
 
 

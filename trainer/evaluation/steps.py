@@ -186,32 +186,27 @@ def score(
 
   Raises:
     UsageError: the split is missing, the patches are of another kind (shape, spacing or
-      layout) than those trained on, or there are no records to choose the threshold by the rule.
+      layout) than those trained on, or there are no records to choose the threshold by
+      the rule.
     JobError: a model gives probabilities that are not finite.
   """
   source = dataset.open_split(split)
   for run in runs:
     trained_run.check_patches(run, dataset)
-  config, models = runs[0].config, [run.model for run in runs]
-  validation = None
-  if dataset.has_split(config.validation_split):
-    validation = dataset.open_split(config.validation_split)
   stored = runs[0].point
   point = dataclasses.replace(
     stored, rule=rule or stored.rule, tta=stored.tta if tta is None else tta
   )
   chooses_threshold = len(runs) > 1 or point != stored
-  selection = None
+  chosen_on = None
   if chooses_threshold and not point.is_fixed:
-    if validation is not None and min(validation.label_counts):
-      selection = scored_records.score_split(models, validation, tta=point.tta)
-      if not selection.without_excluded.has_both_classes:
-        selection = None
-    if selection is None and rule:
+    chosen_on = _score_validation(runs, dataset, tta=point.tta)
+    if chosen_on is None and rule:
       raise UsageError(
         f'--threshold={rule} needs a validation split with both classes to choose on, '
         f'and {dataset.name} has none; give a number'
       )
+  models = [run.model for run in runs]
   records = scored_records.score_split(models, source, tta=point.tta)
   not_finite = int(np.sum(~np.isfinite(records.probability)))
   if not_finite:
@@ -221,21 +216,35 @@ def score(
       '--learning_rate'
     )
   scored = ScoredSource(dataset, source, records)
-  chosen_on = None
-  if selection is not None and validation is not None:
-    chosen_on = ScoredSource(dataset, validation, selection)
   return ScoredSplit(
     runs=runs,
     dataset=dataset,
     source=source,
     records=records,
     point=point,
-    selection=selection,
+    selection=chosen_on.records if chosen_on else None,
     chooses_threshold=chooses_threshold,
     shares_selection_records=_shares_selection_records(runs, scored, chosen_on),
     records_trained_on=overlap.num_trained_on(runs, scored),
     selection_trained_on=overlap.num_trained_on(runs, chosen_on) if chosen_on else 0,
   )
+
+
+def _score_validation(
+  runs: Sequence[TrainedRun], dataset: OpenedDataset, *, tta: bool
+) -> ScoredSource | None:
+  """Scores the records to choose a threshold on; None without nodules or non-nodules."""
+  split = runs[0].config.validation_split
+  if not dataset.has_split(split):
+    return None
+  validation = dataset.open_split(split)
+  if not min(validation.label_counts):
+    return None
+  models = [run.model for run in runs]
+  records = scored_records.score_split(models, validation, tta=tta)
+  if not records.without_excluded.has_both_classes:
+    return None
+  return ScoredSource(dataset, validation, records)
 
 
 def decide(scored: ScoredSplit) -> Decision:

@@ -63,8 +63,6 @@ def open_runs(
   if same_splits:
     _check_same_splits(opened)
   _check_same_patches([workdir for workdir, _ in opened])
-  for workdir, _ in opened:
-    workdir.read_history()  # the report needs it: a damaged one is found before the work
   runs = tuple(
     TrainedRun(
       workdir,

@@ -17,7 +17,7 @@ matplotlib.use('Agg')
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 from trainer.pictures import colors
 
 # Places in the colour cycle of a theme: the model, the article, curves for comparison.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 from trainer.evaluation.steps import Evaluation
 from trainer.report import page
 from trainer.scoring import prediction_files

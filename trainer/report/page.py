@@ -10,7 +10,7 @@ import pathlib
 from matplotlib.figure import Figure
 import numpy as np
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 from luna_tfds.hounsfield import WINDOW_HU
 from luna_tfds.text_format import count_text
 from model.metrics.classification import LONG_METRIC_LABELS

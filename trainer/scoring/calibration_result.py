@@ -8,9 +8,9 @@ import math
 import pathlib
 from typing import Any
 
-from luna_tfds import atomic_files
 from luna_tfds import dataclass_json
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
 from luna_tfds.text_format import error_text
 from trainer.scoring.calibration import METHODS
 from trainer.scoring.calibration import PRIOR_SHIFT

@@ -14,7 +14,7 @@ import uuid
 import keras
 import tensorflow as tf
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 from trainer.data import augment
 from trainer.scoring import inference
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from luna_tfds import atomic_files
 from luna_tfds import download as download_lib
 from luna_tfds import matching
 from luna_tfds import tables
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
 from luna_tfds.tables import PointTable
 from luna_tfds.text_format import count_text
 from luna_tfds.text_format import shown_text

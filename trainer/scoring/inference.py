@@ -10,8 +10,8 @@ import numpy as np
 import scipy.special
 
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import local_files
-from luna_tfds.stores.store_requests import StoreError
+from luna_tfds.files import local_files
+from luna_tfds.files.store_requests import StoreError
 from luna_tfds.text_format import error_text
 from model.networks import layers  # noqa: F401, so that saved models find their layers
 from trainer.data import augment

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from luna_tfds import atomic_files
 from luna_tfds import dataclass_json
 from luna_tfds import record_keys
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
 from luna_tfds.text_format import error_text
 from model.metrics import thresholds
 from model.metrics.threshold_rule import ThresholdRule

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 from trainer.scoring.scored_records import ScoredRecords
 
 SUBMISSION_COLUMNS = ('seriesuid', 'coordX', 'coordY', 'coordZ', 'probability')

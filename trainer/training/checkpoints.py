@@ -16,10 +16,10 @@ import zipfile
 import keras
 import numpy as np
 
-from luna_tfds import atomic_files
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import local_files
-from luna_tfds.stores.store_requests import StoreError
+from luna_tfds.files import atomic_files
+from luna_tfds.files import local_files
+from luna_tfds.files.store_requests import StoreError
 from luna_tfds.text_format import error_text
 
 

@@ -8,8 +8,8 @@ import sys
 import keras
 import numpy as np
 
-from luna_tfds import atomic_files
 from luna_tfds.errors import JobError
+from luna_tfds.files import atomic_files
 from model.networks import layers
 from trainer.data import split_index
 from trainer.scoring import calibration
@@ -29,8 +29,8 @@ _MIN_CALIBRATION_RECORDS = 20
 
 def build_inference_model(
   network: keras.Model,
-  trained_prior: float,
-  deployed_prior: float,
+  trained_prior: float = 0.0,
+  deployed_prior: float = 0.0,
   calibrated: calibration.LogitCalibration | None = None,
 ) -> keras.Model:
   """Adds the prior shift and the sigmoid to a network.
@@ -186,7 +186,7 @@ def _score_validation(run: TrainingRun, network: keras.Model) -> ScoredRecords |
     return None
   if not 0 < run.balance.nodule_fraction < 1:
     return None
-  network_alone = inference.InferenceModel(build_inference_model(network, 0.0, 0.0))
+  network_alone = inference.InferenceModel(build_inference_model(network))
   records = scored_records.score_split([network_alone], validation).without_excluded
   fewest = min(np.bincount(records.label, minlength=2))
   return records if fewest >= _MIN_CALIBRATION_RECORDS else None

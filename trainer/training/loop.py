@@ -13,8 +13,8 @@ import tensorflow as tf
 from luna_tfds import records
 from luna_tfds.command_line import cli
 from luna_tfds.errors import UsageError
+from luna_tfds.files import local_files
 from luna_tfds.hounsfield import WINDOW_HU
-from luna_tfds.stores import local_files
 from model.networks import registry
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from luna_tfds import records
-from luna_tfds.stores import local_files
+from luna_tfds.files import local_files
 from trainer.data import input_pipeline
 from trainer.data import memory_budget
 from trainer.data.split_source import SplitSource

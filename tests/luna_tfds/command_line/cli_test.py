@@ -18,8 +18,8 @@ from luna_tfds.command_line import cli
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import store_path
-from luna_tfds.stores import store_requests
+from luna_tfds.files import store_path
+from luna_tfds.files import store_requests
 
 FLAGS = cli.new_flags()
 _NAME = flags.DEFINE_string('name', None, 'Who is greeted.', flag_values=FLAGS)

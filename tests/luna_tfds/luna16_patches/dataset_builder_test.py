@@ -12,9 +12,9 @@ import luna_tfds
 from luna_tfds import CONFIGS
 from luna_tfds import Builder
 from luna_tfds import UsageError
-from luna_tfds import atomic_files
 from luna_tfds import custom_config
 from luna_tfds import fold_splits
+from luna_tfds.files import atomic_files
 
 # Reads a dataset with TFDS alone.
 WITHOUT_THE_PACKAGE = """

@@ -8,11 +8,11 @@ import fsspec
 import numpy as np
 import pytest
 
-from luna_tfds import atomic_files
 from luna_tfds import geometry
 from luna_tfds.errors import ScanError
+from luna_tfds.files import atomic_files
+from luna_tfds.files import store_path
 from luna_tfds.scans import scan as scan_lib
-from luna_tfds.stores import store_path
 
 
 @pytest.fixture

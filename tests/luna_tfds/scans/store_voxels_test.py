@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from luna_tfds import geometry
+from luna_tfds.files import store_path
+from luna_tfds.files.store_requests import StoreError
 from luna_tfds.scans import store_voxels
 from luna_tfds.scans.store_voxels import StoreVoxels
-from luna_tfds.stores import store_path
-from luna_tfds.stores.store_requests import StoreError
 
 MAX_GAP = store_voxels.MAX_GAP_BYTES
 

@@ -5,7 +5,7 @@ import fake_scores
 import numpy as np
 import pytest
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 from model.metrics import classification
 from trainer import config as config_lib
 from trainer.crossvalidation import folds as folds_lib

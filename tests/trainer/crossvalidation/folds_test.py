@@ -5,9 +5,9 @@ import fake_scores
 import numpy as np
 import pytest
 
-from luna_tfds import atomic_files
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
 from luna_tfds.processes import cores
 from model.metrics.resampling import Resampling
 from trainer import config as config_lib

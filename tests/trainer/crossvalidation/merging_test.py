@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from luna_tfds import atomic_files
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
 from model.metrics.resampling import Resampling
 from trainer.crossvalidation import folds as folds_lib
 from trainer.crossvalidation import merged_files

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 from model.metrics.resampling import Resampling
 from trainer.crossvalidation import folds as folds_lib
 from trainer.crossvalidation import merged_files

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from luna_tfds import atomic_files
 from luna_tfds.errors import JobError
-from luna_tfds.stores import store_path
+from luna_tfds.files import atomic_files
+from luna_tfds.files import store_path
 from trainer.data import damaged_shards
 from trainer.data import record_blocks
 from trainer.data import split_index

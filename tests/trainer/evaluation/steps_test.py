@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from luna_tfds import atomic_files
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
 from model.metrics.resampling import Resampling
 from trainer.data import dataset as dataset_lib
 from trainer.data import split_index

@@ -69,13 +69,6 @@ def test_an_unfinished_run_is_refused(name, trained, tmp_path):
     trained_run.open_runs([str(folder)])
 
 
-def test_a_damaged_history_is_found_before_records_are_scored(trained, tmp_path):
-  folder = shutil.copytree(trained, tmp_path / 'run')
-  (folder / 'history.csv').write_text('epoch,loss\n0,x\n')
-  with pytest.raises(UsageError, match=r'history\.csv'):
-    trained_run.open_runs([str(folder)])
-
-
 def test_an_ensemble_of_other_calibrations_is_refused(trained, tmp_path):
   other = shutil.copytree(trained, tmp_path / 'other')
   fields = json.loads((other / 'calibration.json').read_text())

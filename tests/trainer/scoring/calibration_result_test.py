@@ -3,8 +3,8 @@ import math
 
 import pytest
 
-from luna_tfds import atomic_files
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
 from trainer.scoring.calibration_result import CalibrationResult
 from trainer.scoring.calibration_result import FittedMethod
 

@@ -112,7 +112,7 @@ def test_fitted_calibration_is_part_of_the_model(
   dataset = dataset_lib.open_dataset(str(data_dir), 'axial_50px_all')
   validation = dataset.open_split('validation')
   network = keras.models.load_model(trained.best, compile=False)
-  plain = inference.InferenceModel(build_inference_model(network, 0.0, 0.0))
+  plain = inference.InferenceModel(build_inference_model(network))
   records = scored_records.score_split([plain], validation)
   logit = calibration.logits(records.probability)
   kept = ~records.excluded

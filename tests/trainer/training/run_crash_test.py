@@ -14,7 +14,7 @@ import file_operations
 import keras
 import pytest
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 from model.networks import registry
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib

@@ -15,7 +15,7 @@ from tensorflow_datasets.core import file_adapters
 
 from luna_tfds import tfrecord
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import store_path
+from luna_tfds.files import store_path
 
 _URL_PATTERN = r'[A-Za-z][A-Za-z0-9+.-]*://.*'
 

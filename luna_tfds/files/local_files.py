@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import contextlib
 import pathlib
 
-from luna_tfds import atomic_files
-from luna_tfds.processes.temporary_folders import temporary_folder
-from luna_tfds.stores.store_path import StorePath
+from luna_tfds.files import atomic_files
+from luna_tfds.files.store_path import StorePath
+from luna_tfds.files.temporary_folders import temporary_folder
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import io
 import stat as stat_lib
 from typing import Any
 
-from luna_tfds.stores.store_requests import StoreError
+from luna_tfds.files.store_requests import StoreError
 
 
 class ObjectStat:

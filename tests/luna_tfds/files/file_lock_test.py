@@ -6,7 +6,7 @@ import os
 import pytest
 
 from luna_tfds import JobError
-from luna_tfds.processes import file_lock
+from luna_tfds.files import file_lock
 
 
 def hold(path):

@@ -6,10 +6,10 @@ import tempfile
 
 import pytest
 
-from luna_tfds.processes import temporary_folders
+from luna_tfds.files import temporary_folders
 
 _WRITE_AND_WAIT = """
-from luna_tfds.processes import temporary_folders
+from luna_tfds.files import temporary_folders
 with temporary_folders.temporary_folder() as folder:
   (folder / 'scan.raw').write_bytes(b'voxels')
   print(folder, flush=True)

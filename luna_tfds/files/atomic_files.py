@@ -21,8 +21,8 @@ import shutil
 from typing import Any, TextIO
 import uuid
 
-from luna_tfds.processes.temporary_folders import temporary_folder
-from luna_tfds.stores.store_path import StorePath
+from luna_tfds.files.store_path import StorePath
+from luna_tfds.files.temporary_folders import temporary_folder
 
 # What file systems allow for the name of a file, without its folders.
 MAX_NAME_BYTES = 255

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from luna_tfds import atomic_files
+from luna_tfds.files import atomic_files
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from typing import IO
 
 from absl import logging
 
-from luna_tfds import atomic_files
 from luna_tfds.errors import JobError
-from luna_tfds.stores.store_path import StorePath
+from luna_tfds.files import atomic_files
+from luna_tfds.files.store_path import StorePath
 
 # What `flock` reports if the file system has no locks.
 _UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)

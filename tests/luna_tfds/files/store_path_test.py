@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from luna_tfds import atomic_files
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import store_path
-from luna_tfds.stores import store_requests
+from luna_tfds.files import atomic_files
+from luna_tfds.files import store_path
+from luna_tfds.files import store_requests
 
 
 @pytest.fixture

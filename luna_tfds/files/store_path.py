@@ -24,10 +24,10 @@ import stat as stat_lib
 from typing import IO, Any, NoReturn, TypeVar
 
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import store_requests
-from luna_tfds.stores.store_objects import ObjectStat
-from luna_tfds.stores.store_objects import open_object
-from luna_tfds.stores.store_requests import StoreError
+from luna_tfds.files import store_requests
+from luna_tfds.files.store_objects import ObjectStat
+from luna_tfds.files.store_objects import open_object
+from luna_tfds.files.store_requests import StoreError
 
 _Item = TypeVar('_Item')
 _T = TypeVar('_T')

@@ -4,8 +4,8 @@ import sys
 import pytest
 
 from luna_tfds.errors import UsageError
-from luna_tfds.stores import store_path
-from luna_tfds.stores import store_requests
+from luna_tfds.files import store_path
+from luna_tfds.files import store_requests
 
 URL = 'memory://bucket/a'
 

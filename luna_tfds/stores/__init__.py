@@ -1,1 +1,0 @@
-"""Files in object stores: paths, requests, and what lets TFDS read them."""
