@@ -24,10 +24,10 @@ from beam_jobs import input_state
 from beam_jobs import plan as plan_lib
 from beam_jobs.shard_result import ShardResult
 from luna_tfds import records
-from luna_tfds import verification
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.files import atomic_files
+from luna_tfds.files import file_checksums
 from luna_tfds.files import file_lock
 from luna_tfds.files.store_requests import StoreError
 from luna_tfds.processes import cores
@@ -245,7 +245,7 @@ class JobFolder:
     if plan:
       paths.append(self._final_shard_path(shard, plan))
     for path in paths:
-      if path.is_file() and verification.has_contents(
+      if path.is_file() and file_checksums.has_contents(
         path, result.num_bytes, result.sha256, result.etag
       ):
         return None

@@ -17,6 +17,7 @@ from luna_tfds import records
 from luna_tfds import verification
 from luna_tfds.errors import UsageError
 from luna_tfds.files import atomic_files
+from luna_tfds.files import file_checksums
 from luna_tfds.files.store_requests import StoreError
 from luna_tfds.processes import cores
 
@@ -78,7 +79,7 @@ class RegisteredDataset:
     def is_intact(result: ShardResult) -> bool:
       name = records.shard_name(result.split, result.index, num_shards[result.split])
       path = self.folder / name
-      return verification.has_contents(
+      return file_checksums.has_contents(
         path, result.num_bytes, result.sha256, result.etag
       )
 

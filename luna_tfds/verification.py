@@ -7,24 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
-import hashlib
-import math
 import pathlib
 from typing import TypeVar
 
-import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2
 
 from luna_tfds import record_index
 from luna_tfds import record_keys
 from luna_tfds import records
+from luna_tfds import shard_contents
 from luna_tfds import splits
 from luna_tfds import stored_dataset
 from luna_tfds import stored_metadata
-from luna_tfds import tfrecord
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.files import file_checksums
 from luna_tfds.files.store_requests import StoreError
 from luna_tfds.text_format import bytes_text
 from luna_tfds.text_format import count_text
@@ -37,40 +34,6 @@ _LABELS_FILE = 'label.labels.txt'
 
 # Problems that are listed; of the others only the number.
 _MAX_LISTED_PROBLEMS = 5
-
-
-def file_sha256(path: pathlib.Path) -> str:
-  """Returns the SHA-256 of a file, in hexadecimal digits.
-
-  Raises:
-    OSError: the file cannot be read.
-  """
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def has_contents(
-  path: pathlib.Path, num_bytes: int, sha256: str, etag: str = ''
-) -> bool:
-  """Returns whether a file has a given size and checksum; False if it is missing.
-
-  Args:
-    path: the file.
-    num_bytes: its size.
-    sha256: its SHA-256, in hexadecimal digits.
-    etag: its ETag in a store, '' if unknown. An object with the same ETag is not read.
-  """
-  try:
-    state = path.stat()
-    if state.st_size != num_bytes:
-      return False
-    if etag and getattr(state, 'etag', '') == etag:
-      return True
-    return file_sha256(path) == sha256
-  except StoreError:
-    raise
-  except OSError:
-    return False
 
 
 def check_files(folder: pathlib.Path) -> list[str]:
@@ -124,24 +87,6 @@ def verify(
   return _summary(dataset, state)
 
 
-def record_keys_of(path: pathlib.Path, image_shape: tuple[int, ...]) -> list[str]:
-  """Returns the key of each record of a shard, in order; checks the records.
-
-  Args:
-    path: the shard.
-    image_shape: shape of an image.
-
-  Raises:
-    OSError: the file cannot be read.
-    ValueError: a record is damaged, or is not a record of the dataset.
-  """
-  return _read_shard(path, _image_bytes(image_shape)).keys
-
-
-def _image_bytes(image_shape: tuple[int, ...]) -> int:
-  return math.prod(image_shape) * np.dtype(np.int16).itemsize
-
-
 @dataclasses.dataclass(frozen=True)
 class _StoredShard:
   """What the metadata say of a shard; None where an older dataset does not say it.
@@ -173,13 +118,13 @@ class _StoredDataset:
 
   Attributes:
     folder: folder of the dataset.
-    image_bytes: size of an image.
+    image_shape: shape of an image.
     split_bytes: size of all shards of each split.
     shards: all shards.
   """
 
   folder: pathlib.Path
-  image_bytes: int
+  image_shape: tuple[int, ...]
   split_bytes: Mapping[str, int]
   shards: Sequence[_StoredShard]
 
@@ -212,7 +157,7 @@ def _read_dataset(folder: pathlib.Path) -> _StoredDataset:
     with stored_dataset.metadata_folder(folder) as local:
       info = tfds.builder_from_directory(str(local)).info
     shards = _stored_shards(folder, info, stored_metadata.read(folder))
-    image_bytes = _image_bytes(info.features['image'].shape)
+    image_shape = info.features['image'].shape
   except StoreError:
     raise
   except Exception as error:  # TFDS and protobuf raise errors of many types
@@ -227,7 +172,7 @@ def _read_dataset(folder: pathlib.Path) -> _StoredDataset:
     ) from error
   return _StoredDataset(
     folder=folder,
-    image_bytes=image_bytes,
+    image_shape=image_shape,
     split_bytes={name: split.num_bytes for name, split in info.splits.items()},
     shards=shards,
   )
@@ -323,8 +268,8 @@ def _shard_problems(
     return []  # listed already
   state.num_bytes += shard.path.stat().st_size
   try:
-    contents = _read_shard(shard.path, dataset.image_bytes)
-    sha256 = file_sha256(shard.path) if shard.sha256 else None
+    contents = shard_contents.read_shard(shard.path, dataset.image_shape)
+    sha256 = file_checksums.file_sha256(shard.path) if shard.sha256 else None
   except (OSError, ValueError) as error:
     return [str(error)]
   problems = []
@@ -355,70 +300,6 @@ def _shard_problems(
       f'{name}: {count_text(repeated, "record")} {verb} stored twice in the dataset'
     )
   return problems
-
-
-@dataclasses.dataclass
-class _ShardContents:
-  """What a shard contains.
-
-  Attributes:
-    keys: key of each record.
-    labels: class of each record.
-    excluded: the feature `excluded` of each record.
-    num_bytes: size of each serialised record.
-    subsets: the subsets of its records.
-  """
-
-  keys: list[str] = dataclasses.field(default_factory=list)
-  labels: list[int] = dataclasses.field(default_factory=list)
-  excluded: list[bool] = dataclasses.field(default_factory=list)
-  num_bytes: list[int] = dataclasses.field(default_factory=list)
-  subsets: set[int] = dataclasses.field(default_factory=set)
-
-  @property
-  def label_counts(self) -> list[int]:
-    """Number of records of each class."""
-    return [self.labels.count(label) for label in range(len(records.LABELS))]
-
-  def index(self) -> record_index.ShardIndex:
-    """The index of the records."""
-    return record_index.ShardIndex.from_records(
-      self.labels, self.excluded, self.num_bytes
-    )
-
-
-def _read_shard(path: pathlib.Path, image_bytes: int) -> _ShardContents:
-  """Reads a shard.
-
-  Raises:
-    OSError: the file cannot be read.
-    ValueError: a record is damaged, or is not a record of the dataset.
-  """
-  contents = _ShardContents()
-  for number, serialized in enumerate(tfrecord.read_tfrecords(path)):
-    try:
-      feature = tf_example_pb2.Example.FromString(serialized).features.feature
-      (image,) = feature['image'].bytes_list.value
-      (label,) = feature['label'].int64_list.value
-      (seriesuid,) = feature['seriesuid'].bytes_list.value
-      (candidate_id,) = feature['candidate_id'].int64_list.value
-      (subset,) = feature['subset'].int64_list.value
-      (excluded,) = feature['excluded'].int64_list.value
-      key = record_keys.record_key(seriesuid.decode(), candidate_id)
-      is_valid = len(image) == image_bytes and 0 <= label < len(records.LABELS)
-    except Exception as error:  # protobuf's DecodeError is no ValueError
-      raise ValueError(f'{path}: record {number} (from 0) cannot be parsed') from error
-    if not is_valid:
-      raise ValueError(
-        f'{path}: record {number} (from 0): label {label}, {len(image)} bytes of image, '
-        f'expected {image_bytes}'
-      )
-    contents.keys.append(key)
-    contents.labels.append(label)
-    contents.excluded.append(bool(excluded))
-    contents.num_bytes.append(len(serialized))
-    contents.subsets.add(subset)
-  return contents
 
 
 def _summary(dataset: _StoredDataset, state: _KeyState) -> list[str]:

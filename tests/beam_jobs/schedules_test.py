@@ -18,8 +18,8 @@ from beam_jobs import plan as plan_lib
 from beam_jobs import shard_writer
 from beam_jobs import transforms
 from luna_tfds import CONFIGS
+from luna_tfds import shard_contents
 from luna_tfds import tfrecord
-from luna_tfds import verification
 
 CONFIG = CONFIGS['axial_50px_all']
 SPEC_SHAPE = (50, 50, 1)
@@ -147,7 +147,7 @@ def check(plan, folder, engine):
     assert result is not None, folder.why_unfinished(shard, plan)
     path = folder.partial_path(shard.fingerprint)
     assert len(list(tfrecord.read_tfrecords(path))) == shard.num_records
-    found.update(verification.record_keys_of(path, SPEC_SHAPE))
+    found.update(shard_contents.read_shard(path, SPEC_SHAPE).keys)
     same = [r for r in engine.results if r.fingerprint == shard.fingerprint]
     assert same == [result] * len(same) != []
   planned = collections.Counter(
