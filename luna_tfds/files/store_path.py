@@ -19,12 +19,11 @@ import fnmatch
 import io
 import os
 import pathlib
-import re
 import stat as stat_lib
 from typing import IO, Any, NoReturn, TypeVar
 
-from luna_tfds.errors import UsageError
 from luna_tfds.files import store_requests
+from luna_tfds.files import store_urls
 from luna_tfds.files.store_objects import ObjectStat
 from luna_tfds.files.store_objects import open_object
 from luna_tfds.files.store_requests import StoreError
@@ -32,23 +31,8 @@ from luna_tfds.files.store_requests import StoreError
 _Item = TypeVar('_Item')
 _T = TypeVar('_T')
 
-_URL = re.compile(r'(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)', re.DOTALL)
-
-# A URL with one slash, which would be the name of a local folder.
-_ONE_SLASH = re.compile(r'(?P<scheme>s3a?|gs|gcs|abfss?|az|https?|file):/[^/]', re.I)
-
-# In abfs://container@account/x there is no password, and in hdfs://host:8020/x none
-# either. A secret key of AWS may contain slashes.
-_PASSWORD = re.compile(r'(?!arn:)[^/]*:(?!\d+/).*@', re.DOTALL)
-
-# The names of their buckets have no @.
-_SCHEMES_WITHOUT_USERS = ('s3', 's3a', 'gs', 'gcs')
-
 # fsspec's stores that write an object only if there is none of its name.
-_CREATING_SCHEMES = (*_SCHEMES_WITHOUT_USERS, 'memory')
-
-# They cannot be listed, or are not a store.
-_REFUSED_SCHEMES = ('http', 'https', 'ftp', 'file', 'local')
+_CREATING_SCHEMES = (*store_urls.BUCKET_SCHEMES, 'memory')
 
 # The largest object that S3 accepts in one request.
 _MAX_PUT_BYTES = 5 * 2**30
@@ -396,16 +380,11 @@ for _name in set(dir(pathlib.Path)) - _SUPPORTED:
     setattr(StorePath, _name, _unsupported(_name))
 
 
-def is_url(text: str) -> bool:
-  """Returns whether a text is a URL, e.g. `s3://bucket/key`."""
-  return _URL.match(text) is not None
-
-
 def as_path(text: str | os.PathLike[str]) -> pathlib.Path:
   """Returns a `StorePath` for a URL, and a local path for anything else.
 
   Args:
-    text: a URL or a local path; a `StorePath` is returned as it is.
+    text: a URL or a local path; a `pathlib.Path` is returned as it is.
 
   Raises:
     UsageError: the URL is not one of a store, or contains a password.
@@ -413,37 +392,8 @@ def as_path(text: str | os.PathLike[str]) -> pathlib.Path:
   if isinstance(text, pathlib.Path):
     return text
   text = os.fspath(text)
-  match = _URL.match(text)
-  if not match:
-    _check_local(text)
-    return pathlib.Path(text)
-  scheme, rest = match['scheme'].lower(), match['rest']
-  has_user = scheme in _SCHEMES_WITHOUT_USERS and '@' in rest.partition('/')[0]
-  if has_user or _PASSWORD.match(rest):
-    raise UsageError(
-      f'{scheme}://...: a URL must not contain a user name or a password, as it is '
-      "stored with results; give them in the store's environment variables or files"
-    )
-  if scheme in _REFUSED_SCHEMES:
-    advice = (
-      'give the path without it' if scheme in ('file', 'local') else 'use a store'
-    )
-    raise UsageError(f'{scheme}:// URLs are not supported; {advice}')
-  if not rest.strip('/'):
-    raise UsageError(f'{text}: names no bucket; give {scheme}://BUCKET/...')
-  return StorePath('/', f'{scheme}:', *filter(None, rest.split('/')))
-
-
-def _check_local(text: str) -> None:
-  """Raises UsageError for a misspelt URL, which would become the name of a folder."""
-  if match := _ONE_SLASH.match(text):
-    scheme = match['scheme']
-    raise UsageError(
-      f'{text}: a URL has two slashes: {scheme}://...; give the absolute path of a local '
-      'folder of this name'
-    )
-  if '://' in text:
-    raise UsageError(f'{text.partition("://")[0]}://...: not the URL of a store')
+  url = store_urls.parse(text)
+  return StorePath('/', f'{url.scheme}:', *url.parts) if url else pathlib.Path(text)
 
 
 def map_files(

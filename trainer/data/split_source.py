@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from luna_tfds.files import store_path
+from luna_tfds.files import store_urls
 from luna_tfds.record_index import ShardIndex
 
 
@@ -55,7 +55,7 @@ class SplitSource:
   @property
   def is_in_store(self) -> bool:
     """Whether the files are in an object store."""
-    return any(store_path.is_url(item.path) for item in self.slices)
+    return any(store_urls.is_url(item.path) for item in self.slices)
 
   @property
   def nodule_fraction(self) -> float:

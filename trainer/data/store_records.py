@@ -16,6 +16,7 @@ import tensorflow as tf
 from luna_tfds import record_index
 from luna_tfds import tfrecord
 from luna_tfds.files import store_path
+from luna_tfds.files import store_urls
 from trainer.data.split_source import ShardSlice
 
 
@@ -28,7 +29,7 @@ def file_records(path: str) -> tf.data.Dataset:
   Returns:
     Dataset of string.
   """
-  if not store_path.is_url(path):
+  if not store_urls.is_url(path):
     return tf.data.TFRecordDataset(path)
 
   def read() -> Iterator[bytes]:

@@ -47,35 +47,6 @@ def test_a_local_path_stays_local():
   assert store_path.as_path('/s3:/bucket') != store_path.as_path('s3://bucket')
 
 
-@pytest.mark.parametrize(
-  ('url', 'message'),
-  [
-    ('https://host/x', 'https:// URLs are not supported'),
-    ('file:///x', 'give the path without it'),
-    ('s3://key:secret@bucket/x', 'must not contain a user name or a password'),
-    ('s3://user@bucket/x', 'must not contain a user name or a password'),
-    ('s3://key:a/secret@bucket/x', 'must not contain a user name or a password'),
-    ('s3:/bucket/x', 'a URL has two slashes'),
-    ('GS:/bucket/x', 'a URL has two slashes'),
-    ('cache::s3://key:secret@bucket/x', 'cache::s3://...: not the URL of a store'),
-    ('s3://', 'names no bucket'),
-    ('s3:///', 'names no bucket'),
-  ],
-)
-def test_other_urls_are_refused(url, message):
-  with pytest.raises(UsageError, match=message) as info:
-    store_path.as_path(url)
-  assert 'secret' not in str(info.value)
-
-
-@pytest.mark.parametrize(
-  'url',
-  ['hdfs://host:8020/a@b', 's3://arn:aws:s3:eu-1:1:accesspoint/a/b@c', 'gs://b/a:b@c'],
-)
-def test_a_url_without_a_password(url):
-  assert str(store_path.as_path(url)) == url
-
-
 def test_a_store_that_needs_arguments_is_a_usage_error():
   with pytest.raises(UsageError, match=r'webhdfs://: .*host'):
     store_path.as_path('webhdfs://a').exists()
