@@ -70,6 +70,7 @@ setuptools.setup(
     'beam_jobs': ['py.typed'],
     'model': ['py.typed'],
     'trainer': ['py.typed'],
+    'trainer.report': ['templates/*'],
   },
   install_requires=[
     'absl-py>=2.1',
@@ -77,6 +78,7 @@ setuptools.setup(
     'fsspec>=2025.3',
     'google-crc32c>=1.5',
     'importlib_resources>=6.0',  # tensorflow-datasets needs it but does not declare it
+    'jinja2>=3.1',
     'keras>=3.10',
     'matplotlib>=3.8',
     'mlcroissant>=1.0',  # the same

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # packages it was the first to load.
 RUN = """
 import contextlib, importlib, io, json, sys, traceback
-heavy = {'tensorflow', 'keras', 'apache_beam', 'SimpleITK', 'matplotlib'}
+heavy = {'tensorflow', 'keras', 'apache_beam', 'SimpleITK', 'matplotlib', 'jinja2'}
 results, loaded_before = [], set()
 for entry_point, command, *arguments in json.loads(sys.argv[1]):
   module, function = entry_point.split(':')

@@ -57,7 +57,15 @@ RESTRICTED = {
 
 # Slow to load: up to seconds and hundreds of MB. (TFDS without TensorFlow loads in 0.4 s,
 # and `import luna_tfds` must load it, to register the dataset.)
-HEAVY = {'SimpleITK', 'apache_beam', 'keras', 'matplotlib', 'sklearn', 'tensorflow'}
+HEAVY = {
+  'SimpleITK',
+  'apache_beam',
+  'jinja2',
+  'keras',
+  'matplotlib',
+  'sklearn',
+  'tensorflow',
+}
 
 # Modules other than commands that import inside functions, and why they must.
 LATE_IMPORTS = {

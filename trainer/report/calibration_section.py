@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from trainer.evaluation.steps import Evaluation
 from trainer.report import formatting
-from trainer.report import html_renderer as html
+from trainer.report.content import Row
+from trainer.report.content import Section
 
 
-def calibration_sections(evaluation: Evaluation) -> list[html.Section]:
+def calibration_sections(evaluation: Evaluation) -> list[Section]:
   """Returns the calibration errors on validation; nothing if there was no fit."""
   runs = evaluation.scored.runs
-  rows: list[Sequence[html.Cell]] = []
+  rows: list[Row] = []
   for run in runs:
     result = run.calibration
     if result is None:
@@ -30,7 +29,7 @@ def calibration_sections(evaluation: Evaluation) -> list[html.Section]:
   if not rows:
     return []
   return [
-    html.Section(
+    Section(
       'Calibration',
       'What can be done with the logits of the network (luna16-train --calibration), and '
       'the calibration error (ECE) on the validation split: by two-fold cross-fitting, '

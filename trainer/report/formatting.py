@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import math
 
 from model.metrics.resampling import Interval
+from trainer.report.content import Cell
 
 DASH = '–'
 
@@ -39,3 +40,8 @@ def interval_in_words(bounds: Interval | None) -> str:
 def sentences(warnings: Iterable[str]) -> list[str]:
   """Returns warnings as sentences: with a capital letter and a full stop."""
   return [f'{warning[0].upper()}{warning[1:]}.' for warning in warnings]
+
+
+def metric_cell(value: float | None, bounds: Interval | None, digits: int = 3) -> Cell:
+  """Returns a cell of a table: a metric with its interval below."""
+  return Cell(number(value, digits), interval(bounds))

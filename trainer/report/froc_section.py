@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import dataclasses
 import pathlib
 
 from model.metrics import froc
@@ -11,18 +10,20 @@ from model.metrics.resampling import Interval
 from trainer.evaluation import froc_evaluation
 from trainer.pictures import froc_plot
 from trainer.report import formatting
-from trainer.report import html_renderer as html
+from trainer.report.content import Cell
+from trainer.report.content import Headline
+from trainer.report.content import Section
 from trainer.report.themed_picture import picture
 from trainer.scoring.froc_submission import FrocResult
 
 
-def froc_headlines(result: FrocResult | None) -> list[html.Headline]:
+def froc_headlines(result: FrocResult | None) -> list[Headline]:
   """Returns the CPM with its interval; nothing without a result."""
   if result is None:
     return []
   bounds = result.band.cpm.interval if result.band else None
   return [
-    html.Headline(
+    Headline(
       'CPM (FROC)',
       formatting.number(result.curve.cpm, 3),
       '; '.join(
@@ -42,7 +43,7 @@ def froc_sections(
   result: FrocResult | None,
   folder: pathlib.Path,
   folds: Mapping[str, froc.FrocCurve] | None = None,
-) -> list[html.Section]:
+) -> list[Section]:
   """Returns the curve, its sensitivities and what they are shares of.
 
   Args:
@@ -68,25 +69,23 @@ def froc_sections(
     folder / 'froc.png',
     'FROC curve: sensitivity over the false positives (FP) per scan'
     + ('; thin: each fold' if folds else ''),
+    wide=True,
   )
   return [
-    html.Section(
+    Section(
       'FROC',
       text,
       ('FP per scan', *(f'{fps:g}' for fps in froc.FPS_PER_SCAN)),
       [('sensitivity', *_sensitivities(result))],
-      pictures=[dataclasses.replace(drawn, wide=True)],
+      pictures=[drawn],
     )
   ]
 
 
-def _sensitivities(result: FrocResult) -> list[html.Cell]:
+def _sensitivities(result: FrocResult) -> list[Cell]:
   values = result.curve.sensitivity_at(froc.FPS_PER_SCAN).tolist()
   bounds: list[Interval | None] = [None] * len(values)
   if result.band:
     points = result.band.at_points
     bounds = [Interval(float(a), float(b)) for a, b in zip(points.lower, points.upper)]
-  return [
-    (formatting.number(value, 3), formatting.interval(bound))
-    for value, bound in zip(values, bounds)
-  ]
+  return [formatting.metric_cell(value, bound) for value, bound in zip(values, bounds)]

@@ -1,0 +1,48 @@
+"""The confusion matrix and the curves of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import pathlib
+
+from matplotlib.figure import Figure
+
+from trainer.evaluation.steps import Evaluation
+from trainer.pictures import plots
+from trainer.report.content import Section
+from trainer.report.themed_picture import picture
+
+
+def curve_section(evaluation: Evaluation, folder: pathlib.Path) -> Section:
+  """Returns the pictures; of a split of one class the confusion matrix only."""
+  records = evaluation.scored.records.without_excluded
+  labels, probabilities = records.label, records.probability
+  article = evaluation.metrics.article
+  counts = evaluation.metrics.measurement.metrics.confusion_matrix
+  drawings: dict[str, tuple[Callable[[], Figure], str]] = {
+    'confusion_matrix': (
+      lambda: plots.confusion_matrix(counts),
+      'Confusion matrix: the number of records, and their share of the true class',
+    )
+  }
+  if records.has_both_classes:
+    drawings |= {
+      'roc': (
+        lambda: plots.roc(labels, probabilities, article),
+        'ROC curve; dotted: random guessing',
+      ),
+      'precision_recall': (
+        lambda: plots.precision_recall(labels, probabilities, article),
+        'Precision-recall curve; dotted: random guessing',
+      ),
+      'reliability': (
+        lambda: plots.reliability(labels, probabilities),
+        'Reliability diagram; dotted: perfect calibration. The area of a dot grows with '
+        'the number of its records',
+      ),
+    }
+  pictures = [
+    picture(draw, folder / f'{name}.png', caption)
+    for name, (draw, caption) in drawings.items()
+  ]
+  return Section('Confusion matrix and curves', pictures=pictures)
