@@ -9,10 +9,9 @@ import pathlib
 import shutil
 
 from beam_jobs import job_checks
-from beam_jobs import job_folder
+from beam_jobs import job_folders
 from beam_jobs import plan as plan_lib
 from beam_jobs import registered_dataset
-from beam_jobs import store_job_folder
 from beam_jobs.tasks import ArticleTask
 from luna_tfds import extractor
 from luna_tfds import luna16_patches
@@ -52,7 +51,7 @@ def run(
   plan = plan_lib.make_plan(luna_dir, config)
   job_checks.check_not_empty(plan)
   _check_data_dir(final)
-  folder = store_job_folder.job_folder(final)
+  folder = job_folders.job_folder(final)
   registered = registered_dataset.read(final) if folder.has_dataset() else None
   if registered and not overwrite:
     registered.check_inputs(plan)
@@ -64,8 +63,7 @@ def run(
       f'{count_text(len(errors), "scan")} cannot be read, more than '
       f'--max_failed_scans={max_failed_scans}; fix them or raise the limit'
     )
-  if not isinstance(final, StorePath):
-    job_folder.check_free_space(final, plan.num_bytes)
+  folder.check_free_space(plan.num_bytes)
 
 
 def summary(

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from beam_jobs import dataset_metadata
 from beam_jobs import failures
 from beam_jobs import job_checks
-from beam_jobs import job_folder
+from beam_jobs import job_folders
 from beam_jobs import pipeline
 from beam_jobs import plan as plan_lib
 from beam_jobs import progress
 from beam_jobs import registered_dataset
-from beam_jobs import store_job_folder
+from beam_jobs.job_folder import JobFolder
 from beam_jobs.shard_result import ShardResult
 from luna_tfds import luna16_patches
 from luna_tfds.errors import JobError
@@ -72,7 +72,7 @@ def prepare(
   # Workers on other hosts may have another working folder.
   luna_dir = luna_dir.absolute()
   final = final or store_path.as_path(str(builder.data_path)).absolute()
-  folder = store_job_folder.job_folder(final)
+  folder = job_folders.job_folder(final)
   plan = plan_lib.make_plan(luna_dir, builder.builder_config)
   job_checks.check_not_empty(plan)
   _print_plan(plan, builder)
@@ -113,7 +113,7 @@ def prepare(
   _print_results(results, folder)
 
 
-def _keep_dataset(folder: job_folder.JobFolder, reason: str) -> None:
+def _keep_dataset(folder: JobFolder, reason: str) -> None:
   """Ends the job where the dataset on disk stays as it is."""
   folder.remove_state()
   _print(f'{reason}: {folder.final}')
@@ -122,7 +122,7 @@ def _keep_dataset(folder: job_folder.JobFolder, reason: str) -> None:
 def _register(
   builder: luna16_patches.Builder,
   plan: plan_lib.Plan,
-  folder: job_folder.JobFolder,
+  folder: JobFolder,
   results: Sequence[ShardResult],
 ) -> None:
   """Writes the metadata and makes the dataset visible."""
@@ -138,7 +138,7 @@ def _register(
 def run_pipeline(
   plan: plan_lib.Plan,
   config: luna16_patches.Luna16PatchesConfig,
-  folder: job_folder.JobFolder,
+  folder: JobFolder,
   beam_runner: str | PipelineRunner | None,
   beam_options: PipelineOptions | None,
   num_workers: int,
@@ -189,7 +189,7 @@ def run_pipeline(
 
 
 def verified_results(
-  plan: plan_lib.Plan, folder: job_folder.JobFolder, max_failed_scans: int
+  plan: plan_lib.Plan, folder: JobFolder, max_failed_scans: int
 ) -> list[ShardResult]:
   """Returns the results of all shards, in the order of the plan.
 
@@ -241,7 +241,7 @@ def _is_complete(
 
 
 def _clean(
-  folder: job_folder.JobFolder,
+  folder: JobFolder,
   plan: plan_lib.Plan,
   registered: registered_dataset.RegisteredDataset | None,
   intact: Sequence[ShardResult],
@@ -257,21 +257,17 @@ def _clean(
     _print_incomplete(registered, intact, len(plan.shards) - len(reused))
 
 
-def _write_default_config(folder: job_folder.JobFolder) -> None:
+def _write_default_config(folder: JobFolder) -> None:
   dataset_metadata.write_default_config(folder.final.parent.parent, folder.state_dir)
 
 
-def _read_results(
-  plan: plan_lib.Plan, folder: job_folder.JobFolder
-) -> list[ShardResult | None]:
+def _read_results(plan: plan_lib.Plan, folder: JobFolder) -> list[ShardResult | None]:
   """Returns the result of each shard of the plan; reads the files to check them."""
   with concurrent.futures.ThreadPoolExecutor(folder.num_threads) as pool:
     return list(pool.map(lambda shard: folder.result(shard, plan), plan.shards))
 
 
-def _unfinished_shards(
-  plan: plan_lib.Plan, folder: job_folder.JobFolder
-) -> list[plan_lib.Shard]:
+def _unfinished_shards(plan: plan_lib.Plan, folder: JobFolder) -> list[plan_lib.Shard]:
   """Returns the shards to write: shards without a result or with unreadable scans."""
   unfinished = []
   for shard, result in zip(plan.shards, _read_results(plan, folder), strict=True):
@@ -321,9 +317,7 @@ def _print_incomplete(
   )
 
 
-def _print_results(
-  results: Sequence[ShardResult], folder: job_folder.JobFolder
-) -> None:
+def _print_results(results: Sequence[ShardResult], folder: JobFolder) -> None:
   stats = [result.stats for result in results]
   num_failed = sum(len(s.failed) for s in stats)
   num_records = sum(result.num_records for result in results)

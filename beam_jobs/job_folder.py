@@ -1,23 +1,25 @@
-"""The working folders of a job: finished shards, the state of the job, a lock.
+"""The working folders of a job: what the launcher and the workers share.
 
-    <config>/1.0.0.incomplete/   shard files named by fingerprint; becomes 1.0.0
+    <config>/1.0.0.incomplete/   shard files named by fingerprint
     <config>/1.0.0.job/          state: the result of each finished shard
-    <config>/1.0.0.lock          held while a job runs
+    <config>/1.0.0/              the dataset, when it is complete
 
 Files are written atomically. A shard is finished when its result is stored, and its
 fingerprint shows whether the plan still contains it; a rerun needs no other information.
+
+`DiskJobFolder` and `StoreJobFolder` say how jobs exclude each other and how a dataset is
+published.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import abc
+from collections.abc import Callable, Iterable
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import pickle
-import shutil
 from typing import ClassVar
 
 from beam_jobs import input_state
@@ -28,29 +30,23 @@ from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.files import atomic_files
 from luna_tfds.files import file_checksums
-from luna_tfds.files import file_lock
 from luna_tfds.files.store_requests import StoreError
-from luna_tfds.processes import cores
-
-# Free disk space that is required in addition to the size of the dataset.
-_RESERVE_BYTES = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
-class JobFolder:
+class JobFolder(abc.ABC):
   """The folders of a job; picklable, and small enough to be sent to workers.
 
   Attributes:
     final: the dataset's folder, which appears when the dataset is complete.
+    num_threads: threads that check shards.
+    progress_poll_secs: how often the progress is read.
   """
 
   final: pathlib.Path
 
-  # Threads that check shards.
-  num_threads: ClassVar[int] = cores.num_usable_cores()
-
-  # How often the progress is read.
-  progress_poll_secs: ClassVar[float] = 0.5
+  num_threads: ClassVar[int]
+  progress_poll_secs: ClassVar[float]
 
   @property
   def incomplete(self) -> pathlib.Path:
@@ -66,59 +62,36 @@ class JobFolder:
     """Returns the path of a shard's file until the dataset is complete."""
     return self.incomplete / f'{fingerprint}.part'
 
-  # The lock, and the start of a job.
+  # The start of a job.
 
-  def has_dataset(self) -> bool:
-    """Returns whether a dataset is there; its metadata may be damaged."""
-    return self.final.exists()
-
-  @contextlib.contextmanager
-  def locked(self) -> Iterator[None]:
-    """Excludes other jobs on the same dataset for the duration of a `with` block.
-
-    At the end it deletes its lock file, and folders that it made and that are empty: a
-    job that is rejected leaves nothing behind.
+  @abc.abstractmethod
+  def locked(self) -> contextlib.AbstractContextManager[None]:
+    """Excludes other jobs on the same dataset, where that is possible.
 
     Raises:
       UsageError: the folder cannot be written.
       JobError: another job is writing the same dataset.
     """
-    missing = [folder for folder in self.final.parents if not folder.exists()]
-    with contextlib.ExitStack() as stack:
-      stack.callback(_remove_empty, missing)
-      lock_path = self.final.with_name(self.final.name + '.lock')
-      try:
-        stack.enter_context(file_lock.hold(lock_path, 'job', self.final))
-        atomic_files.make_folders(self.state_dir)
-      except OSError as error:
-        raise UsageError(
-          f'{self.final.parent}: cannot be written: {error.strerror}; give a writable '
-          '--data_dir'
-        ) from error
-      stack.callback(_remove_empty, [self.incomplete, self.state_dir])
-      stack.callback(self._remove_shard_specs)
-      self._restore_replaced()
-      yield
 
+  @abc.abstractmethod
+  def has_dataset(self) -> bool:
+    """Returns whether a dataset is there; its metadata may be damaged."""
+
+  @abc.abstractmethod
   def clean(self, plan: plan_lib.Plan) -> None:
-    """Deletes all files but finished shards of the plan and their results.
+    """Deletes everything but the dataset, finished shards of the plan and their results.
 
-    They are unfinished files of killed workers, and shards of another plan.
+    Raises:
+      UsageError: the folder cannot be written.
     """
-    atomic_files.make_folders(self.incomplete)
-    atomic_files.make_folders(self.state_dir)
-    kept = {self._overwriting_path}
-    for shard in plan.shards:
-      kept |= {
-        self.partial_path(shard.fingerprint),
-        self._result_path(shard.fingerprint),
-      }
-    if self._is_finalizing(plan):
-      kept |= {self._final_shard_path(shard, plan) for shard in plan.shards}
-      kept.add(self._finalizing_path)
-    for path in [*self.incomplete.iterdir(), *self.state_dir.iterdir()]:
-      if path not in kept:
-        _remove(path)
+
+  @abc.abstractmethod
+  def check_free_space(self, num_bytes: int) -> None:
+    """Checks that `num_bytes` can be written, as far as that is known.
+
+    Raises:
+      OSError: there is not enough space.
+    """
 
   def start_overwriting(self, plan: plan_lib.Plan) -> None:
     """Deletes what earlier jobs left, unless an overwriting job was interrupted.
@@ -131,11 +104,6 @@ class JobFolder:
     self.remove_state()
     atomic_files.make_folders(self.state_dir)
     atomic_files.write_text(path, plan.fingerprint)
-
-  def remove_state(self) -> None:
-    """Deletes everything but the dataset."""
-    for folder in (self.incomplete, self.state_dir):
-      _remove(folder)
 
   def reuse_shards(
     self, results: Iterable[ShardResult], plan: plan_lib.Plan, registered: pathlib.Path
@@ -159,13 +127,9 @@ class JobFolder:
         atomic_files.link_or_copy(source, self.partial_path(shard.fingerprint))
         self.finish_shard(result)
 
-  def check_free_space(self, num_bytes: int) -> None:
-    """Checks the free disk space before `num_bytes` are written.
-
-    Raises:
-      OSError: there is not enough space.
-    """
-    check_free_space(self.final, num_bytes)
+  @abc.abstractmethod
+  def remove_state(self) -> None:
+    """Deletes everything but the dataset."""
 
   # Shards on their way to the workers and back.
 
@@ -255,31 +219,26 @@ class JobFolder:
     """Deletes the result of a shard, so that the shard is written again."""
     self._result_path(shard.fingerprint).unlink(missing_ok=True)
 
-  # Progress and errors, as recorded by the workers.
-
-  def reset_progress(self, fingerprint: str) -> None:
-    """Records that an attempt at a shard begins, or that the shard is finished."""
-    self._progress_path(fingerprint).unlink(missing_ok=True)
-
-  def record_progress(self, fingerprint: str, num_scans: int) -> None:
-    """Records that `num_scans` more scans of a shard are done."""
-    with open(self._progress_path(fingerprint), 'ab') as file:
-      file.write(b'.' * num_scans)
-
-  def num_scans_in_progress(self) -> int:
-    """Returns the number of scans done of shards that are not finished."""
-    total = 0
-    for path in self.state_dir.glob('*.scans'):
-      if self._result_path(path.stem).exists():  # another attempt at a finished shard
-        continue
-      with contextlib.suppress(FileNotFoundError):  # the shard has just been finished
-        total += path.stat().st_size
-    return total
-
   def finished_fingerprints(self) -> set[str]:
     """Returns the fingerprints of finished shards."""
     # The name of a file that is being written contains another dot.
     return {p.stem for p in self.state_dir.glob('*.json') if '.' not in p.stem}
+
+  # The progress of shards that are not finished.
+
+  @abc.abstractmethod
+  def reset_progress(self, fingerprint: str) -> None:
+    """Records that an attempt at a shard begins, or that the shard is finished."""
+
+  @abc.abstractmethod
+  def record_progress(self, fingerprint: str, num_scans: int) -> None:
+    """Records that `num_scans` more scans of a shard are done, if that is possible."""
+
+  @abc.abstractmethod
+  def num_scans_in_progress(self) -> int:
+    """Returns the recorded number of scans of shards that are not finished."""
+
+  # Errors of workers.
 
   def record_error(self, fingerprint: str, error: OSError | UsageError) -> None:
     """Records why a shard could not be written."""
@@ -306,63 +265,37 @@ class JobFolder:
 
   # The end of a job.
 
-  def check_plan(self, plan: plan_lib.Plan) -> None:
-    """Does nothing: the lock excludes jobs with another plan."""
-
-  def has_dataset_of(self, plan: plan_lib.Plan) -> bool:
-    """Returns False: the lock excludes other jobs that could have written it."""
-    return False
-
+  @abc.abstractmethod
   def finalize(
     self, plan: plan_lib.Plan, write_metadata: Callable[[pathlib.Path], None]
   ) -> None:
     """Gives the shards their final names, adds the metadata, and publishes the dataset.
 
     A dataset that exists already is replaced. The job may be interrupted anywhere: a
-    rerun finds the shards under either name, and the dataset that was to be replaced.
+    rerun continues.
 
     Args:
       plan: all its shards are finished.
-      write_metadata: writes the metadata files into a folder that contains the shards.
+      write_metadata: writes the metadata files into a folder.
+
+    Raises:
+      JobError: another job has taken over the folders.
+      OSError: a file cannot be written.
     """
-    atomic_files.write_text(self._finalizing_path, plan.fingerprint)
-    for shard in plan.shards:
-      partial_path = self.partial_path(shard.fingerprint)
-      if partial_path.is_file():
-        os.replace(partial_path, self._final_shard_path(shard, plan))
-    write_metadata(self.incomplete)
-    atomic_files.flush_folder(self.incomplete)
-    if self.final.exists():
-      atomic_files.rename(self.final, self._replaced_path)
-    atomic_files.rename(self.incomplete, self.final)
-    # Workers of a killed job, or a second attempt at a shard, may still be writing.
-    atomic_files.remove_temporaries(self.final)
-    for path in self.final.glob('*.part'):
-      path.unlink(missing_ok=True)
-    _remove(self.state_dir)
 
-  def _remove_shard_specs(self) -> None:
-    """Deletes the shard specs: the job has ended, and a rerun writes its own."""
-    for path in self.state_dir.glob('*.spec'):
-      path.unlink(missing_ok=True)
+  @abc.abstractmethod
+  def check_plan(self, plan: plan_lib.Plan) -> None:
+    """Checks that no job with another plan has taken over the folders.
 
-  def _restore_replaced(self) -> None:
-    """Restores a dataset if a job was interrupted while it replaced the dataset."""
-    if self._replaced_path.is_dir() and not self.final.exists():
-      atomic_files.rename(self._replaced_path, self.final)
+    Raises:
+      JobError: another job has.
+    """
 
-  def _is_finalizing(self, plan: plan_lib.Plan) -> bool:
-    """Returns whether `finalize` of the same plan was interrupted."""
-    path = self._finalizing_path
-    return path.is_file() and path.read_text() == plan.fingerprint
+  @abc.abstractmethod
+  def has_dataset_of(self, plan: plan_lib.Plan) -> bool:
+    """Returns whether another job with the same plan has completed the dataset."""
 
-  @property
-  def _finalizing_path(self) -> pathlib.Path:
-    return self.state_dir / 'finalizing'
-
-  @property
-  def _replaced_path(self) -> pathlib.Path:
-    return self.state_dir / 'replaced'
+  # Names of files.
 
   @property
   def _overwriting_path(self) -> pathlib.Path:
@@ -380,47 +313,5 @@ class JobFolder:
   def _result_path(self, fingerprint: str) -> pathlib.Path:
     return self.state_dir / f'{fingerprint}.json'
 
-  def _progress_path(self, fingerprint: str) -> pathlib.Path:
-    return self.state_dir / f'{fingerprint}.scans'
-
   def _error_path(self, fingerprint: str) -> pathlib.Path:
     return self.state_dir / f'{fingerprint}.error'
-
-
-def check_free_space(dataset: pathlib.Path, num_bytes: int) -> None:
-  """Checks the free disk space before `num_bytes` are written to a folder.
-
-  Args:
-    dataset: folder of the dataset; it and its parents need not exist.
-    num_bytes: bytes to write.
-
-  Raises:
-    OSError: there is not enough space.
-  """
-  parent = next(folder for folder in dataset.parents if folder.exists())
-  free = shutil.disk_usage(parent).free
-  if free < num_bytes + _RESERVE_BYTES:
-    raise OSError(
-      f'{dataset.parent}: not enough disk space: {num_bytes / 1e9:.3g} GB needed, '
-      f'{free / 1e9:.3g} GB free; free some space and run the same command again'
-    )
-
-
-def _remove(path: pathlib.Path) -> None:
-  """Deletes a file or folder of the job, if it is there.
-
-  A network file system keeps a file that a process of a killed job has open, under
-  another name, and then its folder: the next job deletes them.
-  """
-  if path.is_dir() and not path.is_symlink():
-    shutil.rmtree(path, ignore_errors=True)
-  else:
-    with contextlib.suppress(OSError):
-      path.unlink()
-
-
-def _remove_empty(folders: Iterable[pathlib.Path]) -> None:
-  """Deletes folders that are empty."""
-  for folder in folders:
-    with contextlib.suppress(OSError):
-      folder.rmdir()

@@ -33,13 +33,6 @@ from luna_tfds.files.temporary_folders import temporary_folder
 from luna_tfds.stored_dataset import INFO_FILE
 
 
-def job_folder(final: pathlib.Path) -> JobFolder:
-  """Returns the folder of a job, for a dataset on disk or in a store."""
-  if isinstance(final, StorePath):
-    return StoreJobFolder(final)
-  return JobFolder(final)
-
-
 @dataclasses.dataclass(frozen=True)
 class StoreJobFolder(JobFolder):
   """The folders of a job in an object store.

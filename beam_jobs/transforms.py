@@ -1,10 +1,10 @@
 """The steps of the job as PTransforms, for this pipeline and for others.
 
     import apache_beam as beam
-    from beam_jobs import job_folder, plan, transforms
+    from beam_jobs import job_folders, plan, transforms
 
     shard_plan = plan.make_plan(luna_dir, config)
-    folder = job_folder.JobFolder(dataset_dir)
+    folder = job_folders.job_folder(dataset_dir)
     with folder.locked():
       folder.clean(shard_plan)
       with beam.Pipeline() as pipeline:

@@ -3,7 +3,7 @@
 import fake_data
 import pytest
 
-from beam_jobs import job_folder
+from beam_jobs import disk_job_folder
 
 
 @pytest.fixture
@@ -20,6 +20,6 @@ def one_shard(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
   """A locked job folder."""
-  folder = job_folder.JobFolder(tmp_path / 'data' / '1.0.0')
+  folder = disk_job_folder.DiskJobFolder(tmp_path / 'data' / '1.0.0')
   with folder.locked():
     yield folder

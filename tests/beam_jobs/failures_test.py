@@ -7,8 +7,8 @@ from apache_beam.runners.portability import portable_runner
 import pytest
 import requests
 
+from beam_jobs import disk_job_folder
 from beam_jobs import failures
-from beam_jobs import job_folder
 from beam_jobs import runners
 from luna_tfds import JobError
 from luna_tfds import UsageError
@@ -17,7 +17,7 @@ from luna_tfds.processes.worker_processes import WorkerDiedError
 
 @pytest.fixture
 def folder(tmp_path):
-  return job_folder.JobFolder(tmp_path / '1.0.0')
+  return disk_job_folder.DiskJobFolder(tmp_path / '1.0.0')
 
 
 @pytest.mark.parametrize(

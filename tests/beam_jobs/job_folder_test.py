@@ -5,7 +5,7 @@ import fake_data
 import fake_job
 import pytest
 
-from beam_jobs import job_folder
+from beam_jobs import disk_job_folder
 from beam_jobs import plan as plan_lib
 from beam_jobs import shard_result
 from beam_jobs import shard_writer
@@ -102,7 +102,7 @@ def test_a_second_job_is_excluded(folder):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
   (tmp_path / 'file').touch()
-  folder = job_folder.JobFolder(tmp_path / 'file' / '1.0.0')
+  folder = disk_job_folder.DiskJobFolder(tmp_path / 'file' / '1.0.0')
   with (
     pytest.raises(UsageError, match=r'cannot be written.* give a writable --data_dir'),
     folder.locked(),
@@ -143,7 +143,7 @@ def test_errors_of_workers_are_recorded(one_shard, folder):
 
 
 def test_errors_that_cannot_be_recorded_are_ignored(tmp_path):
-  folder = job_folder.JobFolder(tmp_path / 'absent' / '1.0.0')
+  folder = disk_job_folder.DiskJobFolder(tmp_path / 'absent' / '1.0.0')
   folder.record_error('0123456789abcdef', OSError('the disk is full'))
   assert list(tmp_path.rglob('*.json')) == []
 

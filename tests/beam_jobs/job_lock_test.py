@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from beam_jobs import job_folder
+from beam_jobs import disk_job_folder
 from luna_tfds import UsageError
 
 ALL = '--config=axial_50px_all'
@@ -17,7 +17,7 @@ def test_other_errors_are_reported(tmp_path, monkeypatch):
     raise OSError(errno.EIO, 'input/output error')
 
   monkeypatch.setattr(fcntl, 'flock', fail)
-  folder = job_folder.JobFolder(tmp_path / '1.0.0')
+  folder = disk_job_folder.DiskJobFolder(tmp_path / '1.0.0')
   with pytest.raises(UsageError, match='cannot be written: input/output error'):
     folder.locked().__enter__()
 

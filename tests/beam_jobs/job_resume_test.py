@@ -6,7 +6,7 @@ import numpy as np
 import oracles
 import pytest
 
-from beam_jobs import job_folder
+from beam_jobs import disk_job_folder
 from beam_jobs import shard_writer
 from luna_tfds import ScanError
 from luna_tfds.scans import scan as scan_lib
@@ -436,7 +436,7 @@ def test_a_rejected_job_leaves_nothing(extract, small, out, monkeypatch, failure
     raise OSError('not enough disk space')
 
   with monkeypatch.context() as patch:
-    patch.setattr(job_folder.JobFolder, 'check_free_space', full)
+    patch.setattr(disk_job_folder.DiskJobFolder, 'check_free_space', full)
     assert extract(small.folder, out, ALL) == 1
   assert 'not enough disk space' in failure()
   assert not out.exists()

@@ -8,8 +8,8 @@ import numpy as np
 import oracles
 import pytest
 
+from beam_jobs import disk_job_folder
 from beam_jobs import job
-from beam_jobs import job_folder
 from beam_jobs import plan as plan_lib
 from beam_jobs.tasks import ArticleTask
 import luna_tfds
@@ -244,7 +244,7 @@ def test_number_of_workers(
     plan_lib.Shard('train', i, -1, (task,), f'{i:016x}', ('',))
     for i, task in enumerate(tasks)
   ]
-  folder = job_folder.JobFolder(tmp_path / '1.0.0')
+  folder = disk_job_folder.DiskJobFolder(tmp_path / '1.0.0')
   monkeypatch.setattr(job.cores, 'num_usable_cores', lambda: 3)
   started = []
   monkeypatch.setattr(job.pipeline, 'run', lambda *unused: started.append(1))
@@ -260,7 +260,7 @@ def test_number_of_workers(
 
 def test_a_missing_shard_is_an_error(small, tmp_path):
   plan = plan_lib.make_plan(small.folder, luna_tfds.CONFIGS['axial_50px_all'])
-  folder = job_folder.JobFolder(tmp_path / '1.0.0')
+  folder = disk_job_folder.DiskJobFolder(tmp_path / '1.0.0')
   with folder.locked(), pytest.raises(JobError, match='shard 0 of train was not writ'):
     job.verified_results(plan, folder, max_failed_scans=0)
 

@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-from beam_jobs import job_folder
+from beam_jobs import disk_job_folder
 from beam_jobs import pipeline
 from luna_tfds import CONFIGS
 from luna_tfds.processes.worker_processes import WorkerDiedError
@@ -41,7 +41,7 @@ def test_temporary_folders_of_a_killed_worker_are_deleted(tmp_path, monkeypatch)
     raise WorkerDiedError('a worker process was killed')
 
   monkeypatch.setattr(pipeline.worker_processes, 'call_in_processes', call_in_processes)
-  folder = job_folder.JobFolder(tmp_path / '1.0.0')
+  folder = disk_job_folder.DiskJobFolder(tmp_path / '1.0.0')
   work = pipeline.ShardWork(['a', 'b'], CONFIGS['axial_50px'].spec, 0, folder)
   with pytest.raises(WorkerDiedError):
     pipeline.run_in_processes(work, None, 2)

@@ -13,7 +13,7 @@ import threading
 import fake_data
 import pytest
 
-from beam_jobs import job_folder
+from beam_jobs import disk_job_folder
 from beam_jobs import plan as plan_lib
 from beam_jobs import shard_writer
 from beam_jobs import transforms
@@ -160,7 +160,7 @@ def run_schedules(plan, root, seeds, monkeypatch):
   """Runs many schedules; returns the number of attempts and of interruptions."""
   attempts = interrupted = 0
   for seed in seeds:
-    folder = job_folder.JobFolder(root / str(seed) / '1.0.0')
+    folder = disk_job_folder.DiskJobFolder(root / str(seed) / '1.0.0')
     with folder.locked():
       folder.clean(plan)
       engine = run_schedule(plan, folder, seed, monkeypatch)

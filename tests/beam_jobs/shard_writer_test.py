@@ -6,7 +6,7 @@ import numpy as np
 import oracles
 import pytest
 
-from beam_jobs import job_folder
+from beam_jobs import disk_job_folder
 from beam_jobs import plan as plan_lib
 from beam_jobs import shard_writer
 from luna_tfds import CONFIGS
@@ -143,7 +143,9 @@ def test_a_failed_write_leaves_no_file(one_shard, folder, monkeypatch):
 
 def test_a_full_disk_is_reported_before_writing(one_shard, folder, monkeypatch):
   usage = collections.namedtuple('usage', 'total used free')
-  monkeypatch.setattr(job_folder.shutil, 'disk_usage', lambda _: usage(100, 90, 10))
+  monkeypatch.setattr(
+    disk_job_folder.shutil, 'disk_usage', lambda _: usage(100, 90, 10)
+  )
   with pytest.raises(OSError, match=r'not enough disk space: .* free some space'):
     fake_job.write_shard(one_shard, folder)
   assert list(folder.incomplete.iterdir()) == []

@@ -6,7 +6,8 @@ import fake_data
 from fake_store import contents
 import pytest
 
-from beam_jobs import job_folder
+from beam_jobs import disk_job_folder
+from beam_jobs import job_folders
 from beam_jobs import plan as plan_lib
 from beam_jobs import shard_writer
 from beam_jobs import store_job_folder
@@ -210,7 +211,7 @@ def test_a_job_with_the_same_plan_may_finish_first(
 def test_a_job_with_another_plan_takes_over(two_scans, tmp_path, dataset):
   other = fake_data.write_download(tmp_path / 'other', [fake_data.make_scan(3, 3)])
   first, second = make_plan(two_scans), make_plan(other)
-  folder = store_job_folder.job_folder(dataset)
+  folder = job_folders.job_folder(dataset)
   with folder.locked(), folder.locked():
     folder.clean(first)
     write_shards(folder, first)
@@ -296,7 +297,7 @@ def test_the_info_of_a_job_that_was_replaced_is_replaced(
 
 def test_a_second_attempt_at_a_shard_changes_nothing(two_scans, root, dataset):
   plan = make_plan(two_scans)
-  folder = store_job_folder.job_folder(dataset)
+  folder = job_folders.job_folder(dataset)
   folder.clean(plan)
   write_shards(folder, plan)
   before = contents(root)
@@ -305,4 +306,4 @@ def test_a_second_attempt_at_a_shard_changes_nothing(two_scans, root, dataset):
 
 
 def test_a_folder_on_disk_is_a_plain_job_folder(tmp_path):
-  assert type(store_job_folder.job_folder(tmp_path)) is job_folder.JobFolder
+  assert type(job_folders.job_folder(tmp_path)) is disk_job_folder.DiskJobFolder

@@ -10,7 +10,7 @@ import fake_job
 import oracles
 import pytest
 
-from beam_jobs import job_folder
+from beam_jobs import disk_job_folder
 from beam_jobs import plan as plan_lib
 from beam_jobs import transforms
 from luna_tfds import CONFIGS
@@ -95,7 +95,7 @@ def test_one_result_per_shard(download, folder):
 
 def test_the_order_of_shards_does_not_matter(download, folder, tmp_path):
   plan = plan_lib.make_plan(download.folder, CONFIG)
-  other = job_folder.JobFolder(tmp_path / 'other' / '1.0.0')
+  other = disk_job_folder.DiskJobFolder(tmp_path / 'other' / '1.0.0')
   shuffled = list(plan.shards)
   random.Random(1).shuffle(shuffled)
   assert shuffled != list(plan.shards)
@@ -129,7 +129,7 @@ def test_a_shard_whose_spec_the_launcher_has_deleted(download, folder):
 def test_arguments_are_checked_when_the_pipeline_is_built(
   spec, as_folder, problem, tmp_path
 ):
-  folder = job_folder.JobFolder(tmp_path) if as_folder else tmp_path
+  folder = disk_job_folder.DiskJobFolder(tmp_path) if as_folder else tmp_path
   with pytest.raises(TypeError, match=problem):
     transforms.WriteShards(spec, 0, folder)
 

@@ -11,7 +11,7 @@ from readers import Reader
 from readers import mutate_one
 
 from beam_jobs import dataset_metadata
-from beam_jobs import job_folder
+from beam_jobs import disk_job_folder
 from beam_jobs import plan as plan_lib
 from beam_jobs import registered_dataset
 from beam_jobs import shard_writer
@@ -72,7 +72,7 @@ def _dataset_seeds(folder):
   fake_data.write_download(folder / 'download', scans)
   plan = _plan(folder)
   builder = luna16_patches.Builder(config=_CONFIG, data_dir=str(folder / 'none'))
-  job = job_folder.JobFolder(folder / 'data' / _CONFIG.name / '1.0.0')
+  job = disk_job_folder.DiskJobFolder(folder / 'data' / _CONFIG.name / '1.0.0')
   with job.locked():
     job.clean(plan)
     results = [
