@@ -49,6 +49,11 @@ class JobFolder(abc.ABC):
   progress_poll_secs: ClassVar[float]
 
   @property
+  def dataset_dir(self) -> pathlib.Path:
+    """The folder of all configs of the dataset."""
+    return self.final.parent.parent
+
+  @property
   def incomplete(self) -> pathlib.Path:
     """Contains the shards until the dataset is complete."""
     return self.final.with_name(self.final.name + '.incomplete')

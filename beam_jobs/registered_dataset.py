@@ -87,6 +87,18 @@ class RegisteredDataset:
       intact = list(pool.map(is_intact, self.results))
     return [r for r, is_kept in zip(self.results, intact, strict=True) if is_kept]
 
+  def is_complete(self, intact: Sequence[ShardResult]) -> bool:
+    """Returns whether nothing is missing, not even a scan that could not be read.
+
+    Args:
+      intact: what `intact_shards` returned.
+    """
+    if not self.has_complete_metadata():
+      return False
+    if self.results is None:
+      return self.num_failed_scans == 0
+    return list(self.results) == intact and not any(r.failed_scans for r in intact)
+
   def has_complete_metadata(self) -> bool:
     """Returns whether the metadata can be read and the files have the stored sizes."""
     if self.results is None:

@@ -10,6 +10,7 @@ import pytest
 
 from beam_jobs import disk_job_folder
 from beam_jobs import job
+from beam_jobs import job_results
 from beam_jobs import plan as plan_lib
 from beam_jobs.tasks import ArticleTask
 import luna_tfds
@@ -262,7 +263,7 @@ def test_a_missing_shard_is_an_error(small, tmp_path):
   plan = plan_lib.make_plan(small.folder, luna_tfds.CONFIGS['axial_50px_all'])
   folder = disk_job_folder.DiskJobFolder(tmp_path / '1.0.0')
   with folder.locked(), pytest.raises(JobError, match='shard 0 of train was not writ'):
-    job.verified_results(plan, folder, max_failed_scans=0)
+    job_results.verified_results(plan, folder, max_failed_scans=0)
 
 
 @pytest.mark.parametrize(
