@@ -85,7 +85,7 @@ _SEED = cli_flags.define_seed(FLAGS, 'Seed of the resampling.')
 
 
 def main(rest: list[str]) -> None:
-  """Flags -> score -> decide -> measure -> files."""
+  """Flags -> score -> decide -> compute the metrics -> files."""
   compared = _compared(rest)
   paths = compared or [*(_WORKDIR.value or ()), *(_ENSEMBLE.value or ())]
   if not paths:
@@ -119,8 +119,8 @@ def main(rest: list[str]) -> None:
 
   with bootstrap_progress.displayed():
     evaluation = _evaluate(paths, resampling, reference)
-  _print_warnings(evaluation.metrics.warnings)
-  print(text_table.metrics_table(evaluation.metrics))
+  _print_warnings(evaluation.result.warnings)
+  print(text_table.metrics_table(evaluation.result))
   print(f'report: {evaluation_files.write(evaluation, folder)}')
 
 
@@ -161,7 +161,7 @@ def _check_flags(compared: list[str]) -> None:
 def _evaluate(
   paths: Sequence[str], resampling: Resampling, reference: FrocReference | None
 ) -> Evaluation:
-  """Opens the runs and the dataset; scores, decides and measures."""
+  """Opens the runs and the dataset; runs the three steps of an evaluation."""
   from trainer.data import dataset as dataset_lib
   from trainer.evaluation import steps
   from trainer.evaluation import trained_run

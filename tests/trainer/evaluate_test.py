@@ -234,7 +234,7 @@ def test_compare(trained, other_trained, tmp_path, capsys, evaluate_folders):
   found = json.loads((tmp_path / 'compare.json').read_text())
   assert (found['split'], found['bootstrap']['resamples']) == ('test', 50)
   a, b = (
-    evaluate_folders(path).metrics.measurement.metrics
+    evaluate_folders(path).result.split_metrics.classification
     for path in (trained, other_trained)
   )
   for name in ('pr_auc', 'roc_auc', 'f1'):

@@ -92,9 +92,11 @@ def _mean(merged: MergedFolds, names: Sequence[str]) -> Row:
 
 def _pooled(merged: MergedFolds) -> Row:
   pooled = merged.pooled
-  counts = pooled.metrics.records, pooled.metrics.nodules, pooled.scans
+  counts = pooled.classification.records, pooled.classification.nodules, pooled.scans
   cells = [
-    formatting.metric_cell(pooled.metrics.value(name), pooled.intervals.get(name))
+    formatting.metric_cell(
+      pooled.classification.value(name), pooled.intervals.get(name)
+    )
     for name in _METRICS
   ]
   if merged.froc:

@@ -282,7 +282,7 @@ def score_fold(plan: FoldPlan, resampling: Resampling) -> None:
   evaluation = steps.evaluate(runs, plan.test_dataset, plan.test_split, resampling)
   report = evaluation_files.write(evaluation, plan.path)
   atomic_files.link_or_copy(report, plan.report_file)
-  atomic_files.write_json(plan.metrics_file, evaluation.metrics.to_json())
+  atomic_files.write_json(plan.metrics_file, evaluation.result.to_json())
   write_scores(
     plan.scores_file, evaluation.scored.records, evaluation.decision.predicted
   )

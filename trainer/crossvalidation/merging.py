@@ -18,7 +18,8 @@ from model.metrics.resampling import Resampling
 from trainer.crossvalidation import folds as folds_lib
 from trainer.crossvalidation.folds import FoldPlan
 from trainer.evaluation import froc_evaluation
-from trainer.evaluation import measurement
+from trainer.evaluation import split_metrics
+from trainer.evaluation.split_metrics import SplitMetrics
 from trainer.pictures import froc_plot
 from trainer.report import formatting
 from trainer.scoring import froc_submission
@@ -61,7 +62,7 @@ class MergedFolds:
   fold_metrics: tuple[Mapping[str, Any], ...]
   fold_records: tuple[ScoredRecords, ...]
   fold_froc: tuple[FrocResult | None, ...]
-  pooled: measurement.Measurement
+  pooled: SplitMetrics
   froc: FrocResult | None
   warnings: tuple[str, ...]
 
@@ -148,7 +149,7 @@ def merge(
     fold_metrics=fold_metrics,
     fold_records=fold_records,
     fold_froc=fold_froc,
-    pooled=measurement.measure(
+    pooled=split_metrics.compute(
       records, predicted, plans[0].test_dataset.metadata.patch, resampling
     ),
     froc=froc,
@@ -212,10 +213,10 @@ def table(merged: MergedFolds) -> str:
   lines.append(line('mean', {name: merged.mean(name) for name in _TABLE_METRICS}))
   spread = {name: merged.standard_deviation(name) for name in _TABLE_METRICS}
   lines.append(line('std', spread))
-  pooled = merged.pooled.metrics
+  pooled = merged.pooled.classification
   lines.append(line('pooled', pooled.to_json(), pooled.records, pooled.nodules))
   if merged.pooled.num_excluded:
-    everything = merged.pooled.all_candidates.metrics
+    everything = merged.pooled.all_candidates.classification
     counts = everything.records, everything.nodules
     lines.append(line('  all', everything.to_json(), *counts))
     excluded = count_text(merged.pooled.num_excluded, 'excluded finding')

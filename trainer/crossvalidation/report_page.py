@@ -59,8 +59,8 @@ def _subtitle(merged: MergedFolds) -> str:
   parts = [
     f'{plan.config.model} on {plan.test_dataset.name}: '
     + count_text(len(merged.plans), 'fold'),
-    count_text(pooled.metrics.records, 'record'),
-    count_text(pooled.metrics.nodules, 'nodule'),
+    count_text(pooled.classification.records, 'record'),
+    count_text(pooled.classification.nodules, 'nodule'),
   ]
   if pooled.scans is not None:
     parts.append(count_text(pooled.scans, 'scan'))
@@ -110,7 +110,7 @@ def _curves(merged: MergedFolds, folder: pathlib.Path) -> list[Section]:
       lambda: plots.reliability(pooled.labels, pooled.probabilities),
       folder / 'reliability.png',
       'Reliability diagram of all folds, calibration error (ECE) '
-      f'{formatting.number(merged.pooled.metrics.ece)}; dotted: perfect calibration',
+      f'{formatting.number(merged.pooled.classification.ece)}; dotted: perfect calibration',
     ),
   ]
   return [Section('Curves', pictures=pictures)]

@@ -14,7 +14,7 @@ from model.metrics.resampling import Difference
 from model.metrics.resampling import Resampling
 from model.metrics.resampling import ScanIndex
 from trainer.evaluation import froc_evaluation
-from trainer.evaluation import measurement
+from trainer.evaluation import split_metrics
 from trainer.evaluation.steps import Evaluation
 from trainer.scoring.scored_records import ScoredRecords
 
@@ -119,39 +119,39 @@ def compare(a: Evaluation, b: Evaluation, resampling: Resampling) -> Comparison:
     for one, rows in ((a, rows_a), (b, rows_b))
   )
   differences = bootstrap.paired_differences(of_a, of_b, COMPARED_METRICS, resampling)
-  metrics_a, metrics_b = (one.metrics.measurement.metrics for one in (a, b))
+  metrics_a, metrics_b = (one.result.split_metrics.classification for one in (a, b))
   metrics = {
     name: ComparedMetric(metrics_a.value(name), metrics_b.value(name), difference)
     for name, difference in differences.items()
   }
-  froc_a = a.metrics.froc
+  froc_a = a.result.froc
   return Comparison(
     workdirs=(_workdir(a), _workdir(b)),
-    datasets=(a.metrics.dataset, b.metrics.dataset),
-    split=a.metrics.split,
+    datasets=(a.result.dataset, b.result.dataset),
+    split=a.result.split,
     records=len(rows_a),
-    resampled_unit=measurement.resampled_unit(a.scored.records.num_scans),
+    resampled_unit=split_metrics.resampled_unit(a.scored.records.num_scans),
     resampling=resampling,
-    records_trained_on=(a.metrics.records_trained_on, b.metrics.records_trained_on),
+    records_trained_on=(a.result.records_trained_on, b.result.records_trained_on),
     warnings=_warnings(a, b),
     metrics=metrics | _compare_cpm(a, b, resampling),
     froc_nodules=froc_evaluation.describe_nodules(froc_a) if froc_a else '',
     froc_warnings=tuple(
       f'{_workdir(one)}: {warning}'
       for one in (a, b)
-      if one.metrics.froc
-      for warning in one.metrics.froc.warnings
+      if one.result.froc
+      for warning in one.result.froc.warnings
     ),
   )
 
 
 def _warnings(a: Evaluation, b: Evaluation) -> tuple[str, ...]:
   of_models = [
-    f'{_workdir(one)}: {warning}' for one in (a, b) for warning in one.metrics.warnings
+    f'{_workdir(one)}: {warning}' for one in (a, b) for warning in one.result.warnings
   ]
   of_intervals = [
     f'{warning}, and the p values too small'
-    for warning in measurement.few_scans_warnings(a.scored.records.num_scans)
+    for warning in split_metrics.few_scans_warnings(a.scored.records.num_scans)
   ]
   return (*of_models, *of_intervals)
 
@@ -160,7 +160,7 @@ def _compare_cpm(
   a: Evaluation, b: Evaluation, resampling: Resampling
 ) -> dict[str, ComparedMetric]:
   """Returns the row of the CPM; none if scans or nodules are unknown."""
-  of_a, of_b = a.metrics.froc, b.metrics.froc
+  of_a, of_b = a.result.froc, b.result.froc
   if of_a is None or of_b is None:
     return {}
   # The scans of both are those of the same records, numbered in sorted order.
@@ -188,8 +188,8 @@ def _matching_rows(a: Evaluation, b: Evaluation) -> tuple[np.ndarray, np.ndarray
   )
   if not same:
     raise UsageError(
-      f'--compare: the {len(records_a)} records of {a.metrics.dataset} '
-      f'({_workdir(a)}) are not the {len(records_b)} of {b.metrics.dataset} '
+      f'--compare: the {len(records_a)} records of {a.result.dataset} '
+      f'({_workdir(a)}) are not the {len(records_b)} of {b.result.dataset} '
       f'({_workdir(b)}); compare models on the same candidates: give --dataset and '
       '--split'
     )

@@ -1,9 +1,9 @@
-"""Evaluation in three steps: score, decide, measure.
+"""Evaluation in three steps: score, decide, compute the metrics.
 
 runs = trained_run.open_runs(paths)
 scored = score(runs, dataset, split)
 decision = decide(scored)
-metrics = measure(scored, decision, resampling)
+result = compute_metrics(scored, decision, resampling)
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from trainer import article_baseline
 from trainer.data.dataset import OpenedDataset
 from trainer.data.split_source import SplitSource
 from trainer.evaluation import froc_evaluation
-from trainer.evaluation import measurement
 from trainer.evaluation import overlap
+from trainer.evaluation import split_metrics
 from trainer.evaluation import trained_run
 from trainer.evaluation.overlap import ScoredSource
+from trainer.evaluation.split_metrics import SplitMetrics
 from trainer.evaluation.trained_run import TrainedRun
 from trainer.scoring import operating_point
 from trainer.scoring import scored_records
@@ -69,7 +70,7 @@ class ScoredSplit:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationMetrics:
+class EvaluationResult:
   """What metrics.json holds.
 
   Attributes:
@@ -83,7 +84,7 @@ class EvaluationMetrics:
     records_trained_on: scored records of scans that training saw; None if it cannot be
       told.
     warnings: what a reader of the metrics should know; each is one line.
-    measurement: the metrics.
+    split_metrics: the metrics.
     froc: the FROC curve; None if scans or nodules are unknown.
     calibrations: calibration of each model; None for those of an older version.
   """
@@ -97,7 +98,7 @@ class EvaluationMetrics:
   deployed_prior: float
   records_trained_on: int | None
   warnings: tuple[str, ...]
-  measurement: measurement.Measurement
+  split_metrics: SplitMetrics
   froc: FrocResult | None
   calibrations: tuple[CalibrationResult | None, ...]
 
@@ -121,7 +122,7 @@ class EvaluationMetrics:
       'records_trained_on': self.records_trained_on,
       'warnings': list(self.warnings),
       'calibration': [c and c.to_json() for c in self.calibrations],
-      **self.measurement.to_json(),
+      **self.split_metrics.to_json(),
       **({'froc': self.froc.to_json()} if self.froc else {}),
       **({'article': self.article} if self.article else {}),
     }
@@ -134,12 +135,12 @@ class Evaluation:
   Attributes:
     scored: the records and their probabilities.
     decision: which are predicted to be nodules.
-    metrics: metrics of the records and the decision.
+    result: metrics of the records and the decision.
   """
 
   scored: ScoredSplit
   decision: Decision
-  metrics: EvaluationMetrics
+  result: EvaluationResult
 
 
 def evaluate(
@@ -152,11 +153,11 @@ def evaluate(
   tta: bool | None = None,
   reference: FrocReference | None = None,
 ) -> Evaluation:
-  """Scores, decides and measures; see the three functions."""
+  """Runs the three steps, see `score`, `decide` and `compute_metrics`."""
   scored = score(runs, dataset, split, rule=rule, tta=tta)
   decision = decide(scored)
-  metrics = measure(scored, decision, resampling, reference)
-  return Evaluation(scored, decision, metrics)
+  result = compute_metrics(scored, decision, resampling, reference)
+  return Evaluation(scored, decision, result)
 
 
 def default_split(dataset: OpenedDataset) -> str:
@@ -261,12 +262,12 @@ def decide(scored: ScoredSplit) -> Decision:
   )
 
 
-def measure(
+def compute_metrics(
   scored: ScoredSplit,
   decision: Decision,
   resampling: Resampling,
   reference: FrocReference | None = None,
-) -> EvaluationMetrics:
+) -> EvaluationResult:
   """Computes all metrics of a scored split.
 
   Args:
@@ -279,7 +280,7 @@ def measure(
   Raises:
     UsageError: the list of scans of `reference` names none of the scored ones.
   """
-  return EvaluationMetrics(
+  return EvaluationResult(
     dataset=scored.dataset.name,
     split=scored.source.split,
     model=scored.runs[0].config.model,
@@ -289,7 +290,7 @@ def measure(
     deployed_prior=scored.point.deployed_prior,
     records_trained_on=scored.records_trained_on,
     warnings=_warnings(scored),
-    measurement=measurement.measure(
+    split_metrics=split_metrics.compute(
       scored.records, decision.predicted, scored.dataset.metadata.patch, resampling
     ),
     froc=froc_evaluation.evaluate_froc(
@@ -358,5 +359,5 @@ def _warnings(scored: ScoredSplit) -> tuple[str, ...]:
     warnings += overlap.selection_warnings(
       len(scored.selection), scored.selection_trained_on
     )
-  warnings += measurement.only_excluded_warnings(scored.records)
+  warnings += split_metrics.only_excluded_warnings(scored.records)
   return tuple(warnings)

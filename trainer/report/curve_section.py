@@ -17,8 +17,8 @@ def curve_section(evaluation: Evaluation, folder: pathlib.Path) -> Section:
   """Returns the pictures; of a split of one class the confusion matrix only."""
   records = evaluation.scored.records.without_excluded
   labels, probabilities = records.label, records.probability
-  article = evaluation.metrics.article
-  counts = evaluation.metrics.measurement.metrics.confusion_matrix
+  article = evaluation.result.article
+  counts = evaluation.result.split_metrics.classification.confusion_matrix
   drawings: dict[str, tuple[Callable[[], Figure], str]] = {
     'confusion_matrix': (
       lambda: plots.confusion_matrix(counts),

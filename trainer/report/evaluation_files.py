@@ -20,7 +20,7 @@ def write(evaluation: Evaluation, folder: pathlib.Path) -> pathlib.Path:
   Returns:
     The path of the report.
   """
-  atomic_files.write_json(folder / 'metrics.json', evaluation.metrics.to_json())
+  atomic_files.write_json(folder / 'metrics.json', evaluation.result.to_json())
   prediction_files.write_predictions(
     evaluation.scored.records, folder / 'predictions.csv'
   )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from luna_tfds.text_format import count_text
 from model.metrics.classification import LONG_METRIC_LABELS
 from model.metrics.classification import METRIC_LABELS
-from trainer.evaluation.measurement import Measurement
-from trainer.evaluation.steps import EvaluationMetrics
+from trainer.evaluation.split_metrics import SplitMetrics
+from trainer.evaluation.steps import EvaluationResult
 from trainer.report import formatting
 from trainer.report.content import Headline
 from trainer.report.content import Row
@@ -16,25 +16,25 @@ _HEADLINES = ('pr_auc', 'recall', 'precision', 'f1')
 _TARGET_METRICS = ('precision', 'recall', 'specificity', 'f1')
 
 
-def headlines(measured: Measurement) -> list[Headline]:
+def headlines(split_metrics: SplitMetrics) -> list[Headline]:
   """Returns the main metrics with their intervals."""
   return [
     Headline(
       LONG_METRIC_LABELS[name],
-      formatting.number(measured.metrics.value(name), 3),
-      formatting.interval_in_words(measured.intervals.get(name)),
+      formatting.number(split_metrics.classification.value(name), 3),
+      formatting.interval_in_words(split_metrics.intervals.get(name)),
     )
     for name in _HEADLINES
   ]
 
 
-def metrics_section(metrics: EvaluationMetrics) -> Section:
+def metrics_section(result: EvaluationResult) -> Section:
   """Returns all metrics; with excluded findings, and the article's, in other columns."""
-  measured = metrics.measurement
-  columns = [('this model', measured.metrics, measured.intervals)]
-  if measured.num_excluded:
-    everything = measured.all_candidates
-    columns.append(('with excluded', everything.metrics, everything.intervals))
+  split_metrics = result.split_metrics
+  columns = [('this model', split_metrics.classification, split_metrics.intervals)]
+  if split_metrics.num_excluded:
+    everything = split_metrics.all_candidates
+    columns.append(('with excluded', everything.classification, everything.intervals))
   rows: list[Row] = [
     (
       label,
@@ -42,30 +42,30 @@ def metrics_section(metrics: EvaluationMetrics) -> Section:
         formatting.metric_cell(of.value(name), bounds.get(name), 4)
         for _, of, bounds in columns
       ),
-      *([formatting.number(metrics.article.get(name), 3)] if metrics.article else []),
+      *([formatting.number(result.article.get(name), 3)] if result.article else []),
     )
     for name, label in LONG_METRIC_LABELS.items()
   ]
   titles = [title for title, _, _ in columns]
-  header = ('', *titles, *(['the article'] if metrics.article else []))
-  return Section('Metrics', _explain(metrics), header, rows)
+  header = ('', *titles, *(['the article'] if result.article else []))
+  return Section('Metrics', _explain(result), header, rows)
 
 
-def _explain(metrics: EvaluationMetrics) -> str:
+def _explain(result: EvaluationResult) -> str:
   """Returns the threshold, how intervals were computed, and what was left out."""
-  measured, decision = metrics.measurement, metrics.decision
+  split_metrics, decision = result.split_metrics, result.decision
   text = (
     'A record is predicted to be a nodule at a probability of '
     f'{decision.threshold:.4g} and above (rule {decision.rule}, chosen on '
     f'{decision.chosen_on}).'
   )
-  if measured.intervals:
+  if split_metrics.intervals:
     text += (
-      f' The 95 % intervals come from {measured.resampling.resamples} resamples of '
-      f'{measured.resampled_unit}.'
+      f' The 95 % intervals come from {split_metrics.resampling.resamples} resamples of '
+      f'{split_metrics.resampled_unit}.'
     )
-  if measured.num_excluded:
-    hit = count_text(measured.num_excluded, 'record hits', 'records hit')
+  if split_metrics.num_excluded:
+    hit = count_text(split_metrics.num_excluded, 'record hits', 'records hit')
     text += (
       f' {hit} an excluded finding, which is neither a nodule nor a true negative: the '
       "metrics leave them out, as LUNA16's official script does. The second column "
@@ -74,9 +74,9 @@ def _explain(metrics: EvaluationMetrics) -> str:
   return text
 
 
-def operating_point_sections(measured: Measurement) -> list[Section]:
+def operating_point_sections(split_metrics: SplitMetrics) -> list[Section]:
   """Returns the rates at thresholds that reach targets; nothing without targets."""
-  if not measured.targets:
+  if not split_metrics.targets:
     return []
   rows: list[Row] = [
     (
@@ -87,7 +87,7 @@ def operating_point_sections(measured: Measurement) -> list[Section]:
         for name in _TARGET_METRICS
       ),
     )
-    for row in measured.targets
+    for row in split_metrics.targets
   ]
   labels = [METRIC_LABELS[name] for name in _TARGET_METRICS]
   return [

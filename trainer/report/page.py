@@ -6,7 +6,7 @@ import pathlib
 
 from luna_tfds.text_format import count_text
 from trainer.evaluation.steps import Evaluation
-from trainer.evaluation.steps import EvaluationMetrics
+from trainer.evaluation.steps import EvaluationResult
 from trainer.report import calibration_section
 from trainer.report import configuration_section
 from trainer.report import curve_section
@@ -32,56 +32,56 @@ def build_page(evaluation: Evaluation, folder: pathlib.Path) -> str:
   """Returns report.html; writes its pictures to `folder` too."""
   examples = choose_examples(evaluation.scored.records, evaluation.decision.predicted)
   images = scored_records.read_images(evaluation.scored.source, examples.positions)
-  metrics = evaluation.metrics
-  measured = metrics.measurement
+  result = evaluation.result
+  split_metrics = result.split_metrics
   page = Page(
     'Nodule classifier',
-    _subtitle(metrics),
+    _subtitle(result),
     [
-      metric_sections.metrics_section(metrics),
+      metric_sections.metrics_section(result),
       curve_section.curve_section(evaluation, folder),
-      *froc_section.froc_sections(metrics.froc, folder),
-      *metric_sections.operating_point_sections(measured),
+      *froc_section.froc_sections(result.froc, folder),
+      *metric_sections.operating_point_sections(split_metrics),
       *calibration_section.calibration_sections(evaluation),
-      *subgroup_sections.subgroup_sections(measured, folder),
+      *subgroup_sections.subgroup_sections(split_metrics, folder),
       example_section.example_section(evaluation, examples, images, folder),
       *network_section.network_sections(evaluation, examples, images, folder),
       *training_section.training_sections(evaluation, folder),
       configuration_section.section_of_runs(evaluation),
     ],
     [
-      *metric_sections.headlines(measured),
-      *froc_section.froc_headlines(metrics.froc),
+      *metric_sections.headlines(split_metrics),
+      *froc_section.froc_headlines(result.froc),
     ],
-    _notices(metrics),
+    _notices(result),
   )
   return html_renderer.render(page)
 
 
-def _subtitle(metrics: EvaluationMetrics) -> str:
-  measured = metrics.measurement
-  members = f' (mean of {metrics.models} runs)' if metrics.models > 1 else ''
+def _subtitle(result: EvaluationResult) -> str:
+  split_metrics = result.split_metrics
+  members = f' (mean of {result.models} runs)' if result.models > 1 else ''
   parts = [
-    f'{metrics.model}{members} on {metrics.dataset}, split {metrics.split}: '
-    + count_text(measured.metrics.records, 'record'),
-    count_text(measured.metrics.nodules, 'nodule candidate'),
+    f'{result.model}{members} on {result.dataset}, split {result.split}: '
+    + count_text(split_metrics.classification.records, 'record'),
+    count_text(split_metrics.classification.nodules, 'nodule candidate'),
   ]
-  if measured.scans is not None:
-    parts.append(count_text(measured.scans, 'scan'))
+  if split_metrics.scans is not None:
+    parts.append(count_text(split_metrics.scans, 'scan'))
   text = ', '.join(parts)
-  if measured.num_excluded:
-    text += f'; {count_text(measured.num_excluded, "excluded finding")} left out'
+  if split_metrics.num_excluded:
+    text += f'; {count_text(split_metrics.num_excluded, "excluded finding")} left out'
   return text
 
 
-def _notices(metrics: EvaluationMetrics) -> list[str]:
-  measured = metrics.measurement
-  records, nodules = measured.metrics.records, measured.metrics.nodules
+def _notices(result: EvaluationResult) -> list[str]:
+  split_metrics = result.split_metrics
+  counted = split_metrics.classification
   notices = []
-  if metrics.article:
+  if result.article:
     notices.append(_OPTIMISTIC)
-  notices += formatting.sentences([*metrics.warnings, *measured.warnings])
-  if records and nodules in (0, records):
+  notices += formatting.sentences([*result.warnings, *split_metrics.warnings])
+  if counted.records and counted.nodules in (0, counted.records):
     notices.append(
       'The split holds one class only: metrics that need both are undefined.'
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pathlib
 
 from model.metrics.classification import METRIC_LABELS
-from trainer.evaluation.measurement import Measurement
+from trainer.evaluation.split_metrics import SplitMetrics
 from trainer.evaluation.subgroups import GROUP_METRICS
 from trainer.evaluation.subgroups import DiameterRow
 from trainer.evaluation.subgroups import GroupRow
@@ -18,28 +18,30 @@ from trainer.report.content import Section
 from trainer.report.themed_picture import picture
 
 
-def subgroup_sections(measured: Measurement, folder: pathlib.Path) -> list[Section]:
+def subgroup_sections(
+  split_metrics: SplitMetrics, folder: pathlib.Path
+) -> list[Section]:
   """Returns the tables; empty ones are left out, and single rows of groups of scans.
 
   Args:
-    measured: with the rows.
+    split_metrics: with the rows.
     folder: gets by_diameter.png.
   """
   sections = []
-  if measured.by_diameter:
-    sections.append(_by_diameter(measured.by_diameter, folder))
+  if split_metrics.by_diameter:
+    sections.append(_by_diameter(split_metrics.by_diameter, folder))
   # A single row repeats the metrics of all records.
-  if len(measured.by_slice_thickness) > 1:
+  if len(split_metrics.by_slice_thickness) > 1:
     sections.append(
       _by_group(
         'By slice thickness',
         'The distance between the slices of the scan.',
         'slice thickness',
-        measured.by_slice_thickness,
+        split_metrics.by_slice_thickness,
       )
     )
-  if len(measured.by_subset) > 1:
-    sections.append(_by_group('By subset', '', 'subset', measured.by_subset))
+  if len(split_metrics.by_subset) > 1:
+    sections.append(_by_group('By subset', '', 'subset', split_metrics.by_subset))
   return sections
 
 

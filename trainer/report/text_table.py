@@ -6,7 +6,7 @@ from luna_tfds.text_format import count_text
 from model.metrics.classification import METRIC_LABELS
 from trainer.evaluation import froc_evaluation
 from trainer.evaluation.comparison import Comparison
-from trainer.evaluation.steps import EvaluationMetrics
+from trainer.evaluation.steps import EvaluationResult
 from trainer.report import formatting
 
 _METRICS = (
@@ -20,40 +20,40 @@ _METRICS = (
 )
 
 
-def metrics_table(evaluated: EvaluationMetrics) -> str:
+def metrics_table(result: EvaluationResult) -> str:
   """Returns the main metrics with their intervals; for its patches, the article's too.
 
   If there are excluded findings, a column holds the metrics with them.
   """
-  measured = evaluated.measurement
-  records = count_text(measured.metrics.records, 'record')
-  nodules = count_text(measured.metrics.nodules, 'nodule candidate')
-  lines = [f'{evaluated.split}: {records}, {nodules}']
-  has_excluded = measured.num_excluded > 0
+  split_metrics = result.split_metrics
+  records = count_text(split_metrics.classification.records, 'record')
+  nodules = count_text(split_metrics.classification.nodules, 'nodule candidate')
+  lines = [f'{result.split}: {records}, {nodules}']
+  has_excluded = split_metrics.num_excluded > 0
   if has_excluded:
-    excluded = count_text(measured.num_excluded, 'excluded finding')
+    excluded = count_text(split_metrics.num_excluded, 'excluded finding')
     lines[0] += f'; {excluded} left out, in brackets with them as non-nodules'
   for name in _METRICS:
-    value = formatting.number(measured.metrics.value(name))
-    interval = formatting.interval(measured.intervals.get(name))
-    published = evaluated.article.get(name)
+    value = formatting.number(split_metrics.classification.value(name))
+    interval = formatting.interval(split_metrics.intervals.get(name))
+    published = result.article.get(name)
     article = f'   (article {published:.3f})' if published else ''
     with_excluded = ''
     if has_excluded:
-      other = formatting.number(measured.all_candidates.metrics.value(name))
+      other = formatting.number(split_metrics.all_candidates.classification.value(name))
       with_excluded = f'   [{other}]'
     line = (
       f'  {METRIC_LABELS[name]:<12}{value:>8}   {interval:<15}{with_excluded}{article}'
     )
     lines.append(line.rstrip())
-  if evaluated.froc is not None:
-    curve, band = evaluated.froc.curve, evaluated.froc.band
+  if result.froc is not None:
+    curve, band = result.froc.curve, result.froc.band
     interval = formatting.interval(band.cpm.interval if band else None)
     lines.append(
       f'  {"CPM":<12}{formatting.number(curve.cpm):>8}   {interval}'.rstrip()
     )
-    lines.append(f'  {froc_evaluation.describe_nodules(evaluated.froc)}')
-    lines += [f'  FROC: {warning}' for warning in evaluated.froc.warnings]
+    lines.append(f'  {froc_evaluation.describe_nodules(result.froc)}')
+    lines += [f'  FROC: {warning}' for warning in result.froc.warnings]
   return '\n'.join(lines)
 
 

@@ -33,9 +33,9 @@ def test_differences_are_those_of_the_metrics(first, second):
   assert found.resampled_unit == 'scans'
   for name, row in found.metrics.items():
     a, b = (
-      e.metrics.froc.curve.cpm
+      e.result.froc.curve.cpm
       if name == 'cpm'
-      else e.metrics.measurement.metrics.value(name)
+      else e.result.split_metrics.classification.value(name)
       for e in (first, second)
     )
     assert (row.a, row.b) == (a, b)
@@ -45,7 +45,7 @@ def test_differences_are_those_of_the_metrics(first, second):
 
 def test_leaks_of_both_models_are_reported(first, second):
   found = comparison.compare(first, second, FEW)
-  trained_on = first.metrics.records_trained_on
+  trained_on = first.result.records_trained_on
   assert trained_on > 0
   fields = found.to_json()
   assert fields['records_trained_on_a'] == fields['records_trained_on_b'] == trained_on
@@ -59,9 +59,9 @@ def test_leaks_of_both_models_are_reported(first, second):
 
 def test_froc_warnings_of_both_models_are_reported(first, second):
   def with_warning(evaluation, text):
-    curve = dataclasses.replace(evaluation.metrics.froc, warnings=(text,))
-    metrics = dataclasses.replace(evaluation.metrics, froc=curve)
-    return dataclasses.replace(evaluation, metrics=metrics)
+    curve = dataclasses.replace(evaluation.result.froc, warnings=(text,))
+    result = dataclasses.replace(evaluation.result, froc=curve)
+    return dataclasses.replace(evaluation, result=result)
 
   a, b = with_warning(first, 'a tie'), with_warning(second, 'a cut shard')
   paths = [e.scored.runs[0].workdir.path for e in (first, second)]
@@ -171,13 +171,13 @@ def test_undefined_metrics_are_a_dash_in_the_table(evaluate_folders, trained):
 def test_cpm_is_compared_in_the_same_resamples(first, second):
   found = comparison.compare(first, second, FEW).metrics['cpm'].difference
   assert found == froc.paired_cpm_difference(
-    first.metrics.froc.entries, second.metrics.froc.entries, FEW
+    first.result.froc.entries, second.result.froc.entries, FEW
   )
 
 
 def test_without_known_scans_there_is_no_cpm(first):
-  metrics = dataclasses.replace(first.metrics, froc=None)
-  unknown = dataclasses.replace(first, metrics=metrics)
+  result = dataclasses.replace(first.result, froc=None)
+  unknown = dataclasses.replace(first, result=result)
   found = comparison.compare(unknown, unknown, FEW)
   assert 'cpm' not in found.metrics
   assert found.to_json()['froc_nodules'] == ''

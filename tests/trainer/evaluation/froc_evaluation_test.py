@@ -74,7 +74,7 @@ def test_both_ways_agree_if_every_nodule_is_reached(
 ):
   evaluation = evaluate_folders(trained, split='train+validation+test')
   reference = froc_submission.read_reference(None, None, None, download.folder)
-  by_ids = evaluation.metrics.froc
+  by_ids = evaluation.result.froc
   by_points = froc_evaluation.evaluate_froc(evaluation.scored.records, reference, NONE)
   assert by_ids.counts == by_points.counts
   assert by_ids.counts.nodules == len(download.nodules)

@@ -87,23 +87,23 @@ def test_records_that_were_trained_on_are_counted(
     ('train+validation+test', in_train),
   ):
     found = evaluate_folders(trained, split=split)
-    assert found.metrics.records_trained_on == expected
+    assert found.result.records_trained_on == expected
 
 
 def test_scans_trained_on_are_found_in_another_dataset(
   evaluate_folders, trained_on_part
 ):
   found = evaluate_folders(trained_on_part)
-  assert found.metrics.records_trained_on == 0
+  assert found.result.records_trained_on == 0
   assert not found.scored.shares_selection_records
-  assert found.metrics.to_json()['warnings'] == []
+  assert found.result.to_json()['warnings'] == []
   found = evaluate_folders(trained_on_part, split='validation')
   assert found.scored.shares_selection_records
-  assert found.metrics.records_trained_on == 0
+  assert found.result.records_trained_on == 0
   found = evaluate_folders(trained_on_part, split='test+train')
   in_train = int(np.sum(~np.isin(found.scored.records.subset, [8, 9])))
-  assert found.metrics.records_trained_on == in_train > 0
-  (warning,) = found.metrics.to_json()['warnings']
+  assert found.result.records_trained_on == in_train > 0
+  (warning,) = found.result.to_json()['warnings']
   assert f'{in_train} of the {len(found.scored.records)} records' in warning
 
 
@@ -147,19 +147,19 @@ def test_a_threshold_without_records_to_choose_it_on_is_warned_of(
   runs = trained_run.open_runs([str(trained)])
   found = steps.evaluate(runs, no_validation, 'test', Resampling(0), tta=True)
   assert found.decision.threshold == 0.5
-  (warning,) = found.metrics.warnings
+  (warning,) = found.result.warnings
   assert 'no records of both classes to choose the threshold on: it is 0.5' in warning
   for kept in ({}, {'tta': True, 'rule': '0.3'}):
     found = steps.evaluate(runs, no_validation, 'test', Resampling(0), **kept)
-    assert found.metrics.warnings == ()
+    assert found.result.warnings == ()
 
 
 def test_test_time_augmentation_chooses_the_threshold_anew(
   evaluate_folders, trained, on_test
 ):
   found = evaluate_folders(trained, tta=True)
-  assert found.metrics.tta
-  assert not on_test.metrics.tta
+  assert found.result.tta
+  assert not on_test.result.tta
   differs = found.scored.records.probability != on_test.scored.records.probability
   assert differs.mean() > 0.9
   validation = evaluate_folders(trained, split='validation', rule='0.5', tta=True)
@@ -184,14 +184,14 @@ def test_ensemble_is_the_mean_with_a_threshold_of_its_own(
   both = evaluate_folders(trained, other_trained)
   a, b = (e.scored.records.probability for e in (on_test, other))
   np.testing.assert_allclose(both.scored.records.probability, (a + b) / 2, rtol=1e-12)
-  assert both.metrics.models == 2
+  assert both.result.models == 2
   assert both.decision.chosen_on == 'validation'
   validation = evaluate_folders(trained, other_trained, split='validation', rule='0.5')
   assert_threshold_has_the_best_f1(validation.scored.records, both.decision.threshold)
 
 
-def test_metrics_say_what_was_measured(on_test, opened_dataset):
-  fields = on_test.metrics.to_json()
+def test_metrics_say_what_was_evaluated(on_test, opened_dataset):
+  fields = on_test.result.to_json()
   assert fields['dataset'] == opened_dataset.name
   assert fields['split'] == 'test'
   assert (fields['model'], fields['models'], fields['tta']) == ('nodule_net', 1, False)
@@ -206,7 +206,7 @@ def test_metrics_say_what_was_measured(on_test, opened_dataset):
   assert fields['all_candidates']['records'] == len(records)
   assert 'article' not in fields
   of_article = dataclasses.replace(
-    on_test.metrics, dataset='luna16_patches/article/1.0.0'
+    on_test.result, dataset='luna16_patches/article/1.0.0'
   )
   assert of_article.to_json()['article']['precision'] == 0.893
 
@@ -215,10 +215,10 @@ def test_the_three_steps_equal_evaluate(on_test, trained, opened_dataset):
   runs = trained_run.open_runs([str(trained)])
   scored = steps.score(runs, opened_dataset, 'test')
   decision = steps.decide(scored)
-  metrics = steps.measure(scored, decision, Resampling(resamples=0))
+  result = steps.compute_metrics(scored, decision, Resampling(resamples=0))
   # A metric that is not defined is NaN, which is unequal to itself.
-  assert atomic_files.replace_nan(metrics.to_json()) == atomic_files.replace_nan(
-    on_test.metrics.to_json()
+  assert atomic_files.replace_nan(result.to_json()) == atomic_files.replace_nan(
+    on_test.result.to_json()
   )
 
 
@@ -255,7 +255,7 @@ def test_published_patches_are_scored_with_a_warning(trained, opened_dataset):
   dataset = dataclasses.replace(opened_dataset, metadata=metadata)
   runs = trained_run.open_runs([str(trained)])
   found = steps.evaluate(runs, dataset, 'test', Resampling(resamples=0))
-  (warning,) = found.metrics.warnings
+  (warning,) = found.result.warnings
   assert 'whether spacing and layout are the same is not known' in warning
 
 

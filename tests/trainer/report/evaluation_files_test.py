@@ -13,7 +13,7 @@ def test_all_files_are_written(
   assert report.read_text().endswith('</html>\n')
   metrics = json.loads((tmp_path / 'metrics.json').read_text())
   assert metrics['threshold'] == 0.3
-  assert metrics['pr_auc'] == evaluation.metrics.measurement.metrics.pr_auc
+  assert metrics['pr_auc'] == evaluation.result.split_metrics.classification.pr_auc
   with (tmp_path / 'predictions.csv').open(newline='') as file:
     rows = list(csv.DictReader(file))
   found = [f'{row["seriesuid"]}/{row["candidate_id"]}' for row in rows]

@@ -107,8 +107,8 @@ def evaluated(other_trained, opened_dataset):
 
 def with_predictions(scored, predicted):
   decision = dataclasses.replace(steps.decide(scored), predicted=predicted)
-  metrics = steps.measure(scored, decision, Resampling(resamples=30))
-  return steps.Evaluation(scored, decision, metrics)
+  result = steps.compute_metrics(scored, decision, Resampling(resamples=30))
+  return steps.Evaluation(scored, decision, result)
 
 
 @pytest.fixture(scope='module')
@@ -223,24 +223,24 @@ HEADINGS = [
 
 def test_page_has_all_sections_and_metrics(page, evaluated):
   assert Reader(page).headings == HEADINGS
-  metrics = evaluated.metrics
-  measured = metrics.measurement
-  assert f'{measured.metrics.pr_auc:.4f}' in page
-  assert formatting.interval(measured.intervals['pr_auc']) in page
+  result = evaluated.result
+  split_metrics = result.split_metrics
+  assert f'{split_metrics.classification.pr_auc:.4f}' in page
+  assert formatting.interval(split_metrics.intervals['pr_auc']) in page
   assert 'the article' not in page
-  total = measured.all_candidates.metrics.records
-  assert f'{metrics.records_trained_on} of the {total}' in page
+  total = split_metrics.all_candidates.classification.records
+  assert f'{result.records_trained_on} of the {total}' in page
   assert 'article_cnn' in page
-  assert f'split train+test: {measured.metrics.records} records' in page
+  assert f'split train+test: {split_metrics.classification.records} records' in page
   assert 'computed from 11 scans only' in page
-  found = metrics.froc
+  found = result.froc
   assert f'{found.curve.cpm:.3f}' in page
   assert formatting.interval_in_words(found.band.cpm.interval) in page
   assert 'nodules that a candidate reaches in the 11 scans' in page
-  everything = measured.all_candidates
-  assert f'{measured.num_excluded} records hit an excluded finding' in page
+  everything = split_metrics.all_candidates
+  assert f'{split_metrics.num_excluded} records hit an excluded finding' in page
   assert 'with excluded' in page
-  assert f'{everything.metrics.pr_auc:.4f}' in page
+  assert f'{everything.classification.pr_auc:.4f}' in page
   assert formatting.interval(everything.intervals['pr_auc']) in page
 
 
@@ -282,10 +282,8 @@ def test_most_confident_errors_are_shown_with_scan_and_position(page, evaluated)
 def test_an_evaluation_of_the_articles_patches_shows_its_metrics(
   evaluated, tmp_path, no_network_pictures
 ):
-  metrics = dataclasses.replace(
-    evaluated.metrics, dataset='luna16_patches/article/1.0.0'
-  )
-  of_article = dataclasses.replace(evaluated, metrics=metrics)
+  result = dataclasses.replace(evaluated.result, dataset='luna16_patches/article/1.0.0')
+  of_article = dataclasses.replace(evaluated, result=result)
   text = page_lib.build_page(of_article, tmp_path)
   assert 'the article' in text
   assert '0.893' in text  # its precision
@@ -312,10 +310,10 @@ def test_a_split_of_one_class_has_no_curves(
   text = page_lib.build_page(evaluation, tmp_path)
   assert 'holds one class only' in text
   assert 'scan only' not in text  # there are no intervals
-  metrics = steps.measure(
+  result = steps.compute_metrics(
     evaluation.scored, evaluation.decision, Resampling(resamples=2)
   )
-  with_intervals = dataclasses.replace(evaluation, metrics=metrics)
+  with_intervals = dataclasses.replace(evaluation, result=result)
   text = page_lib.build_page(with_intervals, tmp_path)
   assert 'computed from 1 scan only' in text
   assert not {'Operating points', 'By subset'} & set(Reader(text).headings)

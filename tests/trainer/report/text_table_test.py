@@ -5,7 +5,7 @@ import fake_scores
 import pytest
 
 from model.metrics.resampling import Resampling
-from trainer.evaluation import measurement
+from trainer.evaluation import split_metrics
 from trainer.evaluation import steps
 from trainer.report import text_table
 
@@ -18,14 +18,14 @@ def evaluation(evaluate_folders, trained):
 def test_table_has_the_main_metrics_and_for_its_patches_those_of_the_article(
   evaluation,
 ):
-  metrics = steps.measure(
+  result = steps.compute_metrics(
     evaluation.scored, evaluation.decision, Resampling(resamples=20)
   )
-  first, *lines = text_table.metrics_table(metrics).splitlines()
-  measured = metrics.measurement
+  first, *lines = text_table.metrics_table(result).splitlines()
+  split_metrics = result.split_metrics
   assert first.startswith(
-    f'validation+test: {measured.metrics.records} records, '
-    f'{measured.metrics.nodules} nodule candidates; '
+    f'validation+test: {split_metrics.classification.records} records, '
+    f'{split_metrics.classification.nodules} nodule candidates; '
   )
   labels = [line[2:14].rstrip() for line in lines]
   assert labels == [
@@ -39,31 +39,36 @@ def test_table_has_the_main_metrics_and_for_its_patches_those_of_the_article(
     'CPM',
     'The sensitiv',
   ]
-  band = metrics.froc.band.cpm.interval
+  band = result.froc.band.cpm.interval
   assert lines[7].split() == [
     'CPM',
-    f'{metrics.froc.curve.cpm:.4f}',
+    f'{result.froc.curve.cpm:.4f}',
     f'{band.lower:.3f}',
     '…',
     f'{band.upper:.3f}',
   ]
   assert 'that a candidate reaches in the 2 scans' in lines[8]
   recall = lines[2]
-  lower, upper = measured.intervals['recall'].to_json()
-  assert f'{measured.metrics.recall:.4f}   {lower:.3f} … {upper:.3f}' in recall
+  lower, upper = split_metrics.intervals['recall'].to_json()
+  assert (
+    f'{split_metrics.classification.recall:.4f}   {lower:.3f} … {upper:.3f}' in recall
+  )
   assert not any('article' in line for line in lines)
-  of_article = dataclasses.replace(metrics, dataset='luna16_patches/article/1.0.0')
+  of_article = dataclasses.replace(result, dataset='luna16_patches/article/1.0.0')
   of_article_lines = text_table.metrics_table(of_article).splitlines()
   assert of_article_lines[3] == f'{recall}   (article 0.712)'
 
 
 def test_without_intervals_and_with_undefined_metrics(evaluation):
-  measured = evaluation.metrics.measurement
-  undefined = dataclasses.replace(measured.metrics, pr_auc=float('nan'), nodules=1)
-  metrics = dataclasses.replace(
-    evaluation.metrics, measurement=dataclasses.replace(measured, metrics=undefined)
+  split_metrics = evaluation.result.split_metrics
+  undefined = dataclasses.replace(
+    split_metrics.classification, pr_auc=float('nan'), nodules=1
   )
-  lines = text_table.metrics_table(metrics).splitlines()
+  result = dataclasses.replace(
+    evaluation.result,
+    split_metrics=dataclasses.replace(split_metrics, classification=undefined),
+  )
+  lines = text_table.metrics_table(result).splitlines()
   assert ' records, 1 nodule candidate; 3 excluded findings ' in lines[0]
   assert lines[7].split()[:3] == ['PR', 'AUC', '–']
   assert lines[8].split()[0] == 'CPM'
@@ -78,13 +83,13 @@ def test_metrics_with_excluded_findings_are_in_brackets():
       {'scan': 'b', 'label': 0, 'probability': 0.8, 'excluded': True},
     ]
   )
-  measured = measurement.measure(
+  computed = split_metrics.compute(
     records, records.probability >= 0.5, None, Resampling(resamples=0)
   )
-  metrics = types.SimpleNamespace(
-    split='test', measurement=measured, froc=None, article={}
+  result = types.SimpleNamespace(
+    split='test', split_metrics=computed, froc=None, article={}
   )
-  first, _, precision, *_ = text_table.metrics_table(metrics).splitlines()
+  first, _, precision, *_ = text_table.metrics_table(result).splitlines()
   assert first == (
     'test: 2 records, 1 nodule candidate; 1 excluded finding left out, in brackets with '
     'them as non-nodules'

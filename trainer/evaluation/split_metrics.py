@@ -10,8 +10,9 @@ import numpy as np
 from luna_tfds import patches
 from luna_tfds.text_format import count_text
 from model.metrics import bootstrap
-from model.metrics import classification
 from model.metrics import thresholds
+from model.metrics.classification import ClassificationMetrics
+from model.metrics.classification import classification_metrics
 from model.metrics.resampling import FEW_SCANS
 from model.metrics.resampling import Interval
 from model.metrics.resampling import Resampling
@@ -62,34 +63,34 @@ class AllCandidates:
   """The metrics if excluded findings count as non-nodules, as in the article.
 
   Attributes:
-    metrics: metrics of all records.
-    intervals: confidence intervals of `metrics`, by name; empty without resamples.
+    classification: metrics of all records.
+    intervals: confidence intervals of `classification`, by name; empty without resamples.
   """
 
-  metrics: classification.ClassificationMetrics
+  classification: ClassificationMetrics
   intervals: dict[str, Interval]
 
   def to_json(self) -> dict[str, Any]:
     """Returns metrics and intervals as in metrics.json."""
     return {
-      **self.metrics.to_json(),
+      **self.classification.to_json(),
       **subgroups.intervals_to_json(self.intervals),
     }
 
 
 @dataclasses.dataclass(frozen=True)
-class Measurement:
+class SplitMetrics:
   """The metrics of scored records.
 
   A record that hits an excluded finding is neither a nodule nor a true negative. It counts
   in `all_candidates` only.
 
   Attributes:
-    metrics: metrics of the records without excluded findings.
+    classification: metrics of the records without excluded findings.
     all_candidates: the same with excluded findings.
     scans: number of scans of the records that count; None if unknown.
     targets: the rates at thresholds that reach targets.
-    intervals: confidence intervals of `metrics`, by name; empty without resamples.
+    intervals: confidence intervals of `classification`, by name; empty without resamples.
     resampling: how intervals were computed: by resampling scans, or records where scans
       are unknown.
     by_diameter: rows by the diameter of the nodule.
@@ -97,7 +98,7 @@ class Measurement:
     by_slice_thickness: rows by the distance between slices.
   """
 
-  metrics: classification.ClassificationMetrics
+  classification: ClassificationMetrics
   all_candidates: AllCandidates
   scans: int | None
   targets: tuple[TargetRow, ...]
@@ -110,7 +111,7 @@ class Measurement:
   @property
   def num_excluded(self) -> int:
     """Records that hit an excluded finding."""
-    return self.all_candidates.metrics.records - self.metrics.records
+    return self.all_candidates.classification.records - self.classification.records
 
   @property
   def resampled_unit(self) -> str:
@@ -120,13 +121,13 @@ class Measurement:
   @property
   def warnings(self) -> list[str]:
     """What a reader of the intervals should know; each is one line."""
-    has_intervals = self.intervals and self.metrics.records
+    has_intervals = self.intervals and self.classification.records
     return few_scans_warnings(self.scans) if has_intervals else []
 
   def to_json(self) -> dict[str, Any]:
     """Returns what metrics.json holds of it; tables without rows are left out."""
     fields: dict[str, Any] = {
-      **self.metrics.to_json(),
+      **self.classification.to_json(),
       'scans': self.scans,
       'excluded_records': self.num_excluded,
       'all_candidates': self.all_candidates.to_json(),
@@ -172,13 +173,13 @@ def only_excluded_warnings(records: ScoredRecords) -> list[str]:
   return [f'all {len(records)} records hit excluded findings: {undefined}']
 
 
-def measure(
+def compute(
   records: ScoredRecords,
   predicted: np.ndarray,
   patch: patches.PatchSpec | None,
   resampling: Resampling,
-) -> Measurement:
-  """Measures scored records.
+) -> SplitMetrics:
+  """Computes all metrics of scored records.
 
   Args:
     records: with their probabilities, excluded findings included.
@@ -189,16 +190,16 @@ def measure(
   all_candidates = AllCandidates(
     *_metrics_and_intervals(records, predicted, resampling)
   )
-  metrics, intervals = all_candidates.metrics, all_candidates.intervals
+  classification, intervals = all_candidates.classification, all_candidates.intervals
   if records.excluded.any():
     predicted, records = predicted[~records.excluded], records.without_excluded
-    metrics, intervals = _metrics_and_intervals(records, predicted, resampling)
+    classification, intervals = _metrics_and_intervals(records, predicted, resampling)
   by_slice_thickness: list[GroupRow] = []
   # Images that were resampled have the spacing of the config, whatever the scan's.
   if patch is None or patch.spacing_mm is None:
     by_slice_thickness = subgroups.by_slice_thickness(records, predicted, resampling)
-  return Measurement(
-    metrics=metrics,
+  return SplitMetrics(
+    classification=classification,
     all_candidates=all_candidates,
     scans=records.num_scans,
     targets=_target_rows(records, resampling),
@@ -212,12 +213,12 @@ def measure(
 
 def _metrics_and_intervals(
   records: ScoredRecords, predicted: np.ndarray, resampling: Resampling
-) -> tuple[classification.ClassificationMetrics, dict[str, Interval]]:
+) -> tuple[ClassificationMetrics, dict[str, Interval]]:
   some = records.label, records.probability, predicted
   intervals = {}
   if resampling.resamples:
     intervals = bootstrap.metric_intervals(*some, records.groups, resampling)
-  return classification.classification_metrics(*some), intervals
+  return classification_metrics(*some), intervals
 
 
 def _target_rows(

@@ -8,7 +8,7 @@ from sklearn import metrics as sklearn_metrics
 from luna_tfds import patches
 from model.metrics.classification import METRICS
 from model.metrics.resampling import Resampling
-from trainer.evaluation import measurement
+from trainer.evaluation import split_metrics
 
 NO_INTERVALS = Resampling(resamples=0)
 STORED_SPACING = patches.PatchSpec()
@@ -22,12 +22,12 @@ def records():
   )
 
 
-def measure(records, resampling=NO_INTERVALS, patch=STORED_SPACING):
-  return measurement.measure(records, records.probability >= 0.5, patch, resampling)
+def compute(records, resampling=NO_INTERVALS, patch=STORED_SPACING):
+  return split_metrics.compute(records, records.probability >= 0.5, patch, resampling)
 
 
 def test_metrics_are_those_of_scikit_learn(records):
-  found = measure(records)
+  found = compute(records)
   labels, probabilities = records.label, records.probability
   predicted = probabilities >= 0.5
   for name, function in (
@@ -36,15 +36,17 @@ def test_metrics_are_those_of_scikit_learn(records):
     ('recall', sklearn_metrics.recall_score),
     ('f1', sklearn_metrics.f1_score),
   ):
-    assert found.metrics.value(name) == pytest.approx(function(labels, predicted))
+    assert found.classification.value(name) == pytest.approx(
+      function(labels, predicted)
+    )
   expected = sklearn_metrics.average_precision_score(labels, probabilities)
-  assert found.metrics.pr_auc == pytest.approx(expected)
+  assert found.classification.pr_auc == pytest.approx(expected)
   assert found.scans == 40
-  assert found.metrics.records == 400
+  assert found.classification.records == 400
 
 
 def test_rates_at_the_target_are_those_of_its_threshold(records):
-  found = measure(records)
+  found = compute(records)
   assert [row.target for row in found.targets] == [
     'precision >= 0.893',
     'specificity >= 0.982',
@@ -63,7 +65,7 @@ def test_rates_at_the_target_are_those_of_its_threshold(records):
 
 
 def test_every_metric_has_an_interval(records):
-  found = measure(records, Resampling(resamples=40, seed=2))
+  found = compute(records, Resampling(resamples=40, seed=2))
   fields = found.to_json()
   assert set(fields['intervals']) == set(METRICS)
   assert fields['bootstrap'] == {'resamples': 40, 'seed': 2, 'unit': 'scans'}
@@ -83,7 +85,7 @@ def test_every_metric_has_an_interval(records):
 
 
 def test_without_resamples_there_are_no_intervals(records):
-  fields = measure(records).to_json()
+  fields = compute(records).to_json()
   assert not {'intervals', 'bootstrap'} & set(fields)
   assert all('intervals' not in row for row in fields['by_subset'])
 
@@ -92,7 +94,7 @@ def test_records_are_resampled_where_scans_are_unknown():
   records = fake_scores.make_records(
     [{'label': k % 2, 'probability': k / 10} for k in range(10)]
   )
-  found = measure(records, Resampling(resamples=10))
+  found = compute(records, Resampling(resamples=10))
   assert found.resampled_unit == 'records'
   assert found.scans is None
   fields = found.to_json()
@@ -105,7 +107,7 @@ def test_records_are_resampled_where_scans_are_unknown():
   ('patch', 'has_table'), [(STORED_SPACING, True), (None, True), (RESAMPLED, False)]
 )
 def test_resampled_images_do_not_tell_the_slice_thickness(records, patch, has_table):
-  found = measure(records, patch=patch)
+  found = compute(records, patch=patch)
   assert bool(found.by_slice_thickness) is has_table
   assert found.by_diameter
   assert found.by_subset
@@ -113,9 +115,9 @@ def test_resampled_images_do_not_tell_the_slice_thickness(records, patch, has_ta
 
 def test_one_class_has_no_targets_and_no_areas():
   records = fake_scores.make_records([{'scan': 'a'}, {'scan': 'b'}])
-  found = measure(records, Resampling(resamples=5))
+  found = compute(records, Resampling(resamples=5))
   assert found.targets == ()
-  assert np.isnan(found.metrics.pr_auc)
+  assert np.isnan(found.classification.pr_auc)
   assert np.isnan(found.intervals['roc_auc'].lower)
 
 
@@ -128,8 +130,8 @@ def with_excluded(records, seed=4):
 def test_excluded_findings_do_not_count(records):
   excluded = with_excluded(records)
   resampling = Resampling(resamples=30)
-  found = measure(excluded, resampling)
-  expected = measure(records.select(~excluded.excluded), resampling)
+  found = compute(excluded, resampling)
+  expected = compute(records.select(~excluded.excluded), resampling)
   fields, of_expected = found.to_json(), expected.to_json()
   count = int(excluded.excluded.sum())
   assert fields.pop('excluded_records') == count > 50
@@ -140,8 +142,8 @@ def test_excluded_findings_do_not_count(records):
 
 def test_all_candidates_count_excluded_findings_as_non_nodules(records):
   resampling = Resampling(resamples=30)
-  found = measure(with_excluded(records), resampling).to_json()['all_candidates']
-  everything = measure(records, resampling).to_json()
+  found = compute(with_excluded(records), resampling).to_json()['all_candidates']
+  everything = compute(records, resampling).to_json()
   assert found == {name: everything[name] for name in found}
   assert found == everything['all_candidates']
   assert found['records'] == 400
@@ -151,12 +153,12 @@ def test_all_candidates_count_excluded_findings_as_non_nodules(records):
 @pytest.mark.parametrize('resamples', [0, 3])
 def test_metrics_of_excluded_findings_only_are_undefined(records, resamples):
   only = dataclasses.replace(records, excluded=np.ones(len(records), bool))
-  found = measure(only, Resampling(resamples=resamples))
-  assert all(np.isnan(found.metrics.value(name)) for name in METRICS)
+  found = compute(only, Resampling(resamples=resamples))
+  assert all(np.isnan(found.classification.value(name)) for name in METRICS)
   assert all(np.isnan(interval.lower) for interval in found.intervals.values())
-  assert (found.metrics.records, found.num_excluded, found.scans) == (0, 400, 0)
-  assert found.all_candidates == measure(records, found.resampling).all_candidates
+  assert (found.classification.records, found.num_excluded, found.scans) == (0, 400, 0)
+  assert found.all_candidates == compute(records, found.resampling).all_candidates
   assert found.warnings == []
-  assert measurement.only_excluded_warnings(records) == []
-  (warning,) = measurement.only_excluded_warnings(only)
+  assert split_metrics.only_excluded_warnings(records) == []
+  (warning,) = split_metrics.only_excluded_warnings(only)
   assert 'all 400 records hit excluded findings' in warning
