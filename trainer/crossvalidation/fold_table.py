@@ -38,9 +38,15 @@ def fold_section(merged: MergedFolds, folder: pathlib.Path) -> Section:
     'Fold k is tested on subset k. Below a metric is its 95 % interval from resamples of '
     f'{merged.pooled.resampled_unit}; below a mean, the standard deviation over the '
     'folds. In the last row the records of all folds are measured together, each with '
-    'the threshold of its fold. A fold leads to its report.'
+    'the threshold of its fold. The name of a fold links to its report.'
   )
-  header = ('fold', *_COUNTS, *(LABELS[name] for name in names))
+  header = (
+    'fold',
+    'records',
+    'nodule candidates',
+    'scans',
+    *(LABELS[name] for name in names),
+  )
   summary = [_mean(merged, names), _pooled(merged)]
   return Section('Folds', text, header, [*rows, *summary], len(summary))
 

@@ -60,7 +60,7 @@ def _subtitle(merged: MergedFolds) -> str:
     f'{plan.config.model} on {plan.test_dataset.name}: '
     + count_text(len(merged.plans), 'fold'),
     count_text(pooled.classification.records, 'record'),
-    count_text(pooled.classification.nodules, 'nodule'),
+    count_text(pooled.classification.nodules, 'nodule candidate'),
   ]
   if pooled.scans is not None:
     parts.append(count_text(pooled.scans, 'scan'))

@@ -28,7 +28,7 @@ class LabelledScores:
 
 def roc(folds: Mapping[str, LabelledScores]) -> Figure:
   """Draws the ROC curve of each fold and of all folds; each has both classes."""
-  figure, axes = figures.new_figure(height=4.2)
+  figure, axes = figures.new_figure(height=4.5)
   axes.plot([0, 1], [0, 1], color=figures.MUTED_COLOR, lw=0.8, ls=':')
   for number, (name, fold) in enumerate(folds.items()):
     fpr, tpr, _ = sklearn_metrics.roc_curve(fold.labels, fold.probabilities)
@@ -36,13 +36,13 @@ def roc(folds: Mapping[str, LabelledScores]) -> Figure:
   pooled = pool(folds)
   fpr, tpr, _ = sklearn_metrics.roc_curve(pooled.labels, pooled.probabilities)
   axes.plot(fpr, tpr, color=figures.MODEL_COLOR, lw=2, label='all folds')
-  _finish(axes, '1 - specificity', 'recall')
+  _finish(axes, '1 - specificity', 'recall (sensitivity)')
   return figure
 
 
 def precision_recall(folds: Mapping[str, LabelledScores]) -> Figure:
   """Draws the precision-recall curve of each fold and of all folds."""
-  figure, axes = figures.new_figure(height=4.2)
+  figure, axes = figures.new_figure(height=4.5)
   pooled = pool(folds)
   axes.axhline(np.mean(pooled.labels), color=figures.MUTED_COLOR, lw=0.8, ls=':')
   for number, (name, fold) in enumerate(folds.items()):
@@ -80,4 +80,5 @@ def _finish(axes: Axes, x: str, y: str) -> None:
   axes.set_xlim(-0.02, 1.02)
   axes.set_ylim(-0.02, 1.02)
   axes.grid(True, lw=0.6)
-  axes.legend(frameon=False, fontsize=7.5, ncols=2, loc='lower center')
+  # Below the axes: the curves of ten folds cover all of them.
+  axes.figure.legend(frameon=False, fontsize=7.5, ncols=4, loc='outside lower center')

@@ -58,7 +58,12 @@ def draw_froc_curve(
     points_of_fold = _points_on_log_axis(of_fold)
     axes.plot(*points_of_fold, label=name, **figures.fold_style(number))
   fps_per_scan, sensitivity = _points_on_log_axis(curve)
-  axes.plot(fps_per_scan, sensitivity, color=figures.MODEL_COLOR, label='FROC')
+  axes.plot(
+    fps_per_scan,
+    sensitivity,
+    color=figures.MODEL_COLOR,
+    label='all folds' if folds else 'FROC',
+  )
   axes.plot(
     points,
     curve.sensitivity_at(points),
@@ -76,8 +81,11 @@ def draw_froc_curve(
   axes.set_xlabel('Average number of false positives per scan')
   axes.set_ylabel('Sensitivity')
   axes.set_title(f'FROC performance: {result}')
-  small = {'fontsize': 7.5, 'ncols': 2} if folds else {}
-  axes.legend(loc='lower right', **small)
+  if folds:
+    # Below the axes: the curves of ten folds cover all of them.
+    figure.legend(frameon=False, fontsize=9, ncols=6, loc='outside lower center')
+  else:
+    axes.legend(loc='lower right')
   return figure
 
 

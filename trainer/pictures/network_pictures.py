@@ -119,7 +119,8 @@ def draw_filters(filters: np.ndarray) -> Figure:
 def draw_maps(maps: np.ndarray, name: str) -> Figure:
   """Draws the strongest maps of [n, height, width]."""
   strongest = np.argsort(-maps.max(axis=(1, 2)), kind='stable')[:_MAX_MAPS]
-  title = f'{name}: the {len(strongest)} strongest of {len(maps)} maps'
+  which = f'the {len(strongest)} strongest of {len(maps)}'
+  title = f'{name}: {f"all {len(maps)}" if len(strongest) == len(maps) else which} maps'
   return _grid(maps[np.sort(strongest)], title, 'magma', 0, None)
 
 

@@ -70,7 +70,7 @@ def roc(
   if article:
     x, y = 1 - article['specificity'], article['recall']
     axes.plot(x, y, 'o', color=ARTICLE_COLOR, label='article')
-  _set_unit_axes(axes, '1 - specificity', 'recall')
+  _set_unit_axes(axes, '1 - specificity', 'recall (sensitivity)')
   return figure
 
 

@@ -31,7 +31,8 @@ def example_section(
   """
   text = (
     f'The most confident first, windowed to {WINDOW_HU[0]} … {WINDOW_HU[1]} HU; of '
-    'stacks and cubes the middle slice is shown.'
+    'stacks and cubes the middle slice is shown. Below a patch: its probability, '
+    'candidate, diameter of the nodule, position (x, y, z) and scan.'
   )
   if not examples.has_errors:
     text = f'There are no errors. {text}'
@@ -63,9 +64,7 @@ def _tile(records: ScoredRecords, index: int, image: np.ndarray) -> Tile:
   if diameter_mm > 0:
     lines.append(f'diameter {diameter_mm:.1f} mm')
   if np.isfinite(center_xyz_mm).all():
-    lines.append('at ' + ', '.join(f'{c:.1f}' for c in center_xyz_mm) + ' mm')
-  if records.excluded[index]:
-    lines.append('excluded finding')
+    lines.append(', '.join(f'{c:.1f}' for c in center_xyz_mm) + ' mm')
   return Tile(
     plots.patch_uri(image),
     f'{records.probability[index]:.3f}',

@@ -83,7 +83,12 @@ def choose_examples(records: ScoredRecords, predicted: np.ndarray) -> Examples:
     _group('False positives', other & predicted, records, is_error=True),
     _group('True positives', nodule & predicted, records, is_error=False),
     _group('True negatives', other & ~predicted, records, is_error=False),
-    _group('Excluded findings', records.excluded & predicted, records, is_error=False),
+    _group(
+      'Excluded findings predicted to be nodules',
+      records.excluded & predicted,
+      records,
+      is_error=False,
+    ),
   )
   return Examples(groups, most_probable)
 

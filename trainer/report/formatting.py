@@ -34,12 +34,26 @@ def interval(bounds: Interval | None) -> str:
 def interval_in_words(bounds: Interval | None) -> str:
   """As `interval`, with what it is."""
   text = interval(bounds)
-  return f'95 % CI: {text}' if text else ''
+  # Lines break before the interval, not inside it.
+  return (
+    f'95 % CI: {text}'.replace(' ', '\N{NO-BREAK SPACE}', 2).replace(
+      ' … ', '\N{NO-BREAK SPACE}…\N{NO-BREAK SPACE}'
+    )
+    if text
+    else ''
+  )
 
 
 def sentences(warnings: Iterable[str]) -> list[str]:
-  """Returns warnings as sentences: with a capital letter and a full stop."""
-  return [f'{warning[0].upper()}{warning[1:]}.' for warning in warnings]
+  """Returns warnings as sentences: with a capital letter and a full stop.
+
+  A name at the beginning, such as that of a dataset, stays as it is.
+  """
+  return [
+    (warning[0].upper() if warning.split()[0].isalpha() else warning[0])
+    + f'{warning[1:]}.'
+    for warning in warnings
+  ]
 
 
 def metric_cell(value: float | None, bounds: Interval | None, digits: int = 3) -> Cell:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from luna_tfds.text_format import count_text
 from model.metrics.classification import LONG_METRIC_LABELS
 from model.metrics.classification import METRIC_LABELS
+from trainer.article_baseline import ARTICLE
 from trainer.evaluation.split_metrics import SplitMetrics
 from trainer.evaluation.steps import EvaluationResult
 from trainer.report import formatting
@@ -34,7 +35,9 @@ def metrics_section(result: EvaluationResult) -> Section:
   columns = [('this model', split_metrics.classification, split_metrics.intervals)]
   if split_metrics.num_excluded:
     everything = split_metrics.all_candidates
-    columns.append(('with excluded', everything.classification, everything.intervals))
+    columns.append(
+      ('with excluded findings', everything.classification, everything.intervals)
+    )
   rows: list[Row] = [
     (
       label,
@@ -47,16 +50,17 @@ def metrics_section(result: EvaluationResult) -> Section:
     for name, label in LONG_METRIC_LABELS.items()
   ]
   titles = [title for title, _, _ in columns]
-  header = ('', *titles, *(['the article'] if result.article else []))
+  header = ('metric', *titles, *(['the article'] if result.article else []))
   return Section('Metrics', _explain(result), header, rows)
 
 
 def _explain(result: EvaluationResult) -> str:
   """Returns the threshold, how intervals were computed, and what was left out."""
   split_metrics, decision = result.split_metrics, result.decision
+  mean = ' (the mean of two)' if 'cross-fitting' in decision.chosen_on else ''
   text = (
     'A record is predicted to be a nodule at a probability of '
-    f'{decision.threshold:.4g} and above (rule {decision.rule}, chosen on '
+    f'{decision.threshold:.4g}{mean} and above (rule {decision.rule}, chosen on '
     f'{decision.chosen_on}).'
   )
   if split_metrics.intervals:
@@ -93,8 +97,10 @@ def operating_point_sections(split_metrics: SplitMetrics) -> list[Section]:
   return [
     Section(
       'Operating points',
-      'The threshold that just reaches a target, chosen on the same records as the '
-      'metrics; the intervals keep it fixed.',
+      'The threshold that just reaches each target. It is chosen on the records that are '
+      'split_metrics, so these rates are optimistic; the intervals keep it fixed. Precision '
+      f'{ARTICLE["precision"]:g} and specificity {ARTICLE["specificity"]:g} are those of '
+      'the article.',
       ('target', 'threshold', *labels),
       rows,
     )

@@ -53,6 +53,6 @@ def _caption(name: str) -> str:
       'blue: negative'
     )
   if name == 'grad_cam':
-    return 'Grad-CAM evidence for the nodule class'
+    return 'Grad-CAM evidence for the nodule class: brighter is more'
   layer = name.removeprefix('features_')
   return f'Output of {layer}, each map scaled to its maximum'

@@ -35,7 +35,7 @@ def subgroup_sections(
     sections.append(
       _by_group(
         'By slice thickness',
-        'The distance between the slices of the scan.',
+        'The distance between neighbouring slices of the scan.',
         'slice thickness',
         split_metrics.by_slice_thickness,
       )
@@ -93,7 +93,7 @@ def _by_diameter(rows: Sequence[DiameterRow], folder: pathlib.Path) -> Section:
     'By diameter',
     'A nodule is found if any record that hits it is predicted to be a nodule. Nodules '
     'that no candidate hits are not in the dataset and not counted here.',
-    ('diameter', 'nodules', 'found', 'records', 'recall', 'mean probability'),
+    ('diameter', 'nodules', 'found', 'nodule candidates', 'recall', 'mean probability'),
     table,
     pictures=[drawn],
   )

@@ -69,7 +69,7 @@ def test_report_of_all_folds(merged, tmp_path):
   assert [''.join(cell) for cell in header][:5] == [
     'fold',
     'records',
-    'nodules',
+    'nodule candidates',
     'scans',
     'PR AUC',
   ]
@@ -88,7 +88,7 @@ def test_report_of_all_folds(merged, tmp_path):
   assert rows[4][9][0] == f'{merged.froc.curve.cpm:.3f}'
   band = merged.froc.band.cpm.interval
   assert rows[4][9][1] == f'{band.lower:.3f} … {band.upper:.3f}'
-  assert f'95 % CI: {band.lower:.3f} … {band.upper:.3f}' in text
+  assert f'95 % CI: {band.lower:.3f} … {band.upper:.3f}' in text.replace('\xa0', ' ')
   assert 'of which 1 are reached by no candidate' in text
   names = {p.name for p in (tmp_path / 'plots').iterdir()}
   assert names == {

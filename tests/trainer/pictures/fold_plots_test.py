@@ -18,7 +18,7 @@ def folds():
 
 def test_roc_of_each_fold_and_of_all(folds):
   (axes,) = fold_plots.roc(folds).axes
-  names = [text.get_text() for text in axes.get_legend().get_texts()]
+  names = [text.get_text() for text in axes.figure.legends[0].get_texts()]
   assert names == ['fold 0', 'fold 1', 'fold 2', 'all folds']
   lines = axes.lines[1:]
   for line, fold in zip(lines, folds.values()):

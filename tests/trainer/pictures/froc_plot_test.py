@@ -80,7 +80,7 @@ def test_file_has_the_colours_of_a_light_page(curve, tmp_path):
 def test_curves_of_folds_are_drawn_behind(curve):
   folds = {'fold 3': curve, 'fold 5': curve}
   (axes,) = froc_plot.draw_froc_curve(curve, None, 0, '', folds).axes
-  texts = [text.get_text() for text in axes.get_legend().get_texts()]
-  assert texts == ['fold 3', 'fold 5', 'FROC']
+  texts = [text.get_text() for text in axes.figure.legends[0].get_texts()]
+  assert texts == ['fold 3', 'fold 5', 'all folds']
   *of_folds, main, _ = axes.lines
   assert all(line.get_zorder() < main.get_zorder() for line in of_folds)

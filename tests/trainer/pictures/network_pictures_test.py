@@ -54,7 +54,7 @@ def test_all_pictures_of_a_patch(network, image):
   assert list(pictures) == ['filters', *(f'features_{n}' for n in layers), 'grad_cam']
   titles = {name: draw().axes[0].get_title() for name, draw in pictures.items()}
   assert titles['filters'] == 'First-layer filters'
-  assert titles[f'features_{layers[0]}'].startswith(f'{layers[0]}: the 32 strongest')
+  assert titles[f'features_{layers[0]}'].startswith(f'{layers[0]}: all 32 maps')
   assert titles['grad_cam'] == 'patch'
 
 

@@ -84,7 +84,8 @@ def test_roc_is_that_of_scikit_learn(scored):
   np.testing.assert_array_equal(line.get_data(), [fpr, tpr])
   article = line_of(axes, 'article')
   np.testing.assert_allclose(article.get_data(), [[1 - 0.982], [0.712]])
-  assert (axes.get_xlabel(), axes.get_ylabel()) == ('1 - specificity', 'recall')
+  assert axes.get_xlabel() == '1 - specificity'
+  assert axes.get_ylabel() == 'recall (sensitivity)'
   assert legend_of(axes) == ['this model', 'article']
 
 

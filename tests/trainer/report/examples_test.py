@@ -25,7 +25,7 @@ def test_groups_hold_the_most_confident_records_of_each_outcome(records):
     'False positives',
     'True positives',
     'True negatives',
-    'Excluded findings',
+    'Excluded findings predicted to be nodules',
   ]
   for name, label, is_predicted in (
     ('False negatives', 1, False),
@@ -88,7 +88,7 @@ def test_an_excluded_finding_is_no_error(records):
     'False positives': 2,
     'True positives': 10,
     'True negatives': 0,
-    'Excluded findings': 18,
+    'Excluded findings predicted to be nodules': 18,
   }
   assert not examples.groups[-1].is_error
   nobody = examples_lib.choose_examples(records, np.zeros(30, bool))

@@ -28,3 +28,10 @@ def test_interval(bounds, text):
 
 def test_warnings_as_sentences():
   assert formatting.sentences(['a leak', 'few scans']) == ['A leak.', 'Few scans.']
+
+
+def test_a_sentence_that_begins_with_a_name_keeps_it():
+  assert formatting.sentences(['the end', 'luna16_patches/article holds']) == [
+    'The end.',
+    'luna16_patches/article holds.',
+  ]

@@ -274,7 +274,7 @@ def test_most_confident_errors_are_shown_with_scan_and_position(page, evaluated)
   assert f'{records.probability[worst]:.3f}' in caption
   assert records.seriesuid[worst] in caption
   x, y, z = records.center_xyz_mm[worst]
-  assert f'at {x:.1f}, {y:.1f}, {z:.1f} mm' in caption
+  assert f'{x:.1f}, {y:.1f}, {z:.1f} mm' in caption
   assert 'diameter 8.5 mm' in caption
   assert page.index('False negatives') < after < page.index('False positives')
 
