@@ -34,13 +34,11 @@ def interval(bounds: Interval | None) -> str:
 def interval_in_words(bounds: Interval | None) -> str:
   """As `interval`, with what it is."""
   text = interval(bounds)
-  # Lines break before the interval, not inside it.
-  return (
-    f'95 % CI: {text}'.replace(' ', '\N{NO-BREAK SPACE}', 2).replace(
-      ' … ', '\N{NO-BREAK SPACE}…\N{NO-BREAK SPACE}'
-    )
-    if text
-    else ''
+  if not text:
+    return ''
+  # A line may break before the interval, not inside it.
+  return ' '.join(
+    part.replace(' ', '\N{NO-BREAK SPACE}') for part in ('95 % CI:', text)
   )
 
 

@@ -57,7 +57,7 @@ def metrics_section(result: EvaluationResult) -> Section:
 def _explain(result: EvaluationResult) -> str:
   """Returns the threshold, how intervals were computed, and what was left out."""
   split_metrics, decision = result.split_metrics, result.decision
-  mean = ' (the mean of two)' if 'cross-fitting' in decision.chosen_on else ''
+  mean = ' (the mean of two)' if decision.is_cross_fitted else ''
   text = (
     'A record is predicted to be a nodule at a probability of '
     f'{decision.threshold:.4g}{mean} and above (rule {decision.rule}, chosen on '
@@ -98,7 +98,7 @@ def operating_point_sections(split_metrics: SplitMetrics) -> list[Section]:
     Section(
       'Operating points',
       'The threshold that just reaches each target. It is chosen on the records that are '
-      'split_metrics, so these rates are optimistic; the intervals keep it fixed. Precision '
+      'measured, so these rates are optimistic; the intervals keep it fixed. Precision '
       f'{ARTICLE["precision"]:g} and specificity {ARTICLE["specificity"]:g} are those of '
       'the article.',
       ('target', 'threshold', *labels),

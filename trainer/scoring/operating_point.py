@@ -30,9 +30,9 @@ class OperatingPoint:
   """The threshold of a trained model and what belongs to it.
 
   Attributes:
-    rule: that chooses the threshold, see `threshold_rule.THRESHOLD_RULES`.
+    rule: the rule that chooses the threshold, see `threshold_rule.THRESHOLD_RULES`.
     threshold: a record is predicted to be a nodule at this probability and above.
-    chosen_on: the records it was chosen on, in words.
+    chosen_on: the records that the threshold was chosen on, in words.
     tta: whether probabilities are means over the eight flips and rotations.
     trained_prior: fraction of nodules in the stream that trained the model.
     deployed_prior: prevalence of nodules where the probabilities are used.
@@ -110,16 +110,17 @@ class Decision:
 
   Attributes:
     predicted: [n] bool.
-    threshold: threshold of the probabilities; the mean of two where they are
-      cross-fitted.
-    rule: that chose it.
-    chosen_on: the records it was chosen on, in words.
+    threshold: threshold of the probabilities; with cross-fitting, the mean of two.
+    rule: the rule that chose the threshold, see `threshold_rule.THRESHOLD_RULES`.
+    chosen_on: the records that the threshold was chosen on, in words.
+    is_cross_fitted: whether each half of the scans has a threshold of its own.
   """
 
   predicted: np.ndarray
   threshold: float
   rule: str
   chosen_on: str
+  is_cross_fitted: bool = False
 
 
 def decide(
@@ -148,7 +149,9 @@ def decide(
     return Decision(predicted, point.threshold, point.rule, where)
   predicted, fitted = cross_fit(records, point.parsed_rule)
   where = f'the other half of {split}, by two-fold cross-fitting'
-  return Decision(predicted, float(np.mean(fitted)), point.rule, where)
+  return Decision(
+    predicted, float(np.mean(fitted)), point.rule, where, is_cross_fitted=True
+  )
 
 
 def cross_fit(
