@@ -5,7 +5,6 @@ from __future__ import annotations
 from luna_tfds.text_format import count_text
 from model.metrics.classification import LONG_METRIC_LABELS
 from model.metrics.classification import METRIC_LABELS
-from trainer.article_baseline import ARTICLE
 from trainer.evaluation.split_metrics import SplitMetrics
 from trainer.evaluation.steps import EvaluationResult
 from trainer.report import formatting
@@ -98,9 +97,7 @@ def operating_point_sections(split_metrics: SplitMetrics) -> list[Section]:
     Section(
       'Operating points',
       'The threshold that just reaches each target. It is chosen on the records that are '
-      'measured, so these rates are optimistic; the intervals keep it fixed. Precision '
-      f'{ARTICLE["precision"]:g} and specificity {ARTICLE["specificity"]:g} are those of '
-      'the article.',
+      'measured, so these rates are optimistic; the intervals keep it fixed.',
       ('target', 'threshold', *labels),
       rows,
     )
