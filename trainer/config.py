@@ -142,7 +142,7 @@ class InputConfig:
     hard_negative_factor: how many times as often as another non-nodule.
   """
 
-  batch_size: int = 96
+  batch_size: int
   balance: str = 'auto'
   positive_fraction: float = 0.5
   augment: AugmentConfig = AUGMENTATIONS['none']

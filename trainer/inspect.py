@@ -42,7 +42,7 @@ _SPLIT = flags.DEFINE_string(
 shared_flags.define_input(FLAGS, 'Seed of order, rejection and augmentation.')
 _BATCH_SIZE = flags.DEFINE_integer(
   'batch_size',
-  config_lib.InputConfig.batch_size,
+  config_lib.BATCH_SIZES['article_cnn'],
   'Records of a batch.',
   flag_values=FLAGS,
 )

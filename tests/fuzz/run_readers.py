@@ -21,7 +21,7 @@ _CONFIG = config_lib.TrainConfig(
   data_dir='/data',
   model='nodule_net',
   recipe=config_lib.Recipe(),
-  input=config_lib.InputConfig(),
+  input=config_lib.InputConfig(batch_size=96),
 )
 _POINT = OperatingPoint('max_f1', 0.5, 'validation', False, 0.5, 0.1)
 _CALIBRATION = {

@@ -64,6 +64,10 @@ CONFIG_OF_1_0_0 = {
 }
 
 
+def input_config(**fields):
+  return InputConfig(**{'batch_size': 96, **fields})
+
+
 def train_config(**fields):
   return TrainConfig(
     **{
@@ -71,7 +75,7 @@ def train_config(**fields):
       'data_dir': '/data',
       'model': 'nodule_net',
       'recipe': Recipe(),
-      'input': InputConfig(),
+      'input': InputConfig(batch_size=96),
       **fields,
     }
   )
@@ -86,16 +90,16 @@ def train_config(**fields):
     (AugmentConfig, 'noise_hu', INF),
     (AugmentConfig, 'rotate_degrees', 181),
     (AugmentConfig, 'blur_px', NAN),
-    (InputConfig, 'batch_size', 0),
-    (InputConfig, 'balance', 'oversample'),
-    (InputConfig, 'positive_fraction', 1.0),
-    (InputConfig, 'positive_fraction', NAN),
-    (InputConfig, 'memory_budget_mb', 0),
-    (InputConfig, 'seed', -1),
-    (InputConfig, 'seed', 2**32),
-    (InputConfig, 'hard_negative_factor', 0.5),
-    (InputConfig, 'hard_negative_factor', NAN),
-    (InputConfig, 'hard_negative_factor', INF),
+    (input_config, 'batch_size', 0),
+    (input_config, 'balance', 'oversample'),
+    (input_config, 'positive_fraction', 1.0),
+    (input_config, 'positive_fraction', NAN),
+    (input_config, 'memory_budget_mb', 0),
+    (input_config, 'seed', -1),
+    (input_config, 'seed', 2**32),
+    (input_config, 'hard_negative_factor', 0.5),
+    (input_config, 'hard_negative_factor', NAN),
+    (input_config, 'hard_negative_factor', INF),
     (Recipe, 'optimizer', 'sgd'),
     (Recipe, 'schedule', 'linear'),
     (Recipe, 'augment', 'turns'),
@@ -186,7 +190,9 @@ def test_each_network_has_a_recipe_and_a_batch_size():
   st.integers(0, 2**32 - 1),
 )
 def test_json_holds_the_whole_config(augment, recipe, seed):
-  config = train_config(recipe=recipe, input=InputConfig(augment=augment, seed=seed))
+  config = train_config(
+    recipe=recipe, input=InputConfig(batch_size=96, augment=augment, seed=seed)
+  )
   text = json.dumps(config.to_json())
   assert TrainConfig.from_json(json.loads(text)) == config
 
@@ -255,7 +261,11 @@ def test_config_of_an_unknown_version_is_refused(tmp_path, text):
 )
 def test_a_value_of_another_type_is_rejected(part, name, value, tmp_path):
   fields = config_lib.TrainConfig(
-    'd', '/data', 'nodule_net', config_lib.Recipe(), config_lib.InputConfig()
+    'd',
+    '/data',
+    'nodule_net',
+    config_lib.Recipe(),
+    config_lib.InputConfig(batch_size=96),
   ).to_json()
   fields[part][name] = value
   path = tmp_path / 'config.json'

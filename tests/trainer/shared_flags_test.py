@@ -50,7 +50,9 @@ def test_input_flags_have_the_defaults_of_the_config():
   shared_flags.define_input(values, 'Seed.')
   cli.run('command', '', lambda unused: 0, values, ['command'])
   given = shared_flags.given_values(values, shared_flags.INPUT_NAMES)
-  assert config_lib.InputConfig(**given) == config_lib.InputConfig()
+  assert config_lib.InputConfig(batch_size=96, **given) == config_lib.InputConfig(
+    batch_size=96
+  )
 
 
 @pytest.mark.parametrize(

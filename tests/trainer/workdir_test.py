@@ -15,7 +15,7 @@ CONFIG = config_lib.TrainConfig(
   data_dir='/data',
   model='nodule_net',
   recipe=config_lib.Recipe(),
-  input=config_lib.InputConfig(),
+  input=config_lib.InputConfig(batch_size=96),
 )
 
 
@@ -58,7 +58,11 @@ def test_a_run_may_be_longer_and_its_data_elsewhere(workdir):
       r'recipe\.learning_rate=0\.001, not 0\.5',
     ),
     (
-      {'input': config_lib.InputConfig(augment=config_lib.AugmentConfig(scale=0.5))},
+      {
+        'input': config_lib.InputConfig(
+          batch_size=96, augment=config_lib.AugmentConfig(scale=0.5)
+        )
+      },
       r'input\.augment\.scale=0\.0, not 0\.5',
     ),
   ],

@@ -48,7 +48,7 @@ def plans(opened_dataset, fold_results, tmp_path):
     data_dir='/data',
     model='nodule_net',
     recipe=config_lib.Recipe(),
-    input=config_lib.InputConfig(),
+    input=config_lib.InputConfig(batch_size=96),
   )
   for number, (records, predicted) in zip(NUMBERS, fold_results):
     plan = folds_lib.FoldPlan(

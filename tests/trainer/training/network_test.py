@@ -23,7 +23,7 @@ def build(prior=0.5, recipe=RECIPE, model='nodule_net', **fields):
     data_dir='',
     model=model,
     recipe=recipe,
-    input=config_lib.InputConfig(),
+    input=config_lib.InputConfig(batch_size=96),
     **{'precision': 'float32', **fields},
   )
   return network_lib.build_network(config, SHAPE, prior, steps_per_epoch=100)
