@@ -23,6 +23,7 @@ from luna_tfds.errors import UsageError
 from luna_tfds.files import atomic_files
 from luna_tfds.files import file_lock
 from luna_tfds.processes import cores
+from luna_tfds.text_format import bytes_text
 
 # Free disk space that is required in addition to the size of the dataset.
 _RESERVE_BYTES = 64 * 2**20
@@ -106,8 +107,9 @@ class DiskJobFolder(JobFolder):
     free = shutil.disk_usage(parent).free
     if free < num_bytes + _RESERVE_BYTES:
       raise OSError(
-        f'{self.final.parent}: not enough disk space: {num_bytes / 1e9:.3g} GB needed, '
-        f'{free / 1e9:.3g} GB free; free some space and run the same command again'
+        f'{self.final.parent}: not enough disk space: {bytes_text(num_bytes)} and a '
+        f'reserve of {bytes_text(_RESERVE_BYTES)} needed, {bytes_text(free)} free; free '
+        'some space and run the same command again'
       )
 
   # A worker appends a byte for each scan.

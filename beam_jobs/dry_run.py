@@ -151,9 +151,9 @@ def _check_data_dir(final: pathlib.Path) -> None:
     return
   parent = _existing_parent(final.parent)
   if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+    cause = f', because of {parent}' if parent != final.parent else ''
     raise UsageError(
-      f'{final.parent}: cannot be written, because of {parent}; give a writable '
-      '--data_dir'
+      f'{final.parent}: cannot be written{cause}; give a writable --data_dir'
     )
 
 

@@ -28,7 +28,9 @@ def as_job_errors(folder: JobFolder) -> Iterator[None]:
     with _without_pages_of_beam():
       yield
   except WorkerDiedError as error:
-    raise folder.job_error(f'{error}; if so, give a smaller --num_workers') from error
+    raise folder.job_error(
+      f'{error}; if memory ran out, give a smaller --num_workers'
+    ) from error
   except (JobError, UsageError):
     raise
   except OSError as error:

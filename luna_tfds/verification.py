@@ -35,6 +35,8 @@ _LABELS_FILE = 'label.labels.txt'
 # Problems that are listed; of the others only the number.
 _MAX_LISTED_PROBLEMS = 5
 
+_REPAIR = 'run luna16-extract with the flags of the first run to repair it'
+
 
 def check_files(folder: pathlib.Path) -> list[str]:
   """Checks the names and the sizes of the files of a dataset, without reading them.
@@ -155,6 +157,7 @@ class _KeyState:
 def _read_dataset(folder: pathlib.Path) -> _StoredDataset:
   try:
     with stored_dataset.metadata_folder(folder) as local:
+      _check_no_named_pipe(local)
       info = tfds.builder_from_directory(str(local)).info
     shards = _stored_shards(folder, info, stored_metadata.read(folder))
     image_shape = info.features['image'].shape
@@ -162,20 +165,24 @@ def _read_dataset(folder: pathlib.Path) -> _StoredDataset:
     raise
   except Exception as error:  # TFDS and protobuf raise errors of many types
     missing = not (folder / stored_dataset.INFO_FILE).is_file()
-    problem = (
-      'contains no dataset'
-      if missing
-      else f'its metadata are damaged: {error_text(error)}'
-    )
-    raise UsageError(
-      f'{folder}: {problem}; extract it again with luna16-extract --overwrite'
-    ) from error
+    if missing:
+      problem = 'contains no dataset; extract it with luna16-extract'
+    else:
+      problem = f'its metadata are damaged: {error_text(error)}; {_REPAIR}'
+    raise UsageError(f'{folder}: {problem}') from error
   return _StoredDataset(
     folder=folder,
     image_shape=image_shape,
     split_bytes={name: split.num_bytes for name, split in info.splits.items()},
     shards=shards,
   )
+
+
+def _check_no_named_pipe(folder: pathlib.Path) -> None:
+  """Checks the files that TFDS reads; it would wait forever for the data of a pipe."""
+  for name in (stored_dataset.INFO_FILE, stored_dataset.FEATURES_FILE, _LABELS_FILE):
+    if (folder / name).is_fifo():
+      raise ValueError(f'{name} is a named pipe')
 
 
 def _stored_shards(
@@ -254,7 +261,7 @@ def _size_problems(dataset: _StoredDataset) -> list[str]:
     if shard.path.is_file():
       found[shard.split] += shard.path.stat().st_size
   return [
-    f'{split} has {found[split]} bytes, dataset_info.json lists {num_bytes}'
+    f'{split} has {found[split]} bytes, dataset_info.json lists {int(num_bytes)}'
     for split, num_bytes in dataset.split_bytes.items()
     if found[split] != num_bytes
   ]
@@ -325,5 +332,5 @@ def _raise_problems(problems: Sequence[str], folder: pathlib.Path) -> None:
     raise JobError(
       f'{folder} is damaged: {listed}'
       + (f'; and {more} more' if more > 0 else '')
-      + '; run luna16-extract with the flags of the first run to repair it'
+      + f'; {_REPAIR}'
     )

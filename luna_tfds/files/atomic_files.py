@@ -93,6 +93,8 @@ def read_json(path: pathlib.Path) -> Any:
     OSError: the file cannot be read.
     ValueError: it is not JSON.
   """
+  if not isinstance(path, StorePath) and path.is_fifo():  # reading would wait forever
+    raise OSError(errno.EINVAL, 'It is a named pipe', str(path))
   try:
     return json.loads(path.read_text(encoding='utf-8'))
   except RecursionError as error:

@@ -47,12 +47,16 @@ class Builder(dataset_builder.FileReaderBuilder):
   )
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return self.dataset_info_from_configs(
+    info = self.dataset_info_from_configs(
       features=records.features(self.builder_config.spec.image_shape),
       supervised_keys=('image', 'label'),
       homepage='https://luna16.grand-challenge.org/',
       metadata=tfds.core.MetadataDict(),
     )
+    # TFDS has no copy of this dataset's metadata. Its method, called where the dataset
+    # does not exist yet, would leave an empty folder in TMPDIR each time.
+    info.initialize_from_bucket = _do_nothing
+    return info
 
   def download_and_prepare(
     self,
@@ -128,6 +132,10 @@ class Builder(dataset_builder.FileReaderBuilder):
       beam_options=download_config.beam_options,
       overwrite=download_config.download_mode.overwrite_dataset,
     )
+
+
+def _do_nothing() -> None:
+  """Takes the place of a method."""
 
 
 def _generate_mode(

@@ -137,6 +137,16 @@ def test_the_data_folder_is_a_file(small, out):
     dry_run.run(small.folder, ALL, out / 'luna16_patches' / '1.0.0')
 
 
+def test_the_data_folder_is_read_only(small, out, monkeypatch):
+  out.mkdir()
+  monkeypatch.setattr(dry_run.os, 'access', lambda path, mode: False)
+  with pytest.raises(UsageError, match=f'^{out}: cannot be written; give a writable'):
+    dry_run.run(small.folder, ALL, out / '1.0.0')
+  expected = f'^{out}/new: cannot be written, because of {out}; give a writable'
+  with pytest.raises(UsageError, match=expected):
+    dry_run.run(small.folder, ALL, out / 'new' / '1.0.0')
+
+
 def test_too_many_unreadable_scans(small, out, capsys):
   fake_data.truncate(small.paths['1.2.826.0.8'].with_suffix('.raw'), 2)
   with pytest.raises(JobError, match='1 scan cannot be read, more than --max_failed_s'):

@@ -149,4 +149,7 @@ def test_interrupt_in_a_pipeline_is_no_failure(folder):
 def test_a_dead_worker_is_a_job_error(folder):
   with pytest.raises(JobError) as error, failures.as_job_errors(folder):
     raise WorkerDiedError('a worker process was killed')
-  assert '--num_workers; finished shards are kept in ' in str(error.value)
+  assert (
+    '; if memory ran out, give a smaller --num_workers; finished shards are kept in '
+    in str(error.value)
+  )

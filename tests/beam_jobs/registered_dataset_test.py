@@ -99,6 +99,16 @@ def test_damaged_metadata_are_repaired(
   assert oracles.files_of(dataset) == before
 
 
+@pytest.mark.parametrize('name', ['metadata.json', 'features.json'])
+def test_a_named_pipe_is_replaced(name, extract, small, out, dataset, written):
+  before = oracles.files_of(dataset)
+  (dataset / name).unlink()
+  os.mkfifo(dataset / name)
+  assert extract(small.folder, out, ALL) == 0
+  assert written == []
+  assert oracles.files_of(dataset) == before
+
+
 @pytest.mark.parametrize('content', ['[]', 'null', '{}', '{"shard_sha256": 3}'])
 def test_metadata_without_their_fields_are_repaired(
   content, extract, small, out, dataset, written

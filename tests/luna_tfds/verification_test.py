@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -181,8 +182,35 @@ def test_something_else_than_records(copy):
 @pytest.mark.parametrize('content', [None, '{'])
 def test_no_dataset(name, content, copy):
   (copy / name).unlink() if content is None else (copy / name).write_text(content)
-  with pytest.raises(UsageError, match=r'1\.0\.0: .*luna16-extract --overwrite'):
+  with pytest.raises(UsageError, match=r'1\.0\.0: .*luna16-extract'):
     verification.verify(copy)
+
+
+def test_damaged_metadata_can_be_repaired(copy):
+  (copy / 'metadata.json').write_text('{')
+  expected = 'run luna16-extract with the flags of the first run to repair it'
+  with pytest.raises(UsageError, match=expected):
+    verification.verify(copy)
+
+
+@pytest.mark.parametrize(
+  'name', ['dataset_info.json', 'features.json', 'label.labels.txt', 'metadata.json']
+)
+def test_a_named_pipe_is_not_waited_for(name, copy):
+  (copy / name).unlink()
+  os.mkfifo(copy / name)
+  with pytest.raises(UsageError, match=r'1\.0\.0: '):
+    verification.verify(copy)
+
+
+def test_sizes_are_listed_in_bytes(copy):
+  path = shard_of(copy, 'test')
+  num_bytes = path.stat().st_size
+  fake_data.truncate(path, 3)
+  assert (
+    f'test has {num_bytes - 3} bytes, dataset_info.json lists {num_bytes};'
+    in problem_of(copy)
+  )
 
 
 def test_verification_loads_no_tensorflow(fresh_python, data_dir):

@@ -1,5 +1,6 @@
 import pathlib
 import shutil
+import tempfile
 
 import fake_data
 import numpy as np
@@ -488,6 +489,12 @@ def test_a_split_without_readable_scans_is_omitted(extract, small, tmp_path):
   assert list(builder.info.splits) == ['train', 'test']
   for split, name in (('train', '1.2.826.0.0'), ('test', '1.2.826.0.9')):
     assert len(read(builder, split)) == sum(r[0] == name for r in small.candidates)
+
+
+def test_a_builder_leaves_no_temporary_folder(tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+  Builder(config='axial_50px', data_dir=str(tmp_path / 'data'))
+  assert list(tmp_path.iterdir()) == []
 
 
 def test_the_package_registers_the_dataset():

@@ -8,7 +8,8 @@ from luna_tfds.processes import cores
 @pytest.fixture
 def cgroup(tmp_path, monkeypatch):
   """A machine of 8 usable cores without control groups; returns their folder."""
-  monkeypatch.setattr(cores, '_CGROUP_V2', tmp_path / 'cpu.max')
+  monkeypatch.setattr(cores, '_CGROUP_V2', tmp_path)
+  monkeypatch.setattr(cores, '_OWN_CGROUPS', tmp_path / 'own')
   monkeypatch.setattr(cores, '_CGROUP_V1', tmp_path / 'cpu')
   monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(8)))
   (tmp_path / 'cpu').mkdir()
@@ -47,6 +48,27 @@ def test_control_groups_version_2(text, expected, cgroup):
 )
 def test_control_groups_version_1(quota, expected, cgroup):
   write_v1(cgroup, quota)
+  assert cores.num_usable_cores() == expected
+
+
+OF_VERSION_2 = '0::/user.slice/job.scope'
+OF_VERSION_1 = '9:name=systemd:/other\n1:cpuacct,cpu:/user.slice/job.scope\n0::/'
+
+
+@pytest.mark.parametrize(
+  ('groups', 'expected'), [(OF_VERSION_2, 3), (OF_VERSION_1, 2), ('0::/gone', 8)]
+)
+@pytest.mark.parametrize('limited', ['user.slice', 'user.slice/job.scope'])
+def test_the_groups_of_the_process_and_those_around_them(
+  groups, expected, limited, cgroup
+):
+  (cgroup / 'own').write_text(f'{groups}\n')
+  for folder in (cgroup / limited, cgroup / 'cpu' / limited, cgroup / 'other'):
+    folder.mkdir(parents=True)
+  (cgroup / 'other' / 'cpu.max').write_text('100000 100000\n')
+  (cgroup / limited / 'cpu.max').write_text('250000 100000\n')
+  (cgroup / 'cpu' / limited / 'cpu.cfs_quota_us').write_text('150000\n')
+  (cgroup / 'cpu' / limited / 'cpu.cfs_period_us').write_text('100000\n')
   assert cores.num_usable_cores() == expected
 
 
