@@ -308,11 +308,15 @@ def _parse(
 
 
 def _set_up_logging(level: str) -> None:
+  # Commands have their own flags; without this absl warns that its own are not parsed.
+  flags.FLAGS.mark_as_parsed()
   logging.use_absl_handler()
   logging.set_verbosity(getattr(logging, level.upper()))
   quiet = level in ('warning', 'error')
-  # Libraries log to the root logger; our own warnings go through absl's logger.
+  # Libraries log to the root logger; our own warnings go through absl's logger, which
+  # takes the level of the root logger if it has none.
   python_logging.getLogger().setLevel('ERROR' if quiet else level.upper())
+  logging.get_absl_logger().setLevel(level.upper())
   # TensorFlow's C++ reads this when it loads; it is not loaded before a command knows
   # its flags.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3' if quiet else '0')
