@@ -144,7 +144,8 @@ def _describe(
 
 
 def _verify() -> None:
-  """Verifies the dataset; neither TensorFlow nor the input pipeline is needed."""
+  """Verifies the dataset; TensorFlow is loaded only because `trainer.data` needs it."""
+  cli.load_tensorflow()
   from luna_tfds import verification
   from luna_tfds.command_line import progress
   from trainer.data import dataset as dataset_lib

@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 
 import oracles
 import pytest
@@ -24,6 +26,18 @@ def test_an_intact_dataset(copy, download, capsys):
   captured = capsys.readouterr()
   assert f'{len(download.candidates)} records in 10 shards' in captured.out
   assert captured.err == ''
+
+
+@pytest.mark.slow
+def test_messages_of_tensorflow_are_hidden(data_dir):
+  # In a new process: TensorFlow writes them while it is loaded.
+  flags = [f'--data_dir={data_dir}', '--dataset=axial_50px_all', '--verify']
+  done = subprocess.run(
+    [sys.executable, '-m', 'trainer.inspect', *flags], capture_output=True, text=True
+  )
+  assert done.returncode == 0
+  assert 'InitializeLog' not in done.stderr
+  assert 'cuda' not in done.stderr.lower()
 
 
 def test_a_damaged_dataset(copy, error_line):
