@@ -25,7 +25,9 @@ UPPER_QUANTILE = 1 - LOWER_QUANTILE
 # With fewer scans, resampling tells too little of how much scans differ.
 FEW_SCANS = 20
 
-# Takes how many resamples are done, and how many there are.
+# Takes how many resamples are done, and how many there are. It is a context variable
+# because it has no influence on a result: a command sets it once, and the functions
+# between, from the evaluation to the metrics of a subgroup, do not have to pass it on.
 Report = Callable[[int, int], None]
 _REPORT: contextvars.ContextVar[Report | None] = contextvars.ContextVar(
   'report', default=None
