@@ -51,11 +51,11 @@ class DiskJobFolder(JobFolder):
       UsageError: the folder cannot be written.
       JobError: another job is writing the same dataset.
     """
-    missing = [folder for folder in self.final.parents if not folder.exists()]
     with contextlib.ExitStack() as stack:
-      stack.callback(_remove_empty, missing)
       lock_path = self.final.with_name(self.final.name + '.lock')
       try:
+        missing = [folder for folder in self.final.parents if not folder.exists()]
+        stack.callback(_remove_empty, missing)
         stack.enter_context(file_lock.hold(lock_path, 'job', self.final))
         atomic_files.make_folders(self.state_dir)
       except OSError as error:

@@ -92,8 +92,9 @@ def prepare(
       dataset_metadata.write_default_config(folder.dataset_dir, folder.state_dir)
       if registered and registered.has_complete_metadata() and intact == results:
         _keep_dataset(folder, 'nothing changed')
-      else:
-        _register(builder, plan, folder, results)
+        job_messages.print_failed_scans(results, folder)
+        return
+      _register(builder, plan, folder, results)
     except (JobError, OSError, UsageError):
       if not registered and folder.has_dataset_of(plan):
         _keep_dataset(folder, 'another job has completed it')

@@ -51,7 +51,6 @@ def print_incomplete(
 def print_results(results: Sequence[ShardResult], folder: JobFolder) -> None:
   """Prints what was written, and where."""
   stats = [result.stats for result in results]
-  num_failed = sum(len(s.failed) for s in stats)
   num_records = sum(result.num_records for result in results)
   print_line(
     f'wrote {count_text(num_records, "record")} '
@@ -59,10 +58,16 @@ def print_results(results: Sequence[ShardResult], folder: JobFolder) -> None:
     f'{sum(s.patches_padded for s in stats)} padded at the border, '
     f'{sum(s.candidates_outside for s in stats)} with the centre outside the scan)'
   )
+  print_failed_scans(results, folder)
+  print_line(f'dataset: {folder.final}')
+
+
+def print_failed_scans(results: Sequence[ShardResult], folder: JobFolder) -> None:
+  """Prints how many scans could not be read, if any."""
+  num_failed = sum(len(result.failed_scans) for result in results)
   if num_failed:
     path = folder.final / dataset_metadata.FAILED_SCANS
     print_line(f'{count_text(num_failed, "scan")} could not be read, see {path}')
-  print_line(f'dataset: {folder.final}')
 
 
 def print_line(text: str) -> None:

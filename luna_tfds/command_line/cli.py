@@ -121,7 +121,7 @@ def _run(
     print(f'{name} {luna_tfds.__version__}')
     return 0
   rest = _parse(flag_values, [name, *argv[1:]], pass_unknown)
-  _set_up_logging(str(flag_values['verbosity'].value))
+  _set_up_logging(name, str(flag_values['verbosity'].value))
   return main(rest) or 0
 
 
@@ -307,12 +307,26 @@ def _parse(
   return rest
 
 
-def _set_up_logging(level: str) -> None:
+class _LineOfCommand(python_logging.Formatter):
+  """Formats warnings as the lines that a command prints itself."""
+
+  def __init__(self, name: str):
+    super().__init__()
+    self._name = name
+
+  def format(self, record: python_logging.LogRecord) -> str:
+    """Returns `command: warning: message`."""
+    return f'{self._name}: {record.levelname.lower()}: {super().format(record)}'
+
+
+def _set_up_logging(name: str, level: str) -> None:
   # Commands have their own flags; without this absl warns that its own are not parsed.
   flags.FLAGS.mark_as_parsed()
   logging.use_absl_handler()
   logging.set_verbosity(getattr(logging, level.upper()))
   quiet = level in ('warning', 'error')
+  if quiet:
+    logging.get_absl_handler().setFormatter(_LineOfCommand(name))
   # Libraries log to the root logger; our own warnings go through absl's logger, which
   # takes the level of the root logger if it has none.
   python_logging.getLogger().setLevel('ERROR' if quiet else level.upper())

@@ -283,6 +283,7 @@ def test_a_scan_that_still_fails_leaves_the_dataset(
   assert written == [('validation', 0)]
   err = capfd.readouterr().err
   assert f'nothing changed: {dataset}' in err
+  assert 'wrote' not in err
   assert '1 scan could not be read, see ' in err
   assert {path.name: path.stat().st_mtime_ns for path in dataset.iterdir()} == before
   assert [path.name for path in dataset.parent.iterdir()] == ['1.0.0']

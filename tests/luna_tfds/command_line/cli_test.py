@@ -374,7 +374,7 @@ cli.run('greet', '', main, cli.new_flags(), ['greet', *sys.argv[1:]])
   ('level', 'expected'),
   [
     ('error', []),
-    ('warning', ['ours, for the user']),
+    ('warning', ['greet: warning: ours, for the user']),
     ('info', ['of a library', 'ours, about what happens', 'ours, for the user']),
   ],
 )
@@ -387,7 +387,7 @@ def test_our_warnings_reach_the_user(level, expected):
     check=True,
   )
   lines = done.stderr.splitlines()
-  assert [line.partition('] ')[2] for line in lines] == expected
+  assert [line.rpartition('] ')[2] for line in lines] == expected
 
 
 @pytest.mark.parametrize('asked', [False, True])
