@@ -23,7 +23,6 @@ from luna_tfds import record_keys
 from luna_tfds import records
 from luna_tfds.files import atomic_files
 from luna_tfds.files.store_path import StorePath
-from luna_tfds.files.store_requests import StoreError
 from luna_tfds.stored_metadata import StoredSelection
 
 FAILED_SCANS = 'failed_scans.csv'
@@ -156,14 +155,3 @@ def write_failed_scans(
       for scan in sorted(failed, key=lambda scan: scan.seriesuid):
         writer.writerow([scan.seriesuid, scan.candidates_lost, scan.reason])
   return path
-
-
-def stored_metadata(folder: pathlib.Path) -> dict[str, Any]:
-  """Returns the metadata of a dataset on disk; empty if they are missing or damaged."""
-  try:
-    metadata = atomic_files.read_json(folder / 'metadata.json')
-  except StoreError:
-    raise
-  except (OSError, ValueError):
-    return {}
-  return metadata if isinstance(metadata, dict) else {}

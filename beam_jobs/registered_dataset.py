@@ -14,6 +14,7 @@ from beam_jobs import plan as plan_lib
 from beam_jobs.shard_result import ShardResult
 from beam_jobs.tasks import ScanTask
 from luna_tfds import records
+from luna_tfds import stored_metadata
 from luna_tfds import verification
 from luna_tfds.errors import UsageError
 from luna_tfds.files import atomic_files
@@ -128,7 +129,7 @@ def read(folder: pathlib.Path) -> RegisteredDataset | None:
   """Returns the dataset in a folder; None if there is no such folder."""
   if not folder.exists():
     return None
-  stored = dataset_metadata.stored_metadata(folder)
+  stored = _metadata_fields(folder)
   fingerprint = stored.get('fingerprint')
   # In release 1.0.0 the counts were not in a dictionary of their own.
   counts = stored.get('counts', stored)
@@ -144,6 +145,21 @@ def read(folder: pathlib.Path) -> RegisteredDataset | None:
   except (AttributeError, OSError, ValueError, KeyError, TypeError):
     results = None
   return RegisteredDataset(folder, fingerprint, results, num_failed, shard_sha256)
+
+
+def _metadata_fields(folder: pathlib.Path) -> dict[str, Any]:
+  """Returns the fields of metadata.json; empty if the file is missing or damaged.
+
+  They are not checked as `stored_metadata.read` does: with one damaged field, the others
+  still show which inputs the dataset was made from.
+  """
+  try:
+    fields = stored_metadata.read_fields(folder)
+  except StoreError:
+    raise
+  except (OSError, ValueError):
+    return {}
+  return fields if isinstance(fields, dict) else {}
 
 
 def _has_same_tasks(shard: plan_lib.Shard, result: ShardResult) -> bool:

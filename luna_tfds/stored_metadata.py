@@ -93,4 +93,17 @@ def read(folder: pathlib.Path) -> StoredMetadata:
     OSError: the file cannot be read.
     AttributeError, KeyError, TypeError, ValueError: the file is damaged.
   """
-  return StoredMetadata.from_json(atomic_files.read_json(folder / METADATA_FILE))
+  return StoredMetadata.from_json(read_fields(folder))
+
+
+def read_fields(folder: pathlib.Path) -> Any:
+  """Reads the JSON values of metadata.json, and does not check them.
+
+  Args:
+    folder: the folder of a version of the dataset.
+
+  Raises:
+    OSError: the file cannot be read.
+    ValueError: the file is not JSON.
+  """
+  return atomic_files.read_json(folder / METADATA_FILE)

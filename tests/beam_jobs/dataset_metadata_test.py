@@ -1,7 +1,6 @@
 import json
 
 import fake_job
-import pytest
 
 from beam_jobs import dataset_metadata
 from beam_jobs import shard_result
@@ -41,22 +40,6 @@ def test_failed_scans_are_written_in_order(tmp_path):
 def test_without_failed_scans_no_file_is_written(tmp_path):
   dataset_metadata.write_failed_scans([result_of()], tmp_path)
   assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-  ('content', 'expected'),
-  [
-    ('{"fingerprint": "abc"}', {'fingerprint': 'abc'}),
-    ('{}', {}),
-    ('{', {}),
-    ('[]', {}),
-    (None, {}),
-  ],
-)
-def test_metadata_of_a_dataset_on_disk(content, expected, tmp_path):
-  if content is not None:
-    (tmp_path / 'metadata.json').write_text(content)
-  assert dataset_metadata.stored_metadata(tmp_path) == expected
 
 
 def test_metadata_of_a_dataset(data_dir, download):

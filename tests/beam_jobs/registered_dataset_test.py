@@ -8,6 +8,7 @@ import oracles
 import pytest
 import tensorflow_datasets as tfds
 
+from beam_jobs import registered_dataset
 from beam_jobs import shard_writer
 from luna_tfds import Builder
 
@@ -343,3 +344,20 @@ def test_a_damaged_old_dataset_is_written_again(
   assert len(written) == 4
   found = oracles.records_by_key(oracles.read_dataset(old_dataset))
   assert len(found) == len(small.candidates)
+
+
+@pytest.mark.parametrize(
+  ('content', 'expected'),
+  [
+    ('{"fingerprint": "abc"}', 'abc'),
+    ('{"fingerprint": "abc", "patch": 5}', 'abc'),
+    ('{}', None),
+    ('{', None),
+    ('[]', None),
+    (None, None),
+  ],
+)
+def test_fingerprint_of_a_dataset_with_damaged_metadata(content, expected, tmp_path):
+  if content is not None:
+    (tmp_path / 'metadata.json').write_text(content)
+  assert registered_dataset.read(tmp_path).fingerprint == expected
