@@ -40,8 +40,8 @@ def run(
     luna_dir: the LUNA16 download.
     config: config of the dataset.
     final: folder of the dataset; it need not exist.
-    overwrite: as for the job.
-    max_failed_scans: as for the job.
+    overwrite: see `job.prepare`.
+    max_failed_scans: see `job.prepare`.
 
   Raises:
     UsageError: the job would reject its input or its data folder.

@@ -20,7 +20,7 @@ def running(
   The processes are `scheduler`, `worker1`, ...
 
   Args:
-    folder: for logs and temporary files.
+    folder: folder for logs and temporary files.
     num_workers: number of Dask workers.
 
   Raises:

@@ -60,7 +60,7 @@ def running(
   The processes are `job_manager`, `task_manager1`, ..., and `worker_pool`.
 
   Args:
-    folder: for logs and temporary files.
+    folder: folder for logs and temporary files.
     num_workers: number of TaskManagers.
 
   Raises:

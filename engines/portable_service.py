@@ -18,7 +18,7 @@ def running(folder: pathlib.Path) -> Iterator[engine_processes.Engine]:
   The processes are `job_service` and `worker_pool`.
 
   Args:
-    folder: for logs and temporary files; the workers run in it.
+    folder: folder for logs and temporary files, in which the workers run.
   """
   module = 'apache_beam.runners.portability.local_job_service_main'
   (port,) = engine_processes.free_ports(1)

@@ -20,7 +20,7 @@ def running(
   The processes are `master`, `worker1`, ..., and `worker_pool`.
 
   Args:
-    folder: for logs and temporary files.
+    folder: folder for logs and temporary files.
     num_workers: number of Spark workers.
 
   Raises:

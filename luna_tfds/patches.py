@@ -158,7 +158,7 @@ def make_patches(
 
   Args:
     regions: n arrays of int16 HU [z, y, x], the voxels of `insides`; not kept.
-    boxes: from `source_boxes`.
+    boxes: what `source_boxes` returned.
     insides: the part of each box inside the scan.
     centers_zyx: [n, 3] fractional indices of the centres.
     grid: grid of the scan, identity direction.

@@ -8,9 +8,9 @@ def count_text(count: int, noun: str, plural: str | None = None) -> str:
   """Returns a count with its noun, e.g. '1 scan' or '2 scans'.
 
   Args:
-    count: how many.
-    noun: in the singular.
-    plural: if it is not the noun and an s.
+    count: the number.
+    noun: the noun in the singular.
+    plural: the plural, where it is not the noun with an s.
   """
   return f'{count} {noun if count == 1 else plural or noun + "s"}'
 

@@ -257,7 +257,7 @@ class TrainConfig:
     recipe: optimizer and schedule.
     input: how batches are made.
     train_split: TFDS split string to train on.
-    validation_split: to choose the best epoch and the threshold on; '' for none.
+    validation_split: the split that chooses the best epoch and the threshold; '' for none.
     threshold: rule that chooses the threshold on the validation split.
     tta: whether probabilities are means over the eight flips and rotations by 90
       degrees (test-time augmentation).

@@ -312,7 +312,7 @@ class Workdir:
     """Removes the rows of epochs that are not in the last checkpoint.
 
     Args:
-      epochs: that the checkpoint holds.
+      epochs: number of epochs that the checkpoint holds.
 
     Raises:
       UsageError: the file is damaged.
@@ -330,8 +330,9 @@ class Workdir:
     failure, although the checkpoint of its epoch is kept.
 
     Args:
-      epoch: from 0.
-      metrics: by name; those that another row has, but not this one, are not available.
+      epoch: number of the epoch, from 0.
+      metrics: the metrics of the epoch by name; a metric that only other rows have is left
+        empty.
     """
     row = {'epoch': str(epoch), **{k: str(metrics[k]) for k in sorted(metrics)}}
     self._write_history([*self._history_rows(), row])

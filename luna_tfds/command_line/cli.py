@@ -241,7 +241,7 @@ def make_output_folder(path: pathlib.Path, flag: str) -> None:
 
   Args:
     path: the folder.
-    flag: that names it.
+    flag: the flag that names the folder.
 
   Raises:
     UsageError: it cannot be made or written.

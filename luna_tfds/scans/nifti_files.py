@@ -145,7 +145,7 @@ def _file_bytes(path: pathlib.Path, header: bytes) -> int:
   """Checks a header; returns the size of the uncompressed file by it.
 
   Args:
-    path: for messages.
+    path: the file, for messages.
     header: the first 352 bytes.
   """
   fields = _parse(path, header)

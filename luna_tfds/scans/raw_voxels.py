@@ -39,7 +39,7 @@ class RawVoxels:
   Attributes:
     path: the file.
     offset: position of the first byte of the voxels in it.
-    shape_zyx: as stored.
+    shape_zyx: shape of the array as it is stored.
     dtype: type of a voxel, with its byte order.
   """
 

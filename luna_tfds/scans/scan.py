@@ -54,7 +54,7 @@ class Scan:
     path: the image file, or a folder of DICOM slices.
     grid: its grid in world orientation (identity direction).
     orientation: converts the stored array to world orientation.
-    bytes_per_voxel: as stored on disk.
+    bytes_per_voxel: size of a voxel as it is stored on disk.
     raw: its voxels if they are an uncompressed MetaImage; None if SimpleITK reads them.
   """
 
@@ -201,7 +201,7 @@ def opened_scan(path: str | pathlib.Path) -> Iterator[Scan]:
   reading its voxels copies it again. Here the copy is kept to the end of the block.
 
   Args:
-    path: as for `open_scan`.
+    path: the scan, see `open_scan`.
 
   Yields:
     The scan. Its `path` is the copy, if there is one; a ScanError in the block names the

@@ -31,7 +31,7 @@ class StoreVoxels(RawVoxels):
   Attributes:
     path: the object.
     offset: position of the first byte of the voxels in it.
-    shape_zyx: as stored.
+    shape_zyx: shape of the array as it is stored.
     dtype: type of a voxel, with its byte order.
   """
 

@@ -116,7 +116,7 @@ def froc_curve(entries: Entries) -> FrocCurve:
   between its neighbours on a straight line.
 
   Args:
-    entries: from `froc_matching.match_marks`.
+    entries: the entries of `froc_matching.MatchedMarks`.
 
   Raises:
     ValueError: there is no nodule, so the sensitivity is undefined.
@@ -139,7 +139,7 @@ def confidence_band(entries: Entries, resampling: Resampling) -> ConfidenceBand:
   """Computes how much the curve and the CPM vary when scans are resampled.
 
   Args:
-    entries: from `froc_matching.match_marks`.
+    entries: the entries of `froc_matching.MatchedMarks`.
     resampling: number of resamples and seed.
 
   Returns:
@@ -167,7 +167,7 @@ def resampled_sensitivity(
   """Computes the sensitivity in each resample.
 
   Args:
-    entries: from `froc_matching.match_marks`.
+    entries: the entries of `froc_matching.MatchedMarks`.
     fps_per_scan: [g] false positives per scan.
     resampling: number of resamples and seed.
 

@@ -195,9 +195,9 @@ def match_candidates(
   nodules that the candidates reach.
 
   Args:
-    candidates: with their scores.
+    candidates: the scored candidates.
     scans: number of scans; the scan numbers of all candidates are less.
-    max_marks_per_scan: as for `match_marks`.
+    max_marks_per_scan: the limit, see `match_marks`.
 
   Raises:
     ValueError: a score is not finite, there is no scan, or the limit is below 1.

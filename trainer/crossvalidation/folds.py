@@ -174,7 +174,7 @@ def plan_folds(
     config: settings of all trainings; the splits are replaced.
     workdir: gets a folder for each fold.
     numbers: numbers of the folds to plan.
-    test_dataset: to test on; None for the dataset of the training.
+    test_dataset: the dataset of the test split; None for the dataset of the training.
 
   Raises:
     UsageError: a dataset is missing, or lacks a subset that a fold needs, or the patches
@@ -270,7 +270,7 @@ def score_fold(plan: FoldPlan, resampling: Resampling) -> None:
 
   Args:
     plan: plan of the fold, which is trained.
-    resampling: for the intervals.
+    resampling: how the intervals are computed.
   """
   settings, state = plan.scoring_settings(resampling), plan.read_state()
   files = plan.metrics_file, plan.scores_file, plan.report_file

@@ -114,10 +114,10 @@ def merge(
 
   Args:
     plans: plans of the folds, which are scored.
-    workdir: to write to.
+    workdir: folder for the merged files.
     reference: what the submission is compared with; None for the nodules that candidates
       reach.
-    resampling: for the intervals.
+    resampling: how the intervals are computed.
 
   Raises:
     UsageError: the scores of a fold are damaged, or `reference` lists other scans.

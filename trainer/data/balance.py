@@ -29,7 +29,7 @@ class Balance:
     source: the split, with its index.
     record_classes: [n] int8, sampling class of each record in stored order.
     counts: records of each class.
-    keep: with which probability rejection keeps a record of each class.
+    keep: probability with which rejection keeps a record of each class.
     reads_per_kept_record: records that rejection reads for each one it keeps.
     nodule_fraction: fraction of nodules in the resulting stream.
     kept_per_pass: records that rejection keeps of one pass, on average.

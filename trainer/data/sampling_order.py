@@ -154,7 +154,7 @@ class SampledStream:
 
   Attributes:
     sampler: draws the records.
-    first_draw: from the number of an epoch to its first draw.
+    first_draw: function from the number of an epoch to its first draw.
   """
 
   sampler: RecordSampler

@@ -47,14 +47,14 @@ class Comparison:
   Attributes:
     workdirs: paths of the workdirs of the two models.
     datasets: full names of their datasets.
-    split: that was scored.
-    records: how many, without excluded findings.
+    split: the scored split.
+    records: number of records without excluded findings.
     resampled_unit: 'scans' or 'records'.
     resampling: number of resamples and seed of the intervals.
     records_trained_on: for each model, the number of scored records of scans that it
       was trained on; None if it cannot be told.
     warnings: what a reader of the metrics should know; each is one line.
-    metrics: by name; with 'cpm' if scans and nodules are known.
+    metrics: the compared metrics by name; 'cpm' too if scans and nodules are known.
     froc_nodules: which nodules the CPM counts, in a sentence; '' without a CPM.
     froc_warnings: what a reader of the CPM should know; each is one line.
   """

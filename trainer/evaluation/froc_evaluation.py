@@ -37,10 +37,10 @@ def evaluate_froc(
   """Scores the records of whole scans as the marks of a detector.
 
   Args:
-    records: with their probabilities.
+    records: the scored records.
     reference: the annotations; None for the nodules that the records hit. Without a list
       of scans, those with a record are scored.
-    resampling: for the confidence band.
+    resampling: how the confidence band is computed.
     warnings: warnings about the dataset or the split, which the result repeats.
 
   Returns:
@@ -74,8 +74,8 @@ def missing_negatives_warnings(dataset: OpenedDataset, flag: str) -> list[str]:
   """Warns if the config of the dataset leaves candidates out.
 
   Args:
-    dataset: that was scored.
-    flag: that names another one.
+    dataset: the scored dataset.
+    flag: the flag that names another dataset.
   """
   if dataset.holds_all_candidates:
     return []

@@ -66,7 +66,7 @@ def selection_warnings(
   """Warns if a threshold was chosen on records that training saw.
 
   Args:
-    num_records: that the threshold was chosen on.
+    num_records: number of records that the threshold was chosen on.
     trained_on: how many of them are of scans that were trained on; None if unknown.
     calibrated: whether probabilities were calibrated on the records too.
   """

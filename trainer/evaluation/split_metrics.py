@@ -153,7 +153,7 @@ def few_scans_warnings(scans: int | None) -> list[str]:
   """Warns if intervals are computed from few scans.
 
   Args:
-    scans: that were resampled; None if unknown.
+    scans: number of scans that were resampled; None if unknown.
   """
   if scans is None or scans >= FEW_SCANS:
     return []
@@ -185,7 +185,7 @@ def compute(
     records: with their probabilities, excluded findings included.
     predicted: [n] bool, whether a record is predicted to be a nodule.
     patch: how the patches were cut; None if unknown.
-    resampling: for the intervals.
+    resampling: how the intervals are computed.
   """
   all_candidates = AllCandidates(
     *_metrics_and_intervals(records, predicted, resampling)

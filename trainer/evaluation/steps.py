@@ -43,9 +43,9 @@ class ScoredSplit:
 
   Attributes:
     runs: one, or the members of an ensemble.
-    dataset: that was scored.
+    dataset: the scored dataset.
     source: the split.
-    records: with their probabilities.
+    records: the scored records.
     point: the operating point, with the rule and the test-time augmentation asked for.
     selection: the records to choose the threshold on; None if the stored one is valid,
       or if no records are needed or there are none.
@@ -79,7 +79,7 @@ class EvaluationResult:
     model: name of the network.
     models: members of the ensemble, 1 for a single model.
     tta: whether probabilities are means over flips and rotations.
-    decision: with the threshold.
+    decision: which records are predicted to be nodules.
     deployed_prior: prevalence of nodules that the probabilities are for.
     records_trained_on: scored records of scans that training saw; None if it cannot be
       told.
@@ -180,7 +180,7 @@ def score(
 
   Args:
     runs: their probabilities are averaged.
-    dataset: to score.
+    dataset: the dataset whose records are scored.
     split: TFDS split string.
     rule: another threshold rule than the stored one.
     tta: whether to average over the eight flips and rotations, if not as trained.
@@ -273,7 +273,7 @@ def compute_metrics(
   Args:
     scored: the records and their probabilities.
     decision: which are predicted to be nodules.
-    resampling: for the intervals.
+    resampling: how the intervals are computed.
     reference: the annotations for the FROC curve; None for the nodules that candidates
       reach.
 

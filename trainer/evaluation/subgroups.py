@@ -132,7 +132,7 @@ def by_diameter(
   are left out.
 
   Args:
-    records: with their probabilities.
+    records: the scored records.
     predicted: [n] bool, whether a record is predicted to be a nodule.
     resampling: for the intervals, within each bin.
 
@@ -178,7 +178,7 @@ def by_slice_thickness(
   Args:
     records: whose images are stored at the scan's own spacing.
     predicted: [n] bool.
-    resampling: for the intervals.
+    resampling: how the intervals are computed.
 
   Returns:
     A row for each bin that is not empty.

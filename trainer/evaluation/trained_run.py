@@ -93,7 +93,7 @@ def check_patches(
 
   Args:
     run: the run.
-    dataset: to read.
+    dataset: the dataset to check.
     flag: flag of the command that chooses the dataset.
 
   Raises:

@@ -36,9 +36,9 @@ def draw_froc_curve(
   """Draws a FROC curve from 1/8 to 8 false positives per scan, as LUNA16 shows it.
 
   Args:
-    curve: to draw.
+    curve: the FROC curve.
     band: its confidence band; None for none.
-    resamples: from which the band was computed.
+    resamples: number of resamples that the band was computed from.
     result: for the title, e.g. the CPM.
     folds: curves drawn thin behind it, by name.
   """

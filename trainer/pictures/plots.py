@@ -150,7 +150,7 @@ def shares(
 
   Args:
     names: names of the bins.
-    values: in 0..1.
+    values: numbers from 0 to 1.
     intervals: confidence interval of each value; None where there is none.
     label: what the shares are.
   """

@@ -11,7 +11,7 @@ class Cell:
   """A cell of a table; a cell with text only may be a plain string.
 
   Attributes:
-    text: that is shown.
+    text: the text of the cell.
     small: a small line below it, e.g. a confidence interval; '' for none.
     href: a path relative to the page, which the text links to; '' for none.
   """
@@ -86,8 +86,8 @@ class Section:
     rows: rows of the table, a cell for each column.
     summary_rows: how many rows at the end of the table summarise the others.
     names: whether the table lists names and values rather than numbers.
-    pictures: after the table.
-    tile_groups: after the pictures.
+    pictures: shown below the table.
+    tile_groups: shown below the pictures.
   """
 
   title: str
@@ -107,7 +107,7 @@ class Page:
   Attributes:
     title: title of the page.
     subtitle: a line below it.
-    sections: in order.
+    sections: the sections, in order.
     headlines: metrics shown large, before the sections.
     notices: what the reader must know to judge the metrics.
   """

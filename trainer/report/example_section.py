@@ -24,7 +24,7 @@ def example_section(
   """Returns the patches of all outcomes that there are, errors first.
 
   Args:
-    evaluation: with the records.
+    evaluation: the evaluation that scored the records.
     examples: which of them are shown.
     images: [n, *image_shape] HU of `examples.positions`.
     folder: gets a picture of each outcome.

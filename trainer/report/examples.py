@@ -71,7 +71,7 @@ def choose_examples(records: ScoredRecords, predicted: np.ndarray) -> Examples:
   """Chooses the most confident records of each outcome.
 
   Args:
-    records: with their probabilities.
+    records: the scored records.
     predicted: [n] bool, whether a record is predicted to be a nodule. Of the excluded
       findings, which are no errors, only these are shown.
   """

@@ -16,7 +16,7 @@ def number(value: float | None, digits: int = 4, *, signed: bool = False) -> str
 
   Args:
     value: the metric.
-    digits: after the point.
+    digits: number of digits after the point.
     signed: whether a plus sign is written too, as for a difference.
   """
   if value is None or not math.isfinite(value):

@@ -21,8 +21,8 @@ def network_sections(
   There are none of a network without a convolution.
 
   Args:
-    evaluation: with the network; of an ensemble the first one is shown.
-    examples: with the position of the nodule.
+    evaluation: the evaluation; of an ensemble the first network is shown.
+    examples: the records shown, among them the nodule that the network is shown on.
     images: [n, *image_shape] HU of `examples.positions`.
     folder: gets the pictures.
   """

@@ -24,7 +24,7 @@ def subgroup_sections(
   """Returns the tables; empty ones are left out, and single rows of groups of scans.
 
   Args:
-    split_metrics: with the rows.
+    split_metrics: the metrics of all subgroups.
     folder: gets by_diameter.png.
   """
   sections = []

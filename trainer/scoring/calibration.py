@@ -86,7 +86,7 @@ def fit(method: str, records: LabelledLogits) -> LogitCalibration:
 
   Args:
     method: name of the method, one of `METHODS`.
-    records: to fit to.
+    records: the records that the calibration is fitted to.
 
   Raises:
     ValueError: a class has no record, or the training stream held one class only.

@@ -52,7 +52,7 @@ class CalibrationResult:
   """The calibration of a run.
 
   Attributes:
-    method: that the probabilities of the run have.
+    method: the calibration method of the probabilities of the run.
     fitted_on: split string of the records that the methods were fitted on.
     records: number of records of that split.
     nodules: number of nodules among these records.

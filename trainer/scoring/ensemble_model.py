@@ -104,7 +104,7 @@ def write_export(
   """Writes a SavedModel, `KERAS_FILE` and JSON files; the folder is complete or not there.
 
   Args:
-    model: from `build_ensemble`.
+    model: the model that `build_ensemble` returned.
     folder: must not exist; its parent must.
     files: content of each JSON file, by name.
   """

@@ -180,7 +180,7 @@ def score_submission(
     submission: marks with their probabilities.
     reference: nodules, excluded findings, and the scans to score. Marks and findings of
       other scans are left out.
-    resampling: for the confidence band.
+    resampling: how the confidence band is computed.
     max_marks_per_scan: the most probable marks of a scan that count.
 
   Raises:
@@ -232,11 +232,11 @@ def make_result(
   """Computes the curve and its band from matched marks.
 
   Args:
-    matched: with at least one nodule.
+    matched: the matched marks; there is at least one nodule.
     nodules_counted: `ANNOTATED` or `REACHED`.
     warnings: what is known so far.
-    resampling: for the confidence band.
-    max_marks_per_scan: with which the marks were matched.
+    resampling: how the confidence band is computed.
+    max_marks_per_scan: the limit with which the marks were matched.
 
   Raises:
     ValueError: there is no nodule.

@@ -28,7 +28,7 @@ def predict_points(
 
   Args:
     models: their probabilities are averaged.
-    scan: from `luna_tfds.scans.scan.opened_scan`.
+    scan: an open scan, see `luna_tfds.scans.scan.opened_scan`.
     centers_xyz_mm: [n, 3] world points in mm.
     spec: how the patches were cut that the models were trained on.
     tta: whether to average over the eight flips and rotations by 90 degrees.

@@ -159,7 +159,7 @@ class CountSkippedSteps(keras.callbacks.Callback):
   """Counts the steps that the optimizer does not: those in which float16 overflowed.
 
   Attributes:
-    count: in all runs of the workdir.
+    count: number of skipped steps in all runs of the workdir.
   """
 
   def __init__(self, count: int):

@@ -36,7 +36,7 @@ def build_inference_model(
   """Adds the prior shift and the sigmoid to a network.
 
   Args:
-    network: from HU to logit.
+    network: the trained network, from HU to logit.
     trained_prior: fraction of nodules in the stream that trained it or, if it is
       calibrated, in the records it was calibrated on.
     deployed_prior: prevalence of nodules among the records that will be scored. The prior

@@ -119,7 +119,7 @@ def fit(run: TrainingRun) -> int:
 
   Raises:
     JobError: the loss is not a number.
-    KeyboardInterrupt: after the state was saved.
+    KeyboardInterrupt: training was interrupted; its state has been saved.
   """
   config = run.config
   keras.utils.set_random_seed(config.input.seed)
@@ -166,8 +166,8 @@ def _finish_epoch(
 
   Args:
     run: the run.
-    network: as at the end of the epoch.
-    epoch: from 0; -1 before the first.
+    network: the network at the end of the epoch.
+    epoch: number of the epoch, from 0; -1 before the first.
     note: what the checkpoint stores besides the weights.
     replicas: devices that share a batch.
   """
