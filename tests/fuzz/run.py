@@ -5,9 +5,9 @@
     python tests/fuzz/run.py --rerun=/tmp/fuzz-failures/mhd-0123456789ab.input
 
 Each input must be read, or rejected with an error that the commands turn into one line.
-Any other exception, a crash of the process, more than 30 seconds, memory that does not
-follow from the size of the files, and a file that is opened outside the folder of the
-input are findings. Inputs with findings are saved. Exit code 1 if there are any.
+Any other exception, a crash of the process, more than 30 seconds of processor time, memory
+that does not follow from the size of the files, and a file that is opened outside the
+folder of the input are findings. Inputs with findings are saved. Exit code 1 if there are any.
 """
 
 import argparse
@@ -28,6 +28,7 @@ os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
 
 import input_files  # noqa: E402
 import readers  # noqa: E402
+import sandbox  # noqa: E402
 
 # A reader that crashes again and again is broken.
 _MAX_CRASHES = 20
@@ -160,7 +161,8 @@ def _report_crash(name, code, folder, failures):
   log = (folder / 'log').read_text(errors='replace')[-3000:]
   cause = f'exit code {code}'
   if code < 0:
-    cause = 'took too long' if -code == signal.SIGALRM else signal.Signals(-code).name
+    is_slow = -code in sandbox.TIME_SIGNALS
+    cause = 'took too long' if is_slow else signal.Signals(-code).name
   files = input_files.read(folder / 'input')
   engines.save(name, files, f'the process ended: {cause}\n{log}', failures)
 

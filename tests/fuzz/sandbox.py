@@ -13,9 +13,19 @@ import warnings
 # More than a reader needs for the small files here; every bomb needs more.
 MAX_GROWTH_BYTES = 400 * 2**20
 
-# Real time, as a wait for a file that never comes takes no processor time. Long, because
-# the machine may be busy.
+# Processor time.
 MAX_SECS = 30
+
+# Real time, as a wait for a file that never comes takes no processor time. Long, because
+# a busy machine may give the process no processor for half a minute.
+MAX_REAL_SECS = 300
+
+# The timers that end a reader, and what each of them sends.
+_LIMITS = (
+  (signal.ITIMER_PROF, signal.SIGPROF, MAX_SECS),
+  (signal.ITIMER_REAL, signal.SIGALRM, MAX_REAL_SECS),
+)
+TIME_SIGNALS = tuple(signum for _, signum, _ in _LIMITS)
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -75,7 +85,7 @@ class Sandbox:
   def check(self, read, errors):
     """Runs a reader on the files in the folder.
 
-    A reader that takes too long is ended by SIGALRM, with its process.
+    A reader that takes too long is ended by one of `TIME_SIGNALS`, with its process.
 
     Args:
       read: called with the folder.
@@ -86,8 +96,9 @@ class Sandbox:
     """
     self._forbidden.clear()
     finding = None
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, MAX_SECS)
+    for timer, signum, secs in _LIMITS:
+      signal.signal(signum, signal.SIG_DFL)
+      signal.setitimer(timer, secs)
     self._is_active = True
     try:
       with warnings.catch_warnings():
@@ -99,7 +110,8 @@ class Sandbox:
       finding = _from_exception(error)
     finally:
       self._is_active = False
-      signal.setitimer(signal.ITIMER_REAL, 0)
+      for timer, _, _ in _LIMITS:
+        signal.setitimer(timer, 0)
     peak, before = _peak_bytes(), self._peak
     self._peak = max(peak, before)
     if finding is None and self._forbidden:
