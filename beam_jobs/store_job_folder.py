@@ -150,8 +150,8 @@ class StoreJobFolder(JobFolder):
       OSError: the store cannot be written.
     """
     self.check_plan(plan)
-    # The dataset may be that of a job with the same plan, which has just ended.
-    if not self.has_dataset_of(plan):
+    # Where there is none now, a job with the same plan may be about to complete one.
+    if self.has_dataset() and not self.has_dataset_of(plan):
       self._info_path.unlink(missing_ok=True)
     names = {s.fingerprint: self._final_shard_path(s, plan).name for s in plan.shards}
 

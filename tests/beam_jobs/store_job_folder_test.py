@@ -117,20 +117,29 @@ class Killed(BaseException):
   """Stands for SIGKILL: no handler of the project runs."""
 
 
+def before_each_write(monkeypatch, function):
+  """Calls a function before each request that writes or deletes an object."""
+  call = store_requests.call
+
+  def observed(scheme, url, request):
+    names = request.__code__.co_names
+    if {'pipe_file', 'put_file', 'cp_file', 'rm_file', 'rm'} & set(names):
+      function(url)
+    return call(scheme, url, request)
+
+  monkeypatch.setattr(store_path.store_requests, 'call', observed)
+
+
 def kill_at(monkeypatch, number):
   """Ends this process, as it were, instead of its write number `number`, from 0."""
   writes = []
-  call = store_requests.call
 
-  def counted(scheme, url, request):
-    names = request.__code__.co_names
-    if {'pipe_file', 'put_file', 'cp_file', 'rm_file', 'rm'} & set(names):
-      if len(writes) >= number:
-        raise Killed
-      writes.append(url)
-    return call(scheme, url, request)
+  def kill(url):
+    if len(writes) >= number:
+      raise Killed
+    writes.append(url)
 
-  monkeypatch.setattr(store_path.store_requests, 'call', counted)
+  before_each_write(monkeypatch, kill)
   return writes
 
 
@@ -206,6 +215,32 @@ def test_a_job_with_the_same_plan_may_finish_first(
   assert not [key for key in before if '.job' in key or '.incomplete' in key]
   assert run(two_scans) == 0
   assert contents(root) == before
+
+
+@pytest.mark.slow
+def test_a_job_with_the_same_plan_may_finish_before_any_write(
+  run, two_scans, root, monkeypatch
+):
+  """Another job starts and ends just before one of the writes of this one."""
+  assert run(two_scans) == 0
+  expected = contents(root)
+  for number in range(1000):
+    root.rmtree()
+    writes = []
+
+    def run_other(url, number=number, writes=writes):
+      writes.append(url)
+      if len(writes) == number + 1:
+        monkeypatch.undo()
+        assert run(two_scans) == 0
+
+    before_each_write(monkeypatch, run_other)
+    assert run(two_scans) == 0, writes[number:]
+    monkeypatch.undo()
+    assert contents(root) == expected, writes[number:]
+    if len(writes) <= number:
+      break
+  assert number > 10
 
 
 def test_a_job_with_another_plan_takes_over(two_scans, tmp_path, dataset):
