@@ -130,6 +130,7 @@ def run_pipeline(
     JobError: the runner failed.
   """
   shards = job_results.unfinished_shards(plan, folder)
+  job_messages.print_resumed(len(plan.shards) - len(shards))
   if not shards:
     return
   num_records = sum(shard.num_records for shard in shards)

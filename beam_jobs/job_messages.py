@@ -30,6 +30,13 @@ def print_plan(plan: plan_lib.Plan, builder: luna16_patches.Builder) -> None:
     )
 
 
+def print_resumed(num_finished: int) -> None:
+  """Prints how many shards an earlier job has finished, if any."""
+  if num_finished:
+    verb = 'is' if num_finished == 1 else 'are'
+    print_line(f'resuming: {count_text(num_finished, "shard")} {verb} finished')
+
+
 def print_incomplete(
   registered: registered_dataset.RegisteredDataset,
   intact: Sequence[ShardResult],

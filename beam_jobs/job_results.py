@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 
 from beam_jobs import dataset_metadata
-from beam_jobs import job_messages
 from beam_jobs import plan as plan_lib
 from beam_jobs.job_folder import JobFolder
 from beam_jobs.shard_result import ShardResult
@@ -23,12 +22,6 @@ def unfinished_shards(plan: plan_lib.Plan, folder: JobFolder) -> list[plan_lib.S
     if result is None or result.failed_scans:
       folder.invalidate(shard)
       unfinished.append(shard)
-  num_finished = len(plan.shards) - len(unfinished)
-  if num_finished:
-    finished = 'is' if num_finished == 1 else 'are'
-    job_messages.print_line(
-      f'resuming: {count_text(num_finished, "shard")} {finished} finished'
-    )
   return unfinished
 
 

@@ -135,7 +135,7 @@ class Builder(dataset_builder.FileReaderBuilder):
 
 
 def _do_nothing() -> None:
-  """Takes the place of a method."""
+  """Takes the place of `DatasetInfo.initialize_from_bucket`."""
 
 
 def _generate_mode(

@@ -18,7 +18,8 @@ from trainer.report.content import Section
 
 LABELS = {**METRIC_LABELS, 'cpm': 'CPM'}
 
-_COUNTS = ('records', 'nodules', 'scans')
+# Columns of counts: the name in fold_metrics.json, and the heading.
+_COUNTS = {'records': 'records', 'nodules': 'nodule candidates', 'scans': 'scans'}
 _METRICS = ('pr_auc', 'roc_auc', 'recall', 'precision', 'f1')
 
 
@@ -27,7 +28,7 @@ def fold_section(merged: MergedFolds, folder: pathlib.Path) -> Section:
 
   Args:
     merged: the folds.
-    folder: of the report, from where those of the folds are linked.
+    folder: the folder of this report, from which the reports of the folds are linked.
   """
   names = [*_METRICS, *(['cpm'] if merged.froc else [])]
   rows = [
@@ -40,13 +41,7 @@ def fold_section(merged: MergedFolds, folder: pathlib.Path) -> Section:
     'folds. In the last row the records of all folds are measured together, each with '
     'the threshold of its fold. The name of a fold links to its report.'
   )
-  header = (
-    'fold',
-    'records',
-    'nodule candidates',
-    'scans',
-    *(LABELS[name] for name in names),
-  )
+  header = ('fold', *_COUNTS.values(), *(LABELS[name] for name in names))
   summary = [_mean(merged, names), _pooled(merged)]
   return Section('Folds', text, header, [*rows, *summary], len(summary))
 

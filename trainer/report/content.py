@@ -47,8 +47,8 @@ class Tile:
 
   Attributes:
     uri: data URI of the patch.
-    title: in bold, e.g. its probability.
-    lines: below.
+    title: shown in bold, e.g. its probability.
+    lines: shown below the title.
     seriesuid: seriesuid of its scan; '' if unknown.
   """
 
