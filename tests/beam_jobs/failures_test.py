@@ -125,12 +125,14 @@ def test_traces_of_beams_thread_are_not_shown(
   # pytest sets its own
   monkeypatch.setattr(threading, 'excepthook', threading.__excepthook__)
   lost = threading.Event()
-  for _ in range(num_jobs):
+  threads = [threading.Thread(target=fail, name=name) for _ in range(num_jobs)]
+  for thread in threads:
     with failures.as_job_errors(folder):
-      thread = threading.Thread(target=fail, name=name)
       thread.start()
   lost.set()  # after the job, as when its job server ends
-  thread.join()
+  # all of them, before pytest sees what they raise
+  for thread in threads:
+    thread.join()
   assert ('ConnectionResetError' in capsys.readouterr().err) == is_shown
 
 
