@@ -48,7 +48,8 @@ def _load_model(folder):
   model = inference.load_model(folder / 'model.keras')
   if model.image_shape == (4, 4, 1):
     model.probabilities(np.zeros((1, 4, 4, 1)))
-  keras.backend.clear_session()
+  # Python frees the models; Keras would search all objects for garbage after each input.
+  keras.backend.clear_session(free_memory=False)
 
 
 def _restore_checkpoint(folder):
