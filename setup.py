@@ -84,6 +84,7 @@ setuptools.setup(
     'mlcroissant>=1.0',  # the same
     'numpy>=2.0',
     'pillow>=10.0',
+    'pyarrow>=16.0',
     'scikit-learn>=1.5',
     'scipy>=1.12',
     'SimpleITK>=2.4',

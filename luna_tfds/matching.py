@@ -82,7 +82,11 @@ def _nearest_hit(
   Returns:
     ([n] position of the finding in `findings`, [n] whether the point hits any).
   """
-  squared = ((points_xyz_mm[:, None] - findings.xyz_mm[None]) ** 2).sum(-1)
+  # One axis after the other: a sum over a last axis of three takes three times as long.
+  squared = np.zeros((len(points_xyz_mm), len(findings)))
+  for axis in range(3):
+    offset = np.subtract.outer(points_xyz_mm[:, axis], findings.xyz_mm[:, axis])
+    squared += offset * offset
   squared[squared >= radii_mm(findings.diameters_mm) ** 2] = np.inf
   nearest = squared.argmin(axis=1)
   return nearest, np.isfinite(squared[np.arange(len(nearest)), nearest])

@@ -1,5 +1,3 @@
-import tracemalloc
-import zipfile
 
 import fake_data
 import numpy as np
@@ -54,38 +52,6 @@ def test_plain_and_zipped(name, tmp_path):
   path = download_lib.require_file(tmp_path, 'candidates.csv')
   assert path == tmp_path / name
   assert rows_of(tables.read_candidates(path)) == ROWS
-
-
-def test_zip_with_other_files_reads_the_csv_of_its_name(tmp_path):
-  path = tmp_path / 'candidates_V2.zip'
-  with zipfile.ZipFile(path, 'w') as archive:
-    archive.writestr('__MACOSX/other.csv', 'x')
-    archive.writestr('readme.txt', 'x')
-    archive.writestr('CSVFILES/candidates_V2.csv', fake_data.csv_text(['x'], []))
-    archive.writestr('notes.csv', 'x')
-  with pytest.raises(UsageError, match='the column seriesuid is missing; found x'):
-    tables.read_candidates(path)
-
-
-def test_zip_without_csv_is_rejected(tmp_path):
-  path = tmp_path / 'candidates.zip'
-  with zipfile.ZipFile(path, 'w') as archive:
-    archive.writestr('readme.txt', 'x')
-  with pytest.raises(
-    UsageError, match=r'candidates\.zip: must contain one CSV file, found 0'
-  ):
-    tables.read_candidates(path)
-
-
-@pytest.mark.parametrize('method', [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
-def test_zip_with_another_method_than_deflate_is_rejected(method, tmp_path):
-  path = tmp_path / 'candidates.zip'
-  with zipfile.ZipFile(path, 'w', method) as archive:
-    archive.writestr(
-      'candidates.csv', 'seriesuid,coordX,coordY,coordZ,class\na,1,2,3,0\n'
-    )
-  with pytest.raises(UsageError, match=r'candidates\.zip: compressed by an unusual'):
-    tables.read_candidates(path)
 
 
 def test_columns_in_any_order_with_additional_columns(tmp_path):
@@ -217,41 +183,6 @@ def test_invalid_candidates_are_rejected(text, problem, tmp_path):
   assert str(tmp_path / 'candidates.csv') in str(error.value)
 
 
-@pytest.mark.parametrize('damage', ['binary', 'not_a_zip', 'hole_in_zip', 'folder'])
-def test_files_that_are_not_csv_are_rejected(damage, tmp_path):
-  path = tmp_path / ('candidates.csv' if damage == 'binary' else 'candidates.zip')
-  if damage == 'binary':
-    path.write_bytes(b'\x93\xff\xfe' * 50)
-  elif damage == 'not_a_zip':
-    path.write_bytes(HEADER.encode())
-  elif damage == 'folder':
-    path.mkdir()
-  else:
-    rows = [('1.2', i / 7, i / 3, i * 5, 0) for i in range(2000)]
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
-      archive.writestr(
-        'candidates.csv', fake_data.csv_text(HEADER[:-1].split(','), rows)
-      )
-    content = bytearray(path.read_bytes())
-    content[44:64] = b'\xff' * 20  # the first block
-    path.write_bytes(content)
-  with pytest.raises(UsageError, match=r'candidates\.\w+: cannot be read as CSV'):
-    tables.read_candidates(path)
-
-
-def test_a_line_without_end_takes_no_memory(tmp_path):
-  path = tmp_path / 'candidates.zip'
-  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
-    archive.writestr('candidates.csv', HEADER + '1' * 2**26)
-  tracemalloc.start()
-  try:
-    with pytest.raises(UsageError, match=r'candidates\.zip'):
-      tables.read_candidates(path)
-    assert tracemalloc.get_traced_memory()[1] < 2**23
-  finally:
-    tracemalloc.stop()
-
-
 def test_findings_without_rows(tmp_path):
   path = fake_data.write_findings(tmp_path / 'annotations.csv', [])
   table = tables.read_findings(path)
@@ -288,35 +219,6 @@ def test_a_header_with_a_line_end_in_quotes_is_shown_on_one_line(tmp_path):
   with pytest.raises(UsageError, match='the column seriesuid is missing') as caught:
     tables.read_candidates(path)
   assert len(str(caught.value).splitlines()) == 1
-
-
-def test_a_zip_of_a_long_table_is_rejected_before_it_is_read(tmp_path, monkeypatch):
-  monkeypatch.setattr(tables, 'MAX_ZIPPED_TABLE_BYTES', 1000)
-  path = fake_data.write_candidates(tmp_path / 'c.csv.zip', ROWS * 50, zipped=True)
-  with pytest.raises(UsageError, match=r'after decompression.*unzip it'):
-    tables.read_candidates(path)
-
-
-@pytest.mark.parametrize(
-  'method',
-  [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA],
-)
-def test_any_damage_of_a_zip_file_is_a_usage_error(method, tmp_path):
-  path = tmp_path / 'candidates.csv.zip'
-  rows = ''.join(f'1.2.{i},{i},2,3,1\n' for i in range(50))
-  with zipfile.ZipFile(path, 'w', method) as archive:
-    archive.writestr('candidates.csv', 'seriesuid,coordX,coordY,coordZ,class\n' + rows)
-  content = path.read_bytes()
-  num_errors = 0
-  for position in range(len(content)):
-    damaged = bytearray(content)
-    damaged[position] ^= 0xFF
-    path.write_bytes(damaged)
-    try:
-      tables.read_candidates(path)
-    except UsageError:
-      num_errors += 1
-  assert num_errors > len(content) / 3
 
 
 @pytest.mark.parametrize('number', ['\uff11', '\u0661'])
