@@ -7,10 +7,12 @@
     article   the complete scan is read again for each candidate (timed on a few)
     loop      each scan is read once with SimpleITK, in a plain loop
     write     the same records without any reading: encoded, hashed and written
+    tfds      as write, by TFDS's serializer and TensorFlow's writer; neither hashed nor
+              ordered
     job_1     luna16-extract with one worker
     job_all   luna16-extract with one worker per core
 
-`article` and `loop` only extract; `job` also encodes, shuffles, writes and verifies. Rates
+`article` and `loop` only extract, `write` and `tfds` only write; `job` also encodes, shuffles, writes and verifies. Rates
 of the job exclude its start-up, which is timed on a download of one candidate per worker.
 No rate is printed where the work takes less time than the start-up. `--copies` makes enough
 work of a few scans: each is used that many times, from the cache of the system after the
@@ -71,7 +73,7 @@ def main() -> None:
 def _compare(options: argparse.Namespace, config: str, cores: int) -> dict:
   """Returns the times of all ways, the ratios of their rates, and counts of bytes."""
   luna_dir = options.luna_dir
-  stages = {name: _run(options, name, config) for name in ('article', 'loop', 'write')}
+  stages = {name: _run(options, name, config) for name in _STAGES if name != 'bytes'}
   for name, workers in (('job_1', 1), ('job_all', cores)):
     stages[name] = _job(luna_dir, config, workers)
     startup = _job(_one_candidate_per_worker(luna_dir, workers), config, workers)
@@ -87,6 +89,7 @@ def _compare(options: argparse.Namespace, config: str, cores: int) -> dict:
     'job_1 / article': ('job_1', 'article'),
     'job_1 / loop': ('job_1', 'loop'),
     'job_1 / write': ('job_1', 'write'),
+    'job_1 / tfds': ('job_1', 'tfds'),
     f'job_all / job_1 ({cores} cores)': ('job_all', 'job_1'),
   }
   ratios = {
@@ -189,7 +192,7 @@ def _cut_patch(image, voxels, center):
 
 
 def _write(options: argparse.Namespace) -> dict:
-  """Writes the records of the job, with one image for all of them."""
+  """Writes the records of the job as it does."""
   import numpy as np
 
   from luna_tfds import record_keys
@@ -198,28 +201,11 @@ def _write(options: argparse.Namespace) -> dict:
 
   plan = _plan(options)
   encoder = records.RecordEncoder((_SIZE, _SIZE, 1))
-  image = np.random.default_rng(0).integers(-1000, 400, (_SIZE, _SIZE, 1), np.int16)
   start = time.perf_counter()
   num_patches = 0
   with tempfile.TemporaryDirectory() as folder:
     for shard in plan.shards:
-      made = [
-        records.Record(
-          image,
-          int(task.labels[i]),
-          task.seriesuid,
-          int(task.candidate_ids[i]),
-          task.subset,
-          task.centers_xyz_mm[i],
-          task.centers_xyz_mm[i],
-          (0.7, 0.7, 1.25),
-          int(task.matches.nodule_id[i]),
-          float(task.matches.diameter_mm[i]),
-          bool(task.matches.excluded[i]),
-        )
-        for task in shard.tasks
-        for i in range(len(task.labels))
-      ]
+      made = list(_records(shard))
       order = np.argsort(record_keys.hash_keys((r.key for r in made), 0, 'shuffle'))
       encoded = [encoder.encode(made[i]) for i in order]
       path = pathlib.Path(folder, shard.fingerprint)
@@ -227,6 +213,52 @@ def _write(options: argparse.Namespace) -> dict:
         tfrecord.write_tfrecords(partial_path, encoded)
       num_patches += len(encoded)
   return _measured(num_patches, start)
+
+
+def _write_by_tfds(options: argparse.Namespace) -> dict:
+  """Writes the records of the job as a builder of TFDS does."""
+  import tensorflow as tf
+  from tensorflow_datasets.core import example_serializer
+
+  from luna_tfds import records
+
+  plan = _plan(options)
+  features = records.features((_SIZE, _SIZE, 1))
+  serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+  start = time.perf_counter()
+  num_patches = 0
+  with tempfile.TemporaryDirectory() as folder:
+    for shard in plan.shards:
+      with tf.io.TFRecordWriter(str(pathlib.Path(folder, shard.fingerprint))) as writer:
+        for record in _records(shard):
+          example = features.encode_example(record._asdict())
+          writer.write(serializer.serialize_example(example))
+          num_patches += 1
+  return _measured(num_patches, start)
+
+
+def _records(shard):
+  """Yields the records of a shard, with one image for all of them."""
+  import numpy as np
+
+  from luna_tfds import records
+
+  image = np.random.default_rng(0).integers(-1000, 400, (_SIZE, _SIZE, 1), np.int16)
+  for task in shard.tasks:
+    for i in range(len(task.labels)):
+      yield records.Record(
+        image,
+        int(task.labels[i]),
+        task.seriesuid,
+        int(task.candidate_ids[i]),
+        task.subset,
+        task.centers_xyz_mm[i],
+        task.centers_xyz_mm[i].astype(np.float32),
+        (0.7, 0.7, 1.25),
+        int(task.matches.nodule_id[i]),
+        float(task.matches.diameter_mm[i]),
+        bool(task.matches.excluded[i]),
+      )
 
 
 def _bytes(options: argparse.Namespace) -> dict:
@@ -257,7 +289,13 @@ def _bytes(options: argparse.Namespace) -> dict:
   return counts
 
 
-_STAGES = {'article': _article, 'loop': _loop, 'write': _write, 'bytes': _bytes}
+_STAGES = {
+  'article': _article,
+  'loop': _loop,
+  'write': _write,
+  'tfds': _write_by_tfds,
+  'bytes': _bytes,
+}
 
 
 def _job(luna_dir: pathlib.Path, config: str, workers: int) -> dict:
