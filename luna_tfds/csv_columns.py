@@ -70,10 +70,12 @@ def read_columns(
     with _open_rows(path) as rows:
       header = next(rows, [])
     positions = _find_columns(path, header, columns)
-    by_arrow = _read_by_arrow(path, [header[i] for i in positions])
-    return _read_by_row(path, positions) if by_arrow is None else by_arrow
+    found = _read_by_arrow(path, [header[i] for i in positions])
+    names, numbers = found or _read_by_row(path, positions)
   except _READ_ERRORS as error:
     raise UsageError(f'{path}: cannot be read as CSV: {error}') from error
+  table = np.frombuffer(numbers, np.float64).reshape(-1, len(columns) - 1)
+  return np.array(names, object), table
 
 
 def _find_columns(
@@ -99,47 +101,53 @@ def _find_columns(
 
 def _read_by_arrow(
   path: pathlib.Path, columns: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray] | None:
-  """As `read_columns`, of columns exactly as in the header; None if a row is invalid."""
+) -> tuple[list[str], array.array[float]] | None:
+  """Reads columns that are named exactly as in the header.
+
+  Returns:
+    The names, of which equal ones are one object, and the numbers, row by row; None if a
+    row is invalid.
+  """
   name_column, *number_columns = columns
   types = dict.fromkeys(number_columns, pa.float64())
+  known: dict[str, str] = {}
+  names: list[str] = []
+  numbers = array.array('d')
   try:
-    with _open(path) as file:
-      table = pyarrow.csv.read_csv(
+    with (
+      _open(path) as file,
+      pyarrow.csv.open_csv(  # in blocks, so that memory is needed for one
         file,
-        pyarrow.csv.ReadOptions(use_threads=False),
-        pyarrow.csv.ParseOptions(newlines_in_values=True),
-        pyarrow.csv.ConvertOptions(
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
           include_columns=columns,
-          # A dictionary: the rows of a scan share one string.
           column_types={name_column: pa.dictionary(pa.int32(), pa.string()), **types},
           null_values=[],
         ),
-      )
+      ) as blocks,
+    ):
+      for block in blocks:
+        block_names = block[name_column]
+        texts = [name.strip() for name in block_names.dictionary.to_pylist()]
+        if not all(texts):
+          return None
+        texts = [known.setdefault(text, text) for text in texts]
+        names += [texts[i] for i in np.from_dlpack(block_names.indices).tolist()]
+        values = [np.from_dlpack(block[name]) for name in number_columns]
+        numbers.frombytes(np.stack(values, axis=1).tobytes())
   except (pa.ArrowInvalid, pa.ArrowKeyError):
     return None
-  names = np.empty(len(table), object)
-  start = 0
-  for chunk in table[name_column].chunks:
-    values = np.array([name.strip() for name in chunk.dictionary.to_pylist()], object)
-    if not all(values):
-      return None
-    names[start : start + len(chunk)] = values[np.from_dlpack(chunk.indices)]
-    start += len(chunk)
-  numbers = np.empty((len(table), len(number_columns)))
-  for k, name in enumerate(number_columns):
-    start = 0
-    for chunk in table[name].chunks:
-      numbers[start : start + len(chunk), k] = np.from_dlpack(chunk)
-      start += len(chunk)
   return names, numbers
 
 
 def _read_by_row(
   path: pathlib.Path, positions: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-  """As `read_columns`, of columns at given positions; names the first invalid row."""
-  # To save memory, rows of a scan share one string, and numbers are stored in an array.
+) -> tuple[list[str], array.array[float]]:
+  """Reads columns at given positions, as `_read_by_arrow`.
+
+  Raises:
+    UsageError: names the first invalid row.
+  """
   known: dict[str, str] = {}
   names: list[str] = []
   numbers = array.array('d')
@@ -152,8 +160,7 @@ def _read_by_row(
       name = row[positions[0]].strip()
       names.append(known.setdefault(name, name))
       numbers.extend(float(row[i]) for i in positions[1:])
-  table = np.frombuffer(numbers, np.float64).reshape(-1, len(positions) - 1)
-  return np.array(names, object), table
+  return names, numbers
 
 
 def _find_problem(

@@ -75,7 +75,7 @@ def test_arrow_and_the_csv_module_read_the_same(text, tmp_path):
     return
   hypothesis.event(f'read by Arrow: {found is not None}')
   if found is not None:
-    assert found[0].tolist() == expected[0].tolist()
+    assert found[0] == expected[0]
     np.testing.assert_array_equal(found[1], expected[1])
     np.testing.assert_array_equal(np.signbit(found[1]), np.signbit(expected[1]))
 
