@@ -1,4 +1,3 @@
-
 import fake_data
 import numpy as np
 import pytest
