@@ -309,7 +309,8 @@ def main(unused):
   while True:
     try:
       print('ready', flush=True)
-      time.sleep(60)
+      for _ in range(300):  # a signal just before a sleep ends no sleep
+        time.sleep(0.2)
     except KeyboardInterrupt:
       pass
 cli.run('stubborn', '', main, cli.new_flags(), ['stubborn'])
