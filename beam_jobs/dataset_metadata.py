@@ -8,6 +8,7 @@ shard_results.json, with which a later job finds out what changed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import contextlib
 import csv
 import dataclasses
 import pathlib
@@ -133,6 +134,9 @@ def write_default_config(folder: pathlib.Path, temporary_dir: pathlib.Path) -> N
   """
   path = folder / '.config' / 'metadata.json'
   content = {'default_config_name': next(iter(luna16_patches.CONFIGS))}
+  with contextlib.suppress(OSError, ValueError):  # missing or damaged
+    if atomic_files.read_json(path) == content:
+      return
   if isinstance(path, StorePath):
     atomic_files.write_json(path, content)
     return

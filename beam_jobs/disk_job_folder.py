@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
+import errno
 import os
 import pathlib
 import shutil
@@ -24,6 +25,9 @@ from luna_tfds.files import atomic_files
 from luna_tfds.files import file_lock
 from luna_tfds.processes import cores
 from luna_tfds.text_format import bytes_text
+
+# What the system reports of a full disk: also a user's share of it may be full.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # Free disk space that is required in addition to the size of the dataset.
 _RESERVE_BYTES = 64 * 2**20
@@ -49,6 +53,7 @@ class DiskJobFolder(JobFolder):
 
     Raises:
       UsageError: the folder cannot be written.
+      OSError: the disk is full.
       JobError: another job is writing the same dataset.
     """
     with contextlib.ExitStack() as stack:
@@ -59,9 +64,11 @@ class DiskJobFolder(JobFolder):
         stack.enter_context(file_lock.hold(lock_path, 'job', self.final))
         atomic_files.make_folders(self.state_dir)
       except OSError as error:
+        if error.errno in _FULL:
+          raise
+        path = error.filename or self.final.parent
         raise UsageError(
-          f'{self.final.parent}: cannot be written: {error.strerror}; give a writable '
-          '--data_dir'
+          f'{path}: cannot be written: {error.strerror}; give a writable --data_dir'
         ) from error
       stack.callback(_remove_empty, [self.incomplete, self.state_dir])
       stack.callback(self._remove_shard_specs)
@@ -109,7 +116,7 @@ class DiskJobFolder(JobFolder):
       raise OSError(
         f'{self.final.parent}: not enough disk space: {bytes_text(num_bytes)} and a '
         f'reserve of {bytes_text(_RESERVE_BYTES)} needed, {bytes_text(free)} free; free '
-        'some space and run the same command again'
+        'some space'
       )
 
   # A worker appends a byte for each scan.
@@ -120,7 +127,11 @@ class DiskJobFolder(JobFolder):
 
   def record_progress(self, fingerprint: str, num_scans: int) -> None:
     """Records that `num_scans` more scans of a shard are done."""
-    with open(self._progress_path(fingerprint), 'ab') as file:
+    # On a full disk, writing the shard fails with a message that names the file.
+    with (
+      contextlib.suppress(OSError),
+      open(self._progress_path(fingerprint), 'ab') as file,
+    ):
       file.write(b'.' * num_scans)
 
   def num_scans_in_progress(self) -> int:

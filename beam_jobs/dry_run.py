@@ -50,7 +50,6 @@ def run(
   """
   plan = plan_lib.make_plan(luna_dir, config)
   job_checks.check_not_empty(plan)
-  _check_data_dir(final)
   folder = job_folders.job_folder(final)
   registered = registered_dataset.read(final) if folder.has_dataset() else None
   if registered and not overwrite:
@@ -63,7 +62,12 @@ def run(
       f'{count_text(len(errors), "scan")} cannot be read, more than '
       f'--max_failed_scans={max_failed_scans}; fix them or raise the limit'
     )
-  folder.check_free_space(plan.num_bytes)
+  try:
+    _check_data_dir(final)
+    folder.check_free_space(plan.num_bytes)
+  except (OSError, UsageError):
+    if overwrite or not registered_dataset.is_complete(final, plan):
+      raise
 
 
 def summary(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,15 @@ def prepare(
   plan = plan_lib.make_plan(luna_dir, config)
   job_checks.check_not_empty(plan)
   job_messages.print_plan(plan, builder)
-  with folder.locked():
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(folder.locked())
+    except (OSError, UsageError):
+      # A complete dataset needs no job, so it may be on a disk that cannot be written.
+      if overwrite or not registered_dataset.is_complete(folder.final, plan):
+        raise
+      job_messages.print_kept(folder, 'already complete')
+      return
     registered, intact = _read_registered(folder, plan, overwrite)
     if registered and not overwrite and registered.is_complete(intact):
       dataset_metadata.write_default_config(folder.dataset_dir, folder.state_dir)
@@ -126,15 +135,18 @@ def run_pipeline(
     stall_minutes: a warning is printed when no scan was done for so long; 0 for never.
 
   Raises:
-    OSError: there is not enough disk space.
-    JobError: the runner failed.
+    OSError: a shard spec cannot be written.
+    JobError: there is not enough disk space, or the runner failed.
   """
   shards = job_results.unfinished_shards(plan, folder)
   job_messages.print_resumed(len(plan.shards) - len(shards))
   if not shards:
     return
   num_records = sum(shard.num_records for shard in shards)
-  folder.check_free_space(num_records * plan.record_bytes)
+  try:
+    folder.check_free_space(num_records * plan.record_bytes)
+  except OSError as error:
+    raise folder.job_error(str(error)) from error
   if beam_runner is not None or beam_options is not None:
     # Loads Beam, which takes a second that the launcher of local workers can save.
     from beam_jobs import runners
@@ -193,7 +205,7 @@ def _clean(
 def _keep_dataset(folder: JobFolder, reason: str) -> None:
   """Ends the job where the dataset on disk stays as it is."""
   folder.remove_state()
-  job_messages.print_line(f'{reason}: {folder.final}')
+  job_messages.print_kept(folder, reason)
 
 
 def _register(

@@ -75,6 +75,7 @@ class JobFolder(abc.ABC):
 
     Raises:
       UsageError: the folder cannot be written.
+      OSError: the disk is full.
       JobError: another job is writing the same dataset.
     """
 
@@ -186,7 +187,11 @@ class JobFolder(abc.ABC):
     problem = result and self._problem(shard, result, plan)
     if problem:
       return problem
-    # The worker could not even record its error there.
+    # The worker could not even record its error. On a full disk nobody can write.
+    try:
+      self.check_free_space(shard.num_records * plan.record_bytes)
+    except OSError as error:
+      return f'was not written: {error}'
     return (
       f'was not written; check that all workers can write {self.state_dir} under this '
       'path, and that it has free space'
@@ -263,10 +268,18 @@ class JobFolder(abc.ABC):
 
   def job_error(self, message: str) -> JobError:
     """Returns an error that tells the user how to continue."""
-    return JobError(
-      f'{message}; finished shards are kept in {self.incomplete}: run the same command '
-      'again to continue'
-    )
+    if self._has_finished_shard():
+      return JobError(
+        f'{message}; finished shards are kept in {self.incomplete}: run the same command '
+        'again to continue'
+      )
+    return JobError(f'{message}; run the same command again')
+
+  def _has_finished_shard(self) -> bool:
+    try:
+      return bool(self.finished_fingerprints())
+    except OSError:  # there is an error to report already
+      return False
 
   # The end of a job.
 

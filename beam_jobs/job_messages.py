@@ -55,12 +55,20 @@ def print_incomplete(
   )
 
 
+def print_kept(folder: JobFolder, reason: str) -> None:
+  """Prints why the dataset stays as it is, and where it is."""
+  print_line(f'{reason}: {folder.final}')
+
+
 def print_results(results: Sequence[ShardResult], folder: JobFolder) -> None:
-  """Prints what was written, and where."""
+  """Prints what the dataset contains, and where it is.
+
+  Not what this job has written: it may have kept shards.
+  """
   stats = [result.stats for result in results]
   num_records = sum(result.num_records for result in results)
   print_line(
-    f'wrote {count_text(num_records, "record")} '
+    f'complete: {count_text(num_records, "record")} '
     f'({count_text(sum(s.label_counts[1] for s in stats), "nodule")}, '
     f'{sum(s.patches_padded for s in stats)} padded at the border, '
     f'{sum(s.candidates_outside for s in stats)} with the centre outside the scan)'

@@ -127,7 +127,12 @@ class RegisteredDataset:
 
 def read(folder: pathlib.Path) -> RegisteredDataset | None:
   """Returns the dataset in a folder; None if there is no such folder."""
-  if not folder.exists():
+  try:
+    if not folder.exists():
+      return None
+  except StoreError:
+    raise
+  except OSError:  # a path that cannot exist, or that is not readable
     return None
   stored = _metadata_fields(folder)
   fingerprint = stored.get('fingerprint')
@@ -145,6 +150,21 @@ def read(folder: pathlib.Path) -> RegisteredDataset | None:
   except (AttributeError, OSError, ValueError, KeyError, TypeError):
     results = None
   return RegisteredDataset(folder, fingerprint, results, num_failed, shard_sha256)
+
+
+def is_complete(folder: pathlib.Path, plan: plan_lib.Plan) -> bool:
+  """Returns whether a folder contains the dataset of a plan, and nothing is missing.
+
+  Nothing is written, and no lock is needed: a dataset appears complete or not at all.
+
+  Raises:
+    UsageError: it contains a dataset that was made from other inputs.
+  """
+  dataset = read(folder)
+  if dataset is None:
+    return False
+  dataset.check_inputs(plan)
+  return dataset.is_complete(dataset.intact_shards())
 
 
 def _metadata_fields(folder: pathlib.Path) -> dict[str, Any]:

@@ -181,6 +181,7 @@ def main(unused: list[str]) -> None:
   """Flags -> download."""
   del unused
   output_dir = cli.required_path(_OUTPUT_DIR)
+  cli.make_output_folder(output_dir, _OUTPUT_DIR.name)
   write_download(output_dir, _SCANS.value, _SEED.value)
   scans = count_text(_SCANS.value, 'synthetic scan')
   print(f'wrote {scans} to {output_dir}', file=sys.stderr)

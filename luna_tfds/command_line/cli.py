@@ -33,6 +33,7 @@ from luna_tfds.command_line import interruption as interruption_lib
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
+from luna_tfds.files import atomic_files
 from luna_tfds.files import store_path
 
 _T = TypeVar('_T')
@@ -247,7 +248,7 @@ def make_output_folder(path: pathlib.Path, flag: str) -> None:
     UsageError: it cannot be made or written.
   """
   try:
-    path.mkdir(parents=True, exist_ok=True)
+    atomic_files.make_folders(path)
     if isinstance(path, store_path.StorePath):
       path.check_writable()
       return

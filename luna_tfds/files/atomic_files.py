@@ -157,7 +157,11 @@ def make_folders(path: pathlib.Path) -> None:
   if isinstance(path, StorePath) or path.is_dir():
     return
   make_folders(path.parent)
-  path.mkdir(exist_ok=True)
+  try:
+    path.mkdir(exist_ok=True)
+  except FileExistsError as error:
+    problem = 'a symbolic link to a missing folder' if path.is_symlink() else 'a file'
+    raise NotADirectoryError(errno.ENOTDIR, f'It is {problem}', str(path)) from error
   _flush(path.parent)
 
 

@@ -44,12 +44,6 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     raise AssertionError('locked a folder that cannot exist')
 
 
-def test_a_name_that_is_too_long(tmp_path):
-  folder = disk_job_folder.DiskJobFolder(tmp_path / ('a' * 300) / '1.0.0')
-  with pytest.raises(UsageError, match='too long; give a writable'), folder.locked():
-    pass
-
-
 def test_progress_is_the_number_of_scans(one_shard, folder):
   folder.record_progress('first', 2)
   folder.record_progress('second', 1)

@@ -48,10 +48,7 @@ def folder(tmp_path):
 def test_errors_of_the_runner_become_one_line(message, cause, folder):
   with pytest.raises(JobError) as error, failures.as_job_errors(folder):
     raise RuntimeError(message)
-  assert str(error.value) == (
-    f'{cause}; finished shards are kept in {folder.incomplete}: run the same command '
-    'again to continue'
-  )
+  assert str(error.value) == f'{cause}; run the same command again'
 
 
 def test_details_of_the_error_are_logged(folder, caplog):
@@ -82,7 +79,7 @@ def test_a_lost_connection_to_the_engine(error, folder):
   with pytest.raises(JobError) as found, failures.as_job_errors(folder):
     raise error
   assert str(found.value).startswith(
-    f'lost the connection to the engine: {error}; fini'
+    f'lost the connection to the engine: {error}; run '
   )
 
 
@@ -92,7 +89,7 @@ def test_the_reason_of_a_lost_connection_is_short(folder):
     url = f'http://127.0.0.1:{bound.getsockname()[1]}/long/path'
     with pytest.raises(JobError) as found, failures.as_job_errors(folder):
       requests.get(url, timeout=5)
-  assert '[Errno 111] Connection refused; finished shards' in str(found.value)
+  assert '[Errno 111] Connection refused; run the same' in str(found.value)
   assert 'Max retries exceeded' not in str(found.value)
 
 
@@ -152,6 +149,6 @@ def test_a_dead_worker_is_a_job_error(folder):
   with pytest.raises(JobError) as error, failures.as_job_errors(folder):
     raise WorkerDiedError('a worker process was killed')
   assert (
-    '; if memory ran out, give a smaller --num_workers; finished shards are kept in '
+    '; if memory ran out, give a smaller --num_workers; run the same command again'
     in str(error.value)
   )

@@ -94,7 +94,7 @@ def test_errors_of_workers_are_recorded(one_shard, folder):
   folder.record_error(shard.fingerprint, OSError('the disk is full'))
   error = folder.recorded_error(shard)
   assert isinstance(error, JobError)
-  assert str(error).startswith('the disk is full; finished shards are kept in ')
+  assert str(error) == 'the disk is full; run the same command again'
 
 
 def test_errors_that_cannot_be_recorded_are_ignored(tmp_path):

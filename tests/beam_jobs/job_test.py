@@ -155,7 +155,7 @@ def test_real_scans(extract, real_data, out):
 def test_real_article_patches(extract, real_data, out, capfd):
   folder = real_data / 'article_patches'
   assert extract(folder, out, '--config=article') == 0
-  assert 'wrote 6484 records (1069 nodules, 1 padded' in capfd.readouterr().err
+  assert 'complete: 6484 records (1069 nodules, 1 padded' in capfd.readouterr().err
   found = oracles.read_dataset(oracles.dataset_folder(out, 'article'))
   counts = {
     split: (len(records), sum(int(r['label']) for r in records.values()))

@@ -182,3 +182,10 @@ def test_a_second_run_starts_without_the_alias(tmp_path, monkeypatch, capfd):
   assert capfd.readouterr().err == f'wrote 1 synthetic scan to {tmp_path}\n'
   assert phantom.run(['luna16-phantom']) == 2
   assert '--output_dir is required' in capfd.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, error_line):
+  (tmp_path / 'link').symlink_to(tmp_path / 'missing')
+  arguments = ['luna16-phantom', f'--out_dir={tmp_path / "link"}', '--scans=1']
+  assert phantom.run(arguments) == 2
+  assert 'link cannot be made: It is a symbolic link to a missing' in error_line()

@@ -257,3 +257,12 @@ def test_a_file_system_of_macos_without_full_flushes(path, monkeypatch):
   monkeypatch.setattr(os, 'fsync', flushed.append)
   atomic_files.write_text(path, 'new')
   assert len(flushed) == 2
+
+
+def test_folders_that_cannot_be_made(tmp_path):
+  (tmp_path / 'file').touch()
+  (tmp_path / 'link').symlink_to(tmp_path / 'missing')
+  for name, problem in {'file': 'a file', 'link': 'a symbolic link to a mis'}.items():
+    for path in (tmp_path / name, tmp_path / name / 'folder'):
+      with pytest.raises(NotADirectoryError, match=f"It is {problem}.*{name}'$"):
+        atomic_files.make_folders(path)
