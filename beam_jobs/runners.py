@@ -13,6 +13,7 @@ import contextlib
 import difflib
 import importlib
 import logging
+import os
 from typing import NoReturn
 
 import apache_beam as beam
@@ -178,7 +179,7 @@ def pipeline(
     direct = options.view_as(pipeline_options.DirectOptions)
     direct.direct_num_workers = 1
     direct.direct_running_mode = 'in_memory'
-    return beam.Pipeline(runner=fn_runner.FnApiRunner(), options=options)
+    return _new_pipeline(fn_runner.FnApiRunner(), options)
   if isinstance(runner, str):
     runner = _load(runner)
   engine_address.check_reachable(options.get_all_options())
@@ -186,7 +187,17 @@ def pipeline(
     _use_all_dask_workers(options)
     _silence_dask()
     _check_dask_workers(options)
-  return beam.Pipeline(runner=runner, options=options)
+  return _new_pipeline(runner, options)
+
+
+def _new_pipeline(
+  runner: PipelineRunner, options: pipeline_options.PipelineOptions
+) -> beam.Pipeline:
+  new = beam.Pipeline(runner=runner, options=options)
+  # Beam makes this folder in TMPDIR and deletes it at the end, which a process that is
+  # killed does not reach. Only transforms in other languages would use it.
+  os.rmdir(new.local_tempdir)
+  return new
 
 
 def _use_all_dask_workers(options: pipeline_options.PipelineOptions) -> None:

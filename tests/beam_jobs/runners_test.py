@@ -1,6 +1,7 @@
 import os
 import socket
 import sys
+import tempfile
 import types
 
 import apache_beam as beam
@@ -233,3 +234,12 @@ def test_a_job_that_failed_or_finished_is_not_cancelled():
   with pytest.raises(ValueError, match='x'), runners.cancelled_on_interrupt(pipeline):
     raise ValueError('x')
   assert pipeline.num_cancelled == 0
+
+
+def test_a_pipeline_leaves_no_temporary_folder_if_it_is_killed(tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+  pipeline = runners.pipeline(None)
+  assert list(tmp_path.iterdir()) == []
+  with pipeline:
+    _ = pipeline | beam.Create([1])
+  assert list(tmp_path.iterdir()) == []
