@@ -121,6 +121,7 @@ def _run(
   if '--version' in argv[1:]:
     print(f'{name} {luna_tfds.__version__}')
     return 0
+  _check_file_name_encoding()
   rest = _parse(flag_values, [name, *argv[1:]], pass_unknown)
   _set_up_logging(name, str(flag_values['verbosity'].value))
   return main(rest) or 0
@@ -288,6 +289,16 @@ def load_tensorflow() -> None:
     finally:
       os.dup2(stderr, 2)
       os.close(stderr)
+
+
+def _check_file_name_encoding() -> None:
+  """Raises UsageError unless file names are UTF-8, as SimpleITK and TensorFlow expect."""
+  encoding = sys.getfilesystemencoding()
+  if encoding != 'utf-8':
+    raise UsageError(
+      f'Python reads and writes file names as {encoding}; set the environment variable '
+      'PYTHONUTF8=1, or a locale with UTF-8'
+    )
 
 
 def _parse(

@@ -55,6 +55,14 @@ def test_flags_reach_main():
   assert seen == [([], 'World', 3, True)]
 
 
+def test_file_names_that_are_not_utf8(monkeypatch, error_line):
+  monkeypatch.setattr(sys, 'getfilesystemencoding', lambda: 'ascii')
+  assert run(raises(AssertionError('main ran'))) == 2
+  assert (
+    'file names as ascii; set the environment variable PYTHONUTF8=1' in error_line()
+  )
+
+
 def test_a_second_run_starts_from_the_defaults():
   seen = []
 
