@@ -8,9 +8,11 @@ import dataclasses
 import logging
 import threading
 
+from beam_jobs.job_folder import LESS_MEMORY
 from beam_jobs.job_folder import JobFolder
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.errors import memory_problem
 from luna_tfds.processes.worker_processes import WorkerDiedError
 
 _JAVA = 'Caused by: '
@@ -28,9 +30,7 @@ def as_job_errors(folder: JobFolder) -> Iterator[None]:
     with _without_pages_of_beam():
       yield
   except WorkerDiedError as error:
-    raise folder.job_error(
-      f'{error}; if memory ran out, give a smaller --num_workers'
-    ) from error
+    raise folder.job_error(f'{error}; if memory ran out, {LESS_MEMORY}') from error
   except (JobError, UsageError):
     raise
   except OSError as error:
@@ -44,7 +44,9 @@ def as_job_errors(folder: JobFolder) -> Iterator[None]:
     if interrupt is not None:
       raise interrupt from None
     logging.debug('the pipeline failed', exc_info=True)
-    raise folder.job_error(_cause(error)) from error
+    problem = memory_problem(error)
+    message = f'{problem}; {LESS_MEMORY}' if problem else _cause(error)
+    raise folder.job_error(message) from error
 
 
 @contextlib.contextmanager

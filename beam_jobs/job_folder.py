@@ -28,9 +28,13 @@ from beam_jobs.shard_result import ShardResult
 from luna_tfds import records
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
+from luna_tfds.errors import memory_problem
 from luna_tfds.files import atomic_files
 from luna_tfds.files import file_checksums
 from luna_tfds.files.store_requests import StoreError
+
+# What to do if memory runs out.
+LESS_MEMORY = 'free some, or give a smaller --num_workers'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,9 +254,11 @@ class JobFolder(abc.ABC):
 
   # Errors of workers.
 
-  def record_error(self, fingerprint: str, error: OSError | UsageError) -> None:
-    """Records why a shard could not be written."""
-    fields = {'is_usage_error': isinstance(error, UsageError), 'message': str(error)}
+  def record_error(self, fingerprint: str, error: Exception) -> None:
+    """Records why a shard could not be written; the message must be one line."""
+    problem = memory_problem(error)
+    message = f'{problem}; {LESS_MEMORY}' if problem else str(error)
+    fields = {'is_usage_error': isinstance(error, UsageError), 'message': message}
     with contextlib.suppress(OSError):  # the disk may be full
       atomic_files.write_json(self._error_path(fingerprint), fields)
 

@@ -31,6 +31,7 @@ from beam_jobs import shard_result
 from beam_jobs import shard_writer
 from luna_tfds import patches
 from luna_tfds.errors import UsageError
+from luna_tfds.errors import memory_problem
 
 _Fingerprints = beam.pvalue.PCollection[str]
 _Results = beam.pvalue.PCollection[shard_result.ShardResult]
@@ -98,9 +99,11 @@ class _WriteShard(beam.DoFn):
       result = self._folder.result(shard) or shard_writer.write_shard(
         shard, self._spec, self._seed, self._folder
       )
-    except (OSError, UsageError) as error:
+    except Exception as error:
       # A runner would report it with pages of its own stack trace. The job reads the
       # recorded error instead, and reports one line.
+      if not isinstance(error, OSError | UsageError) and not memory_problem(error):
+        raise
       self._folder.record_error(fingerprint, error)
       return
     counts = {

@@ -33,6 +33,7 @@ from luna_tfds.command_line import interruption as interruption_lib
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
+from luna_tfds.errors import memory_problem
 from luna_tfds.files import atomic_files
 from luna_tfds.files import store_path
 
@@ -139,6 +140,9 @@ def _report(name: str, error: Exception) -> int:
     return _fail(name, f'{_flag_problem(error)}; see {name} --help', EXIT_USAGE)
   if isinstance(error, UsageError | ScanError):
     return _fail(name, error, EXIT_USAGE)
+  if not isinstance(error, JobError) and (problem := memory_problem(error)):
+    fix = 'free some, or raise the limit of this process (ulimit -v)'
+    return _fail(name, f'{problem}; {fix}', EXIT_FAILED)
   if isinstance(error, JobError | OSError):
     return _fail(name, error, EXIT_FAILED)
   raise error

@@ -149,6 +149,16 @@ def test_a_dead_worker_is_a_job_error(folder):
   with pytest.raises(JobError) as error, failures.as_job_errors(folder):
     raise WorkerDiedError('a worker process was killed')
   assert (
-    '; if memory ran out, give a smaller --num_workers; run the same command again'
+    '; if memory ran out, free some, or give a smaller --num_workers; run the same command again'
     in str(error.value)
+  )
+
+
+def test_memory_that_runs_out_is_a_job_error(folder):
+  """Beam contains the error of the worker as text."""
+  with pytest.raises(JobError) as error, failures.as_job_errors(folder):
+    raise RuntimeError('Traceback:\n  File "a.py"\nRuntimeError: MemoryError [while')
+  assert str(error.value) == (
+    'not enough memory (RuntimeError: MemoryError [while); free some, or give a smaller '
+    '--num_workers; run the same command again'
   )

@@ -12,6 +12,7 @@ import pytest
 
 from beam_jobs import disk_job_folder
 from beam_jobs import plan as plan_lib
+from beam_jobs import shard_writer
 from beam_jobs import transforms
 from luna_tfds import CONFIGS
 from luna_tfds import patches
@@ -117,6 +118,19 @@ def test_a_shard_whose_spec_the_launcher_has_deleted(download, folder):
     _ = pipeline | beam.Create(names) | write_shards
   assert folder.finished_fingerprints() == {other.fingerprint}
   assert folder.recorded_error(deleted) is None
+
+
+def test_a_worker_without_memory_records_it(download, folder, monkeypatch):
+  def fail(*unused):
+    raise MemoryError
+
+  monkeypatch.setattr(shard_writer, 'write_shard', fail)
+  plan = plan_lib.make_plan(download.folder, CONFIG)
+  write(plan, folder)
+  assert str(folder.recorded_error(plan.shards[0])) == (
+    'not enough memory (MemoryError); free some, or give a smaller --num_workers; '
+    'run the same command again'
+  )
 
 
 @pytest.mark.parametrize(

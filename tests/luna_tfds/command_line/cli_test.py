@@ -55,6 +55,25 @@ def test_flags_reach_main():
   assert seen == [([], 'World', 3, True)]
 
 
+@pytest.mark.parametrize(
+  ('error', 'reason'),
+  [
+    (MemoryError(), 'MemoryError'),
+    (MemoryError('Unable to allocate 3 GiB'), 'Unable to allocate 3 GiB'),
+    (
+      ImportError('a.so: failed to map segment from shared object'),
+      'a.so: failed to map segment from shared object',
+    ),
+    (RuntimeError("can't start new thread"), "can't start new thread"),
+    (OSError(errno.ENOMEM, 'Cannot allocate memory'), r'.* Cannot allocate memory'),
+  ],
+)
+def test_memory_that_runs_out(error, reason, error_line):
+  assert run(raises(error)) == 1
+  pattern = rf'greet: error: not enough memory \({reason}\); free some, or raise .*'
+  assert re.fullmatch(pattern, error_line())
+
+
 def test_file_names_that_are_not_utf8(monkeypatch, error_line):
   monkeypatch.setattr(sys, 'getfilesystemencoding', lambda: 'ascii')
   assert run(raises(AssertionError('main ran'))) == 2
