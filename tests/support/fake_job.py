@@ -1,4 +1,6 @@
-"""Writes the only shard of a download, without Beam."""
+"""Jobs of tests: one without Beam, one without interruptions, one that fails."""
+
+import oracles
 
 from beam_jobs import plan as plan_lib
 from beam_jobs import shard_writer
@@ -28,3 +30,29 @@ def bytes_to_read(scans_and_points, spec=CONFIG.spec):
     extractor.Extraction(scan_lib.open_scan(path), points, spec).bytes_to_read
     for path, points in scans_and_points
   )
+
+
+def uninterrupted(extract, download, folder):
+  """Returns the files of a dataset from a job without interruptions."""
+  data_dir = folder / 'uninterrupted'
+  assert extract(download.folder, data_dir, '--config=axial_50px_all') == 0
+  return oracles.files_of(oracles.dataset_folder(data_dir))
+
+
+def fail_after(monkeypatch, num_shards):
+  """Makes the job fail once it has written some shards."""
+  write_shard = shard_writer.write_shard
+  written = []
+
+  def fail(*arguments):
+    if len(written) == num_shards:
+      raise OSError('disk error')
+    written.append(arguments[0].fingerprint)
+    return write_shard(*arguments)
+
+  monkeypatch.setattr(shard_writer, 'write_shard', fail)
+
+
+def part_times(incomplete):
+  """Returns when each finished shard of an incomplete dataset was written, by name."""
+  return {path.name: path.stat().st_mtime_ns for path in incomplete.glob('*.part')}

@@ -231,6 +231,11 @@ def dataset_folder(data_dir, config='axial_50px_all'):
   return data_dir / 'luna16_patches' / config / '1.0.0'
 
 
+def incomplete_folder(data_dir, config='axial_50px_all'):
+  """Returns the folder of the shards until the dataset is complete."""
+  return dataset_folder(data_dir, config).with_name('1.0.0.incomplete')
+
+
 def records_by_key(splits):
   """Merges the records of all splits, as returned by `read_dataset`."""
   return {key: record for records in splits.values() for key, record in records.items()}
