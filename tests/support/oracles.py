@@ -201,14 +201,22 @@ def read_dataset(folder):
   import tensorflow_datasets as tfds
 
   builder = tfds.builder_from_directory(str(folder))
-  found = {}
-  for split in builder.info.splits:
-    records = list(tfds.as_numpy(builder.as_dataset(split=split)))
-    found[split] = {
-      f'{r["seriesuid"].decode()}/{r["candidate_id"]}': r for r in records
-    }
-    assert len(found[split]) == len(records), 'duplicate key'
+  return {split: read_split(builder, split) for split in builder.info.splits}
+
+
+def read_split(builder, split):
+  """Reads a split, or a part of it, with a builder of TFDS: {key: record}."""
+  import tensorflow_datasets as tfds
+
+  records = list(tfds.as_numpy(builder.as_dataset(split=split)))
+  found = {record_key(record): record for record in records}
+  assert len(found) == len(records), 'duplicate key'
   return found
+
+
+def record_key(record):
+  """Returns the key of a record that TFDS has read."""
+  return f'{record["seriesuid"].decode()}/{record["candidate_id"]}'
 
 
 def files_of(folder):

@@ -1,5 +1,6 @@
+"""Reading the dataset with TFDS."""
+
 import pathlib
-import shutil
 import tempfile
 
 import fake_data
@@ -7,15 +8,12 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow_datasets as tfds
-from tensorflow_datasets.scripts.cli import main as tfds_command
 
 import luna_tfds
 from luna_tfds import CONFIGS
 from luna_tfds import Builder
-from luna_tfds import UsageError
 from luna_tfds import custom_config
 from luna_tfds import fold_splits
-from luna_tfds.files import atomic_files
 
 # Reads a dataset with TFDS alone.
 WITHOUT_THE_PACKAGE = """
@@ -68,30 +66,10 @@ def builder(data_dir):
   return tfds.builder('luna16_patches/axial_50px_all', data_dir=data_dir)
 
 
-@pytest.fixture
-def small(tmp_path):
-  scans = [fake_data.make_scan(seed, seed) for seed in (0, 8, 9)]
-  return fake_data.write_download(tmp_path / 'luna16', scans)
-
-
-def key(record):
-  return f'{record["seriesuid"].decode()}/{record["candidate_id"]}'
-
-
-def read(builder, split):
-  records = list(tfds.as_numpy(builder.as_dataset(split=split)))
-  found = {key(record): record for record in records}
-  assert len(found) == len(records)
-  return found
-
-
-# Reading
-
-
 @pytest.mark.parametrize('split', ['train', 'validation', 'test'])
 def test_load_returns_every_feature(split, data_dir, expected):
   dataset = tfds.load('luna16_patches/axial_50px_all', split=split, data_dir=data_dir)
-  found = {key(record): record for record in tfds.as_numpy(dataset)}
+  found = {oracles.record_key(record): record for record in tfds.as_numpy(dataset)}
   assert found.keys() == expected[split].keys()
   for name, record in found.items():
     oracles.assert_same_record(record, expected[split][name])
@@ -145,13 +123,16 @@ def test_sizes_of_splits(builder, expected):
 
 
 def test_shards_by_number(builder, expected):
-  found = read(builder, 'train[:2shard]')
+  found = oracles.read_split(builder, 'train[:2shard]')
   assert found.keys() == {k for k, r in expected['train'].items() if r['subset'] < 2}
   assert {int(record['subset']) for record in found.values()} == {0, 1}
 
 
 def test_slices_by_percent(builder, expected):
-  first, rest = read(builder, 'train[:25%]'), read(builder, 'train[25%:]')
+  first, rest = (
+    oracles.read_split(builder, 'train[:25%]'),
+    oracles.read_split(builder, 'train[25%:]'),
+  )
   assert len(first) == round(len(expected['train']) / 4)
   assert not first.keys() & rest.keys()
   assert first.keys() | rest.keys() == expected['train'].keys()
@@ -166,7 +147,9 @@ def test_metadata(builder, expected, download):
   }
   for split, counts in metadata['shard_label_counts'].items():
     for index, (negatives, positives) in enumerate(counts):
-      records = read(builder, f'{split}[{index}shard:{index + 1}shard]').values()
+      records = oracles.read_split(
+        builder, f'{split}[{index}shard:{index + 1}shard]'
+      ).values()
       labels = [int(record['label']) for record in records]
       assert (labels.count(0), labels.count(1)) == (negatives, positives)
   counts = metadata['counts']
@@ -189,7 +172,7 @@ def test_info(builder):
 @pytest.mark.parametrize('fold', [0, 4, 9])
 def test_folds_are_disjoint_and_complete(fold, builder, expected):
   splits = fold_splits(builder.info.metadata, fold)
-  found = {name: read(builder, split) for name, split in splits.items()}
+  found = {name: oracles.read_split(builder, split) for name, split in splits.items()}
   scans = [{r['seriesuid'] for r in records.values()} for records in found.values()]
   assert not scans[0] & scans[1] | scans[0] & scans[2] | scans[1] & scans[2]
   everything = {k for records in expected.values() for k in records}
@@ -268,9 +251,6 @@ def test_mock_data(with_files, data_dir):
   assert images == [(48, 48, 48, 1)] * 5
 
 
-# Custom configs
-
-
 def test_custom_config_is_read_by_its_name(extract, small, tmp_path):
   flags = ['--patch_shape=16,12', '--negatives_per_positive=2', '--seed=3']
   assert extract(small.folder, tmp_path / 'data', *flags) == 0
@@ -285,198 +265,10 @@ def test_custom_config_is_read_by_its_name(extract, small, tmp_path):
   rows = oracles.selected_rows(small.candidates, subset_of, 2, seed=3)
   expected = oracles.expected_of(small, rows, (1, 16, 12))
   for builder in (by_name, by_class):
-    found = read(builder, 'train+validation+test')
+    found = oracles.read_split(builder, 'train+validation+test')
     assert found.keys() == expected.keys()
     for k, record in found.items():
       oracles.assert_same_record(record, expected[k])
-
-
-# Preparing
-
-
-def manual(folder, **fields):
-  return tfds.download.DownloadConfig(manual_dir=str(folder), **fields)
-
-
-def test_download_and_prepare_writes_what_the_command_writes(extract, small, tmp_path):
-  assert extract(small.folder, tmp_path / 'command') == 0
-  builder = Builder(config='axial_50px', data_dir=str(tmp_path / 'builder'))
-  builder.download_and_prepare(download_config=manual(small.folder))
-  by_command = tmp_path / 'command' / 'luna16_patches' / 'axial_50px' / '1.0.0'
-  by_builder = pathlib.Path(builder.data_path)
-  assert oracles.files_of(by_builder) == oracles.files_of(by_command)
-  # The builder can read the dataset at once.
-  assert set(builder.info.splits) == {'train', 'validation', 'test'}
-  assert len(read(builder, 'train')) == builder.info.splits['train'].num_examples
-
-
-def test_load_prepares_from_the_manual_folder(small, tmp_path):
-  shutil.copytree(small.folder, tmp_path / 'downloads' / 'manual')
-  dataset = tfds.load(
-    'luna16_patches/axial_50px_all',
-    split='train',
-    data_dir=tmp_path / 'data',
-    download_and_prepare_kwargs={'download_dir': str(tmp_path / 'downloads')},
-  )
-  expected = [row for row in small.candidates if row[0] == '1.2.826.0.0']
-  assert len(list(dataset)) == len(expected)
-
-
-def test_an_existing_dataset_is_reused(small, tmp_path):
-  builder = Builder(config='axial_50px', data_dir=str(tmp_path / 'data'))
-  builder.download_and_prepare(download_config=manual(small.folder))
-  folder = pathlib.Path(builder.data_path)
-  before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-  shutil.rmtree(small.folder)
-  builder.download_and_prepare(download_config=manual(small.folder))
-  after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-  assert after == before
-
-
-def test_an_existing_dataset_is_replaced_on_request(small, tmp_path):
-  builder = Builder(config='axial_50px_all', data_dir=str(tmp_path / 'data'))
-  builder.download_and_prepare(download_config=manual(small.folder))
-  fake_data.write_candidates(small.folder / 'candidates.csv', small.candidates[:-5])
-  mode = tfds.download.GenerateMode.REUSE_CACHE_IF_EXISTS
-  assert mode.overwrite_dataset
-  builder.download_and_prepare(download_config=manual(small.folder, download_mode=mode))
-  again = tfds.builder_from_directory(str(builder.data_path))
-  assert len(read(again, 'all')) == len(small.candidates) - 5
-
-
-def damage(folder, name):
-  if name == 'a shard':
-    next(folder.glob('*train.tfrecord-*')).unlink()
-  elif name == 'a part of a shard':
-    fake_data.truncate(next(folder.glob('*train.tfrecord-*')), 5)
-  else:
-    (folder / name).unlink()
-
-
-@pytest.mark.parametrize('name', ['a shard', 'a part of a shard', 'label.labels.txt'])
-def test_a_damaged_dataset_is_repaired(name, small, tmp_path):
-  builder = Builder(config='axial_50px', data_dir=str(tmp_path / 'data'))
-  builder.download_and_prepare(download_config=manual(small.folder))
-  folder = pathlib.Path(builder.data_path)
-  before = oracles.files_of(folder)
-  damage(folder, name)
-  with pytest.raises(UsageError, match=r'is damaged: .*; extract it with luna16-extr'):
-    builder.download_and_prepare()
-  builder.download_and_prepare(download_config=manual(small.folder))
-  assert oracles.files_of(folder) == before
-
-
-def test_download_mode_may_be_a_text(small, tmp_path):
-  builder = Builder(config='axial_50px_all', data_dir=str(tmp_path / 'data'))
-  builder.download_and_prepare(download_config=manual(small.folder))
-  fake_data.write_candidates(small.folder / 'candidates.csv', small.candidates[:-5])
-  config = manual(small.folder, download_mode='reuse_cache_if_exists')
-  builder.download_and_prepare(download_config=config)
-  again = tfds.builder_from_directory(str(builder.data_path))
-  assert len(read(again, 'all')) == len(small.candidates) - 5
-  with pytest.raises(UsageError, match='download_mode must be one of reuse_dataset_if'):
-    builder.download_and_prepare(
-      download_config=manual(small.folder, download_mode='again')
-    )
-
-
-@pytest.fixture
-def tfds_build(small, tmp_path, monkeypatch):
-  """Runs the command `tfds build` of TFDS."""
-
-  def run(*flags):
-    monkeypatch.chdir(tmp_path)
-    module = pathlib.Path(luna_tfds.luna16_patches.__file__).parent
-    folders = (f'--data_dir={tmp_path / "data"}', f'--manual_dir={small.folder}')
-    command = ['tfds', 'build', str(module), '--config=axial_50px', *folders, *flags]
-    tfds_command.main(tfds_command._parse_flags(command))
-
-  return run
-
-
-def test_tfds_build_writes_the_dataset(tfds_build, tmp_path):
-  tfds_build()
-  builder = tfds.builder('luna16_patches/axial_50px', data_dir=tmp_path / 'data')
-  assert set(builder.info.splits) == {'train', 'validation', 'test'}
-
-
-@pytest.mark.parametrize(
-  ('flag', 'problem'),
-  [
-    ('--file_format=array_record', 'file_format must be tfrecord. Received: array_re'),
-    ('--max_examples_per_split=3', 'max_examples_per_split=3 is not supported; '),
-    ('--max_examples_per_split', 'max_examples_per_split=1 is not supported; '),
-    ('--num_shards=3', 'num_shards=3 is not supported; '),
-  ],
-)
-def test_tfds_build_rejects_options_without_effect(
-  tfds_build, flag, problem, small, tmp_path
-):
-  with pytest.raises(UsageError, match=problem):
-    tfds_build(flag)
-  assert not (tmp_path / 'data').exists()
-
-
-@pytest.mark.parametrize(
-  ('options', 'problem'),
-  [
-    ({'max_examples_per_split': 3}, 'max_examples_per_split=3 is not supported; '),
-    ({'max_examples_per_split': 0}, 'max_examples_per_split=0 is not supported; '),
-    ({'num_shards': 4}, 'num_shards=4 is not supported; '),
-    ({'max_shard_size': 10**6}, 'max_shard_size=1000000 is not supported; '),
-  ],
-)
-def test_options_that_have_no_effect_are_rejected(options, problem, small, tmp_path):
-  builder = Builder(config='axial_50px', data_dir=str(tmp_path / 'data'))
-  with pytest.raises(UsageError, match=problem):
-    builder.download_and_prepare(download_config=manual(small.folder, **options))
-  assert not (tmp_path / 'data').exists()
-
-
-@pytest.mark.parametrize('in_constructor', [False, True])
-def test_other_file_formats_are_rejected(in_constructor, small, tmp_path):
-  wanted = {'file_format': 'array_record'}
-  builder = Builder(
-    config='axial_50px',
-    data_dir=str(tmp_path / 'data'),
-    **(wanted if in_constructor else {}),
-  )
-  with pytest.raises(UsageError, match='file_format must be tfrecord'):
-    builder.download_and_prepare(
-      download_config=manual(small.folder), **({} if in_constructor else wanted)
-    )
-  assert not (tmp_path / 'data').exists()
-
-
-def test_own_file_format_is_accepted(small, tmp_path):
-  builder = Builder(
-    config='axial_50px', data_dir=str(tmp_path / 'data'), file_format='tfrecord'
-  )
-  builder.download_and_prepare(
-    download_config=manual(small.folder), file_format='tfrecord'
-  )
-  assert set(builder.info.splits) == {'train', 'validation', 'test'}
-
-
-def test_update_of_the_dataset_info(extract, small, tmp_path):
-  assert extract(small.folder, tmp_path) == 0
-  path = tmp_path / 'luna16_patches' / 'axial_50px' / '1.0.0' / 'dataset_info.json'
-  fields = atomic_files.read_json(path)
-  atomic_files.write_json(path, {**fields, 'description': 'an old text'})
-  mode = tfds.download.GenerateMode.UPDATE_DATASET_INFO
-  Builder(config='axial_50px', data_dir=str(tmp_path)).download_and_prepare(
-    download_config=tfds.download.DownloadConfig(download_mode=mode)
-  )
-  updated = atomic_files.read_json(path)
-  assert updated == {**fields, 'description': updated['description']}
-  assert 'LUNA16' in updated['description']
-
-
-def test_a_missing_dataset_is_an_error_that_names_the_command(tmp_path):
-  with pytest.raises(
-    UsageError, match=r'luna16-extract --luna_dir=.*--config=axial_50px'
-  ):
-    tfds.load('luna16_patches', data_dir=tmp_path)
 
 
 def test_a_split_without_readable_scans_is_omitted(extract, small, tmp_path):
@@ -488,7 +280,9 @@ def test_a_split_without_readable_scans_is_omitted(extract, small, tmp_path):
   # TFDS cannot read a split without records.
   assert list(builder.info.splits) == ['train', 'test']
   for split, name in (('train', '1.2.826.0.0'), ('test', '1.2.826.0.9')):
-    assert len(read(builder, split)) == sum(r[0] == name for r in small.candidates)
+    assert len(oracles.read_split(builder, split)) == sum(
+      r[0] == name for r in small.candidates
+    )
 
 
 def test_a_builder_leaves_no_temporary_folder(tmp_path, monkeypatch):
@@ -517,6 +311,8 @@ def test_folds_without_the_records_of_a_subset(extract, tmp_path):
   assert extract(download.folder, tmp_path / 'data', *flags) == 0
   builder = tfds.builder('luna16_patches/axial_50px_all', data_dir=tmp_path / 'data')
   folds = fold_splits(builder.info.metadata, 9)
-  assert {int(r['subset']) for r in read(builder, folds['train']).values()} == {0, 2}
+  assert {
+    int(r['subset']) for r in oracles.read_split(builder, folds['train']).values()
+  } == {0, 2}
   with pytest.raises(ValueError, match='only records of subsets'):
     fold_splits(builder.info.metadata, 1)
