@@ -24,13 +24,9 @@ from luna_tfds.errors import UsageError
 from luna_tfds.files import atomic_files
 from luna_tfds.files import file_lock
 from luna_tfds.processes import cores
-from luna_tfds.text_format import bytes_text
 
 # What the system reports of a full disk: also a user's share of it may be full.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-# Free disk space that is required in addition to the size of the dataset.
-_RESERVE_BYTES = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,20 +100,10 @@ class DiskJobFolder(JobFolder):
     for folder in (self.incomplete, self.state_dir):
       _remove(folder)
 
-  def check_free_space(self, num_bytes: int) -> None:
-    """Checks the free disk space before `num_bytes` are written.
-
-    Raises:
-      OSError: there is not enough space.
-    """
-    parent = next(folder for folder in self.final.parents if folder.exists())
-    free = shutil.disk_usage(parent).free
-    if free < num_bytes + _RESERVE_BYTES:
-      raise OSError(
-        f'{self.final.parent}: not enough disk space: {bytes_text(num_bytes)} and a '
-        f'reserve of {bytes_text(_RESERVE_BYTES)} needed, {bytes_text(free)} free; free '
-        'some space'
-      )
+  def free_bytes(self) -> int:
+    """Returns the free disk space."""
+    parent = next(folder for folder in self.final.parents if folder.is_dir())
+    return shutil.disk_usage(parent).free
 
   # A worker appends a byte for each scan.
 

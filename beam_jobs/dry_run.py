@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import os
 import pathlib
-import shutil
 
 from beam_jobs import job_checks
 from beam_jobs import job_folders
 from beam_jobs import plan as plan_lib
 from beam_jobs import registered_dataset
+from beam_jobs.job_folder import JobFolder
 from beam_jobs.tasks import ArticleTask
 from luna_tfds import extractor
 from luna_tfds import luna16_patches
@@ -55,7 +55,7 @@ def run(
   if registered and not overwrite:
     registered.check_inputs(plan)
   costs = _read_costs(plan, config)
-  print(_text(plan, costs, config, final))
+  print(_text(plan, costs, config, folder))
   errors = [error for cost in costs.values() for error in cost.errors]
   if len(errors) > max_failed_scans:
     raise JobError(
@@ -66,7 +66,7 @@ def run(
     _check_data_dir(final)
     folder.check_free_space(plan.num_bytes)
   except (OSError, UsageError):
-    if overwrite or not registered_dataset.is_complete(final, plan):
+    if overwrite or not registered_dataset.is_complete_dataset(final, plan):
       raise
 
 
@@ -86,14 +86,15 @@ def summary(
     UsageError: an input file is missing or invalid.
   """
   plan = plan_lib.make_plan(luna_dir, config)
-  return _text(plan, _read_costs(plan, config), config, final)
+  folder = job_folders.job_folder(final)
+  return _text(plan, _read_costs(plan, config), config, folder)
 
 
 def _text(
   plan: plan_lib.Plan,
   costs: Mapping[str, _ReadCost],
   config: luna16_patches.Luna16PatchesConfig,
-  final: pathlib.Path,
+  folder: JobFolder,
 ) -> str:
   """Returns the table and the totals."""
   rows = [_HEADER, *(_row(split, plan, cost) for split, cost in costs.items())]
@@ -117,10 +118,11 @@ def _text(
   errors = [error for cost in costs.values() for error in cost.errors]
   if errors:
     lines.append(f'{count_text(len(errors), "scan")} cannot be read, e.g. {errors[0]}')
-  if not isinstance(final, StorePath):
-    free = shutil.disk_usage(_existing_parent(final)).free
-    enough = 'enough' if free > plan.num_bytes else 'NOT ENOUGH'
-    lines.append(f'disk space at {final.parent}: {bytes_text(free)} free, {enough}')
+  free = folder.free_bytes()
+  if free is not None:
+    enough = 'enough' if free >= folder.needed_bytes(plan.num_bytes) else 'NOT ENOUGH'
+    place = folder.final.parent
+    lines.append(f'disk space at {place}: {bytes_text(free)} free, {enough}')
   lines.append(f'fingerprint {plan.fingerprint}')
   return '\n'.join(lines)
 
@@ -153,7 +155,8 @@ def _check_data_dir(final: pathlib.Path) -> None:
   """Raises UsageError if the folder of the dataset cannot be made; makes nothing."""
   if isinstance(final, StorePath):
     return
-  parent = _existing_parent(final.parent)
+  # A symbolic link to a missing folder is in the way, too.
+  parent = next(folder for folder in final.parents if os.path.lexists(folder))
   if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
     cause = f', because of {parent}' if parent != final.parent else ''
     raise UsageError(
@@ -195,13 +198,6 @@ def _row(split: str, plan: plan_lib.Plan, cost: _ReadCost) -> tuple[str, ...]:
     bytes_text(cost.num_bytes),
     bytes_text(num_records * plan.record_bytes),
   )
-
-
-def _existing_parent(path: pathlib.Path) -> pathlib.Path:
-  """Returns the path or its nearest parent that exists."""
-  while not path.exists():
-    path = path.parent
-  return path
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

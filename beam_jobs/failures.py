@@ -27,7 +27,7 @@ def as_job_errors(folder: JobFolder) -> Iterator[None]:
     KeyboardInterrupt: it was interrupted, which Beam reports as a failure.
   """
   try:
-    with _without_pages_of_beam():
+    with _without_stack_traces_of_beam():
       yield
   except WorkerDiedError as error:
     raise folder.job_error(f'{error}; if memory ran out, {LESS_MEMORY}') from error
@@ -50,8 +50,8 @@ def as_job_errors(folder: JobFolder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_pages_of_beam() -> Iterator[None]:
-  """Hides stack traces of errors that are reported in one line, unless they are asked for.
+def _without_stack_traces_of_beam() -> Iterator[None]:
+  """Hides stack traces of errors that are reported in one line, except at level INFO.
 
   They come from the thread in which Beam reads the messages of an engine: those in the
   messages, and its own if the connection is lost.

@@ -83,8 +83,8 @@ def modified_file(
     recorded: the state of the input of its tasks when they were read.
     ignored: seriesuids of scans whose files may differ.
   """
-  tasks = zip(shard.tasks, shard.task_fingerprints, recorded, strict=True)
-  for task, fingerprint, before in tasks:
+  planned = zip(shard.tasks, shard.task_fingerprints, recorded, strict=True)
+  for task, fingerprint, before in planned:
     now = read_state(task, fingerprint)
     if now.files != before.files and before.seriesuid not in ignored:
       changed = set(now.files) ^ set(before.files)

@@ -82,7 +82,7 @@ def prepare(
       stack.enter_context(folder.locked())
     except (OSError, UsageError):
       # A complete dataset needs no job, so it may be on a disk that cannot be written.
-      if overwrite or not registered_dataset.is_complete(folder.final, plan):
+      if overwrite or not registered_dataset.is_complete_dataset(folder.final, plan):
         raise
       job_messages.print_kept(folder, 'already complete')
       return

@@ -32,6 +32,10 @@ from luna_tfds.errors import memory_problem
 from luna_tfds.files import atomic_files
 from luna_tfds.files import file_checksums
 from luna_tfds.files.store_requests import StoreError
+from luna_tfds.text_format import bytes_text
+
+# Free disk space that is required in addition to the size of the dataset.
+_RESERVE_BYTES = 64 * 2**20
 
 # What to do if memory runs out.
 LESS_MEMORY = 'free some, or give a smaller --num_workers'
@@ -96,12 +100,27 @@ class JobFolder(abc.ABC):
     """
 
   @abc.abstractmethod
+  def free_bytes(self) -> int | None:
+    """Returns how much can be written; None if that is not known."""
+
+  @staticmethod
+  def needed_bytes(num_bytes: int) -> int:
+    """Returns the free space that must be there before `num_bytes` are written."""
+    return num_bytes + _RESERVE_BYTES
+
   def check_free_space(self, num_bytes: int) -> None:
     """Checks that `num_bytes` can be written, as far as that is known.
 
     Raises:
       OSError: there is not enough space.
     """
+    free = self.free_bytes()
+    if free is not None and free < self.needed_bytes(num_bytes):
+      raise OSError(
+        f'{self.final.parent}: not enough disk space: {bytes_text(num_bytes)} and a '
+        f'reserve of {bytes_text(_RESERVE_BYTES)} needed, {bytes_text(free)} free; free '
+        'some space'
+      )
 
   def start_overwriting(self, plan: plan_lib.Plan) -> None:
     """Deletes what earlier jobs left, unless an overwriting job was interrupted.

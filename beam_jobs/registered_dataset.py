@@ -152,7 +152,7 @@ def read(folder: pathlib.Path) -> RegisteredDataset | None:
   return RegisteredDataset(folder, fingerprint, results, num_failed, shard_sha256)
 
 
-def is_complete(folder: pathlib.Path, plan: plan_lib.Plan) -> bool:
+def is_complete_dataset(folder: pathlib.Path, plan: plan_lib.Plan) -> bool:
   """Returns whether a folder contains the dataset of a plan, and nothing is missing.
 
   Nothing is written, and no lock is needed: a dataset appears complete or not at all.

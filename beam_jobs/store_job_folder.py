@@ -89,8 +89,8 @@ class StoreJobFolder(JobFolder):
     for folder in (self._store_path(self.incomplete), self._store_path(self.state_dir)):
       folder.rmtree()
 
-  def check_free_space(self, num_bytes: int) -> None:
-    """Does nothing: a store has no limit that it tells."""
+  def free_bytes(self) -> None:
+    """Returns None: a store has no limit that it tells."""
 
   def finish_shard(self, result: ShardResult) -> None:
     """Stores the result of a shard, whose object must be complete."""

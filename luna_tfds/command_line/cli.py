@@ -335,14 +335,23 @@ class _LineOfCommand(python_logging.Formatter):
     return f'{self._name}: {record.levelname.lower()}: {super().format(record)}'
 
 
+def _is_important(record: python_logging.LogRecord) -> bool:
+  """Returns False for warnings of TFDS, which logs through absl's logger as we do."""
+  is_error = record.levelno >= python_logging.ERROR
+  return is_error or 'tensorflow_datasets' not in record.pathname
+
+
 def _set_up_logging(name: str, level: str) -> None:
   # Commands have their own flags; without this absl warns that its own are not parsed.
   flags.FLAGS.mark_as_parsed()
   logging.use_absl_handler()
   logging.set_verbosity(getattr(logging, level.upper()))
   quiet = level in ('warning', 'error')
+  handler = logging.get_absl_handler()
+  handler.removeFilter(_is_important)
   if quiet:
-    logging.get_absl_handler().setFormatter(_LineOfCommand(name))
+    handler.setFormatter(_LineOfCommand(name))
+    handler.addFilter(_is_important)
   # Libraries log to the root logger; our own warnings go through absl's logger, which
   # takes the level of the root logger if it has none.
   python_logging.getLogger().setLevel('ERROR' if quiet else level.upper())

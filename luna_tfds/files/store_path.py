@@ -7,7 +7,6 @@ out or replaced:
 - There are no folders. A folder exists if an object is in it; making one does nothing.
 - An object is written by one request, complete or not at all, and never changed in place.
 - There is no rename and no lock. `copy_to` copies within the store.
-
 """
 
 from __future__ import annotations

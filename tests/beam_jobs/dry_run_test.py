@@ -93,7 +93,7 @@ def test_free_disk_space_is_compared(free, expected, small, out, monkeypatch):
     asked.append(path)
     return usage(free, 0, free)
 
-  monkeypatch.setattr(dry_run.shutil, 'disk_usage', disk_usage)
+  monkeypatch.setattr(shutil, 'disk_usage', disk_usage)
   text = dry_run.summary(small.folder, ALL, out / 'luna16_patches' / '1.0.0')
   (line,) = [s for s in text.splitlines() if s.startswith('disk space at ')]
   assert line.endswith(f' free, {expected}')
@@ -157,7 +157,7 @@ def test_too_many_unreadable_scans(small, out, capsys):
 
 def test_not_enough_disk_space(small, out, monkeypatch, capsys):
   usage = collections.namedtuple('usage', 'total used free')
-  monkeypatch.setattr(dry_run.shutil, 'disk_usage', lambda path: usage(10, 0, 10))
+  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(10, 0, 10))
   with pytest.raises(OSError, match='not enough disk space'):
     dry_run.run(small.folder, ALL, out / 'luna16_patches' / '1.0.0')
   assert 'NOT ENOUGH' in capsys.readouterr().out
@@ -193,3 +193,9 @@ def test_an_unknown_runner_is_rejected(extract, small, out, error_line):
   flags = ['--dry_run', '--runner=NoSuchRunner']
   assert extract(small.folder, out, *flags) == 2
   assert '--runner=NoSuchRunner' in error_line()
+
+
+def test_the_data_folder_is_a_link_to_a_missing_folder(small, out, tmp_path):
+  out.symlink_to(tmp_path / 'missing')
+  with pytest.raises(UsageError, match=rf'cannot be written, because of {out}; give'):
+    dry_run.run(small.folder, ALL, oracles.dataset_folder(out))

@@ -230,6 +230,11 @@ def test_the_job_prints_what_it_does(extract, small, out, capfd):
   assert lines[-1] == f'dataset: {oracles.dataset_folder(out)}'
 
 
+def test_a_config_of_the_user_causes_no_warning(extract, small, out, capfd):
+  assert extract(small.folder, out, '--seed=7') == 0
+  assert 'warning' not in capfd.readouterr().err
+
+
 def test_flags_change_the_config(extract, small, out):
   flags = ['--patch_shape=4,9,8', '--spacing_mm=2', '--negatives_per_positive=1']
   assert extract(small.folder, out, *flags, '--subsets=1,9', '--seed=7') == 0
