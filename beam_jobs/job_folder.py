@@ -221,14 +221,17 @@ class JobFolder(abc.ABC):
     )
 
   def _stored_result(self, shard: plan_lib.Shard) -> ShardResult | None:
+    result = self._read_result(shard.fingerprint)
+    return result if result and len(result.inputs) == len(shard.tasks) else None
+
+  def _read_result(self, fingerprint: str) -> ShardResult | None:
     try:
-      fields = atomic_files.read_json(self._result_path(shard.fingerprint))
-      result = ShardResult.from_json(fields)
+      fields = atomic_files.read_json(self._result_path(fingerprint))
+      return ShardResult.from_json(fields)
     except StoreError:
       raise
     except (AttributeError, OSError, ValueError, KeyError, TypeError):
       return None  # missing, damaged, or of an earlier version
-    return result if len(result.inputs) == len(shard.tasks) else None
 
   def _problem(
     self, shard: plan_lib.Shard, result: ShardResult, plan: plan_lib.Plan | None
@@ -293,16 +296,18 @@ class JobFolder(abc.ABC):
 
   def job_error(self, message: str) -> JobError:
     """Returns an error that tells the user how to continue."""
-    if self._has_finished_shard():
+    if self._has_shard_to_keep():
       return JobError(
         f'{message}; finished shards are kept in {self.incomplete}: run the same command '
         'again to continue'
       )
     return JobError(f'{message}; run the same command again')
 
-  def _has_finished_shard(self) -> bool:
+  def _has_shard_to_keep(self) -> bool:
+    """Returns whether a shard is finished, and all its scans could be read."""
     try:
-      return bool(self.finished_fingerprints())
+      results = map(self._read_result, self.finished_fingerprints())
+      return any(result and not result.failed_scans for result in results)
     except OSError:  # there is an error to report already
       return False
 

@@ -61,6 +61,10 @@ def test_all_scans_are_unreadable(extract, small, out, failure):
     path.write_text('garbage')
   assert extract(small.folder, out, ALL, '--max_failed_scans=9') == 1
   assert 'no scan could be read' in failure()
+  assert extract(small.folder, out, ALL) == 1
+  line = failure()
+  assert '4 scans cannot be read' in line
+  assert 'finished shards are kept' not in line
   assert not oracles.dataset_folder(out).exists()
 
 
