@@ -16,20 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import difflib
-import logging as python_logging
 import os
 import pathlib
 import re
 import select
 import sys
 from typing import Any, TypeVar
-import warnings
 
 from absl import flags
 from absl import logging
 
 import luna_tfds
 from luna_tfds.command_line import interruption as interruption_lib
+from luna_tfds.command_line import logs
 from luna_tfds.errors import JobError
 from luna_tfds.errors import ScanError
 from luna_tfds.errors import UsageError
@@ -43,7 +42,6 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 _EXIT_BROKEN_PIPE = 141  # as a shell reports a process ended by SIGPIPE
 
-_LEVELS = ('debug', 'info', 'warning', 'error')
 _HELP_FLAGS = ('--help', '-h', '--helpfull', '-help', '--helpshort')
 # What Python says of a text that is no number, and what is meant.
 _PLAIN_TERMS = {
@@ -64,7 +62,7 @@ def new_flags() -> flags.FlagValues:
   """Returns an empty set of flags with `--verbosity`."""
   values = flags.FlagValues()
   flags.DEFINE_enum(
-    'verbosity', 'warning', _LEVELS, 'What is logged to stderr.', flag_values=values
+    'verbosity', 'warning', logs.LEVELS, 'What is logged to stderr.', flag_values=values
   )
   return values
 
@@ -124,7 +122,7 @@ def _run(
     return 0
   _check_file_name_encoding()
   rest = _parse(flag_values, [name, *argv[1:]], pass_unknown)
-  _set_up_logging(name, str(flag_values['verbosity'].value))
+  logs.set_up(name, str(flag_values['verbosity'].value))
   return main(rest) or 0
 
 
@@ -321,48 +319,6 @@ def _parse(
     if flag in flag_values:  # --luna-dir; nobody else has a flag of this name
       raise unknown_flag(argument, [flag])
   return rest
-
-
-class _LineOfCommand(python_logging.Formatter):
-  """Formats warnings as the lines that a command prints itself."""
-
-  def __init__(self, name: str):
-    super().__init__()
-    self._name = name
-
-  def format(self, record: python_logging.LogRecord) -> str:
-    """Returns `command: warning: message`."""
-    return f'{self._name}: {record.levelname.lower()}: {super().format(record)}'
-
-
-def _is_important(record: python_logging.LogRecord) -> bool:
-  """Returns False for warnings of TFDS, which logs through absl's logger as we do."""
-  is_error = record.levelno >= python_logging.ERROR
-  return is_error or 'tensorflow_datasets' not in record.pathname
-
-
-def _set_up_logging(name: str, level: str) -> None:
-  # Commands have their own flags; without this absl warns that its own are not parsed.
-  flags.FLAGS.mark_as_parsed()
-  logging.use_absl_handler()
-  logging.set_verbosity(getattr(logging, level.upper()))
-  quiet = level in ('warning', 'error')
-  handler = logging.get_absl_handler()
-  handler.removeFilter(_is_important)
-  if quiet:
-    handler.setFormatter(_LineOfCommand(name))
-    handler.addFilter(_is_important)
-  # Libraries log to the root logger; our own warnings go through absl's logger, which
-  # takes the level of the root logger if it has none.
-  python_logging.getLogger().setLevel('ERROR' if quiet else level.upper())
-  logging.get_absl_logger().setLevel(level.upper())
-  # TensorFlow's C++ reads this when it loads; it is not loaded before a command knows
-  # its flags.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3' if quiet else '0')
-  os.environ.setdefault('GRPC_VERBOSITY', 'ERROR' if quiet else 'INFO')
-  if quiet and not sys.warnoptions:  # the user asked for other warnings with -W
-    for category in (FutureWarning, UserWarning, DeprecationWarning):
-      warnings.filterwarnings('ignore', category=category)
 
 
 def _fail(name: str, message: object, code: int) -> int:

@@ -1,16 +1,11 @@
-import concurrent.futures
 import errno
-import logging as python_logging
-import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
-import time
-import warnings
 
 from absl import flags
+import greet
 import pytest
 
 import luna_tfds
@@ -21,37 +16,14 @@ from luna_tfds.errors import UsageError
 from luna_tfds.files import store_path
 from luna_tfds.files import store_requests
 
-FLAGS = cli.new_flags()
-_NAME = flags.DEFINE_string('name', None, 'Who is greeted.', flag_values=FLAGS)
-_TIMES = flags.DEFINE_integer('times', 1, 'How often.', flag_values=FLAGS)
-_RATE = flags.DEFINE_float('rate', 1.0, 'How fast.', lower_bound=0, flag_values=FLAGS)
-flags.DEFINE_alias('count', 'times', flag_values=FLAGS)
-_LOUD = flags.DEFINE_boolean('loud', False, 'Whether to shout.', flag_values=FLAGS)
-
-DOC = """Greets.
-
-    greet --name=World
-"""
-
-
-def run(main, *arguments, **options):
-  return cli.run('greet', DOC, main, FLAGS, ['greet', *arguments], **options)
-
-
-def raises(error):
-  def main(unused):
-    raise error
-
-  return main
-
 
 def test_flags_reach_main():
   seen = []
 
   def main(rest):
-    seen.append((rest, _NAME.value, _TIMES.value, _LOUD.value))
+    seen.append((rest, greet.NAME.value, greet.TIMES.value, greet.LOUD.value))
 
-  assert run(main, '--name=World', '--times', '3', '--loud') == 0
+  assert greet.run(main, '--name=World', '--times', '3', '--loud') == 0
   assert seen == [([], 'World', 3, True)]
 
 
@@ -69,14 +41,14 @@ def test_flags_reach_main():
   ],
 )
 def test_memory_that_runs_out(error, reason, error_line):
-  assert run(raises(error)) == 1
+  assert greet.run(greet.raises(error)) == 1
   pattern = rf'greet: error: not enough memory \({reason}\); free some, or raise .*'
   assert re.fullmatch(pattern, error_line())
 
 
 def test_file_names_that_are_not_utf8(monkeypatch, error_line):
   monkeypatch.setattr(sys, 'getfilesystemencoding', lambda: 'ascii')
-  assert run(raises(AssertionError('main ran'))) == 2
+  assert greet.run(greet.raises(AssertionError('main ran'))) == 2
   assert (
     'file names as ascii; set the environment variable PYTHONUTF8=1' in error_line()
   )
@@ -86,20 +58,20 @@ def test_a_second_run_starts_from_the_defaults():
   seen = []
 
   def main(unused):
-    seen.append((_NAME.value, _TIMES.value, _LOUD.value))
+    seen.append((greet.NAME.value, greet.TIMES.value, greet.LOUD.value))
 
-  run(main, '--name=World', '--times=3', '--loud')
-  run(main)
+  greet.run(main, '--name=World', '--times=3', '--loud')
+  greet.run(main)
   assert seen[1] == (None, 1, False)
 
 
 @pytest.mark.parametrize('code', [0, 1, 3])
 def test_exit_code_of_main(code):
-  assert run(lambda unused: code) == code
+  assert greet.run(lambda unused: code) == code
 
 
 def test_a_main_that_returns_nothing_succeeds():
-  assert run(lambda unused: None) == 0
+  assert greet.run(lambda unused: None) == 0
 
 
 @pytest.mark.parametrize(
@@ -113,13 +85,13 @@ def test_a_main_that_returns_nothing_succeeds():
   ],
 )
 def test_errors_become_one_line(error, code, message, error_line):
-  assert run(raises(error)) == code
+  assert greet.run(greet.raises(error)) == code
   assert error_line() == f'greet: error: {message}'
 
 
 def test_bugs_are_not_hidden():
   with pytest.raises(ZeroDivisionError):
-    run(raises(ZeroDivisionError()))
+    greet.run(greet.raises(ZeroDivisionError()))
 
 
 @pytest.mark.parametrize(
@@ -134,19 +106,21 @@ def test_bugs_are_not_hidden():
   ],
 )
 def test_wrong_flags(argument, problem, error_line):
-  assert run(raises(AssertionError('main ran')), argument) == 2
+  assert greet.run(greet.raises(AssertionError('main ran')), argument) == 2
   assert problem.lower() in error_line().lower()
 
 
 def test_unknown_flags_are_passed_to_main_if_it_takes_them():
   seen = []
-  assert run(seen.append, '--runner=Flink', '--times=2', 'x', pass_unknown=True) == 0
+  assert (
+    greet.run(seen.append, '--runner=Flink', '--times=2', 'x', pass_unknown=True) == 0
+  )
   assert seen == [['--runner=Flink', 'x']]
 
 
 @pytest.mark.parametrize('flag', ['--help', '-h', '--helpfull'])
 def test_help(flag, capsys):
-  assert run(raises(AssertionError('main ran')), '--name=x', flag) == 0
+  assert greet.run(greet.raises(AssertionError('main ran')), '--name=x', flag) == 0
   lines = capsys.readouterr().out.splitlines()
   assert lines[0] == 'Greets.'
   assert '  --name: Who is greeted.' in lines
@@ -171,7 +145,7 @@ def test_parse_ints():
 
 @pytest.mark.parametrize('arguments', [(), ('--name=',)])
 def test_required_value(arguments, error_line):
-  assert run(lambda unused: cli.required_value(_NAME), *arguments) == 2
+  assert greet.run(lambda unused: cli.required_value(greet.NAME), *arguments) == 2
   assert error_line() == 'greet: error: --name is required'
 
 
@@ -194,10 +168,12 @@ def test_two_commands_may_have_flags_of_one_name():
   seen = []
 
   def main(unused):
-    cli.run('other', DOC, lambda unused: seen.append(times.value), other, ['other'])
-    seen.append(_TIMES.value)
+    cli.run(
+      'other', greet.DOC, lambda unused: seen.append(times.value), other, ['other']
+    )
+    seen.append(greet.TIMES.value)
 
-  run(main, '--times=2')
+  greet.run(main, '--times=2')
   assert seen == [7, 2]
 
 
@@ -213,10 +189,10 @@ def test_an_alias_sets_the_flag_and_not_the_next_run():
   seen = []
 
   def main(unused):
-    seen.append(_TIMES.value)
+    seen.append(greet.TIMES.value)
 
   for arguments in (['--count=5'], [], ['--times=3'], ['--count=4'], []):
-    assert run(main, *arguments) == 0
+    assert greet.run(main, *arguments) == 0
   assert seen == [5, 1, 3, 4, 1]
 
 
@@ -224,22 +200,25 @@ def test_the_last_of_an_alias_and_its_flag_counts():
   seen = []
 
   def main(unused):
-    seen.append(_TIMES.value)
+    seen.append(greet.TIMES.value)
 
-  assert run(main, '--count=5', '--times=2') == 0
-  assert run(main, '--times=2', '--count=5') == 0
+  assert greet.run(main, '--count=5', '--times=2') == 0
+  assert greet.run(main, '--times=2', '--count=5') == 0
   assert seen == [2, 5]
 
 
 def test_help_names_an_alias_beside_its_flag(capsys):
-  assert run(raises(AssertionError('main ran')), '--help') == 0
+  assert greet.run(greet.raises(AssertionError('main ran')), '--help') == 0
   text = capsys.readouterr().out
   assert "  --times (or --count): How often. (default: '1')" in text
   assert 'Alias for' not in text
 
 
 def test_version(capsys):
-  assert run(raises(AssertionError('main ran')), '--times=often', '--version') == 0
+  assert (
+    greet.run(greet.raises(AssertionError('main ran')), '--times=often', '--version')
+    == 0
+  )
   assert capsys.readouterr().out == f'greet {luna_tfds.__version__}\n'
 
 
@@ -276,88 +255,11 @@ def test_optional_path(arguments, expected, monkeypatch):
   seen = []
 
   def main(unused):
-    seen.append(cli.optional_path(_NAME))
+    seen.append(cli.optional_path(greet.NAME))
 
-  assert run(main, *arguments) == 0
+  assert greet.run(main, *arguments) == 0
   (path,) = seen
   assert path == (expected and pathlib.Path('/home/someone') / expected)
-
-
-# Signals
-
-
-@pytest.mark.parametrize(
-  ('signum', 'code', 'word'),
-  [(signal.SIGINT, 130, 'interrupted'), (signal.SIGTERM, 143, 'terminated')],
-)
-@pytest.mark.parametrize('wrapped', [False, True])
-def test_signals_end_a_command_in_one_line(signum, code, word, wrapped, error_line):
-  before = signal.getsignal(signum)
-
-  def main(unused):
-    try:
-      os.kill(os.getpid(), signum)
-    except KeyboardInterrupt as error:
-      if not wrapped:
-        raise
-      python_logging.getLogger('library').error('lost a bundle')
-      raise RuntimeError('a library wraps what it does not know') from error
-
-  assert run(main) == code
-  assert error_line() == f'greet: error: {word}'
-  assert signal.getsignal(signum) is before
-
-
-def test_logs_are_back_after_an_interrupted_command(caplog):
-  run(lambda unused: os.kill(os.getpid(), signal.SIGINT))
-  python_logging.getLogger('library').error('seen')
-  assert 'seen' in caplog.text
-
-
-def test_an_ignored_signal_stays_ignored():
-  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-  try:
-    assert run(lambda unused: os.kill(os.getpid(), signal.SIGINT)) == 0
-  finally:
-    signal.signal(signal.SIGINT, before)
-
-
-def test_a_command_runs_in_any_thread():
-  with concurrent.futures.ThreadPoolExecutor() as pool:
-    assert pool.submit(run, lambda unused: 3).result() == 3
-
-
-# A command that loses the interrupt, as a callback of a library would.
-STUBBORN = """
-import os, sys, time
-from luna_tfds.command_line import cli, interruption
-interruption._MAX_SECS_TO_END = float(sys.argv[1])
-def main(unused):
-  while True:
-    try:
-      print('ready', flush=True)
-      for _ in range(300):  # a signal just before a sleep ends no sleep
-        time.sleep(0.2)
-    except KeyboardInterrupt:
-      pass
-cli.run('stubborn', '', main, cli.new_flags(), ['stubborn'])
-"""
-
-
-@pytest.mark.parametrize(('max_secs', 'signals'), [(1, 1), (60, 2)])
-def test_a_command_that_loses_the_interrupt_ends(max_secs, signals):
-  with subprocess.Popen(
-    [sys.executable, '-c', STUBBORN, str(max_secs)],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  ) as process:
-    for number in range(signals):
-      assert process.stdout.readline() == 'ready\n'
-      time.sleep(1.5 * number)  # two at once are one request
-      process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
-  assert (process.returncode, err) == (143, 'stubborn: error: terminated\n')
 
 
 @pytest.mark.parametrize('reader', ['head -1', 'true'])
@@ -379,57 +281,10 @@ def test_hyphens_in_flags_are_named(arguments, error_line):
   flags.DEFINE_integer('num_times', 1, 'How often.', flag_values=values)
   argv = ['greet', *arguments]
   for pass_unknown in (True, False):
-    assert cli.run('greet', DOC, len, values, argv, pass_unknown=pass_unknown) == 2
+    assert (
+      cli.run('greet', greet.DOC, len, values, argv, pass_unknown=pass_unknown) == 2
+    )
     assert re.search('[Dd]id you mean:? (--)?num_times ?\\?', error_line())
-
-
-LOG = """
-import logging
-import sys
-from absl import logging as absl_logging
-from luna_tfds.command_line import cli
-
-def main(unused):
-  logging.warning('of a library')
-  absl_logging.info('ours, about what happens')
-  absl_logging.warning('ours, for the user')
-
-cli.run('greet', '', main, cli.new_flags(), ['greet', *sys.argv[1:]])
-"""
-
-
-@pytest.mark.parametrize(
-  ('level', 'expected'),
-  [
-    ('error', []),
-    ('warning', ['greet: warning: ours, for the user']),
-    ('info', ['of a library', 'ours, about what happens', 'ours, for the user']),
-  ],
-)
-def test_our_warnings_reach_the_user(level, expected):
-  # In a new process: pytest installs handlers and levels of its own.
-  done = subprocess.run(
-    [sys.executable, '-c', LOG, f'--verbosity={level}'],
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  lines = done.stderr.splitlines()
-  assert [line.rpartition('] ')[2] for line in lines] == expected
-
-
-@pytest.mark.parametrize('asked', [False, True])
-def test_warnings_are_hidden_unless_the_user_asks(asked, monkeypatch):
-  def main(unused):
-    warnings.warn('a library will change', FutureWarning, stacklevel=1)
-
-  monkeypatch.setattr(sys, 'warnoptions', ['error'] if asked else [])
-  with warnings.catch_warnings():
-    if asked:
-      with pytest.raises(FutureWarning):
-        run(main)
-    else:
-      assert run(main) == 0
 
 
 def test_a_path_may_be_the_url_of_a_store(tmp_path, monkeypatch):
