@@ -68,6 +68,7 @@ def prepare(
     UsageError: an input is missing or invalid, or a dataset made from other inputs
       exists and is not to be overwritten.
     JobError: the job failed; finished shards are kept for the next run.
+    OSError: a file cannot be read or written, e.g. because the disk is full.
   """
   # Workers on other hosts may have another working folder.
   luna_dir = luna_dir.absolute()
