@@ -80,11 +80,11 @@ def test_progress_is_not_needed(folder):
 @pytest.fixture
 def make_read_only():
   """A function that makes a folder read-only; the test is skipped if it cannot."""
-  mounted = []
+  mounted, changed = [], []
 
   def make(folder):
-    folders = [folder, *(path for path in folder.rglob('*') if path.is_dir())]
-    for path in folders:
+    changed.extend([folder, *(path for path in folder.rglob('*') if path.is_dir())])
+    for path in changed:
       path.chmod(0o500)
     if not os.access(folder, os.W_OK):
       return
@@ -100,6 +100,8 @@ def make_read_only():
   yield make
   if mounted:
     subprocess.run(['umount', mounted[0]], check=True)
+  for path in changed:
+    path.chmod(0o700)
 
 
 def test_a_complete_dataset_on_a_read_only_disk(
