@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import difflib
+import io
 import os
 import pathlib
 import re
@@ -92,6 +93,10 @@ def run(
     (SIGINT), 143 for SIGTERM, 141 if the reader of stdout has ended (`| head`).
   """
   argv = list(sys.argv if argv is None else argv)
+  if isinstance(
+    sys.stdout, io.TextIOWrapper
+  ):  # as stderr; a file name may be any bytes
+    sys.stdout.reconfigure(errors='backslashreplace')
   with interruption_lib.raised_as_keyboard_interrupt(name) as interruption:
     try:
       code = _run(name, doc, main, flag_values, argv, pass_unknown)

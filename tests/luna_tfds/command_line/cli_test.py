@@ -1,4 +1,5 @@
 import errno
+import io
 import pathlib
 import re
 import subprocess
@@ -52,6 +53,14 @@ def test_file_names_that_are_not_utf8(monkeypatch, error_line):
   assert (
     'file names as ascii; set the environment variable PYTHONUTF8=1' in error_line()
   )
+
+
+def test_text_that_the_terminal_cannot_print(monkeypatch):
+  printed = io.BytesIO()
+  monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(printed, encoding='ascii'))
+  # A file name of which one byte is not UTF-8.
+  assert greet.run(lambda unused: print('d\xe4ta/\udcff')) == 0
+  assert printed.getvalue() == b'd\\xe4ta/\\udcff\n'
 
 
 def test_a_second_run_starts_from_the_defaults():
