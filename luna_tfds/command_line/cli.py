@@ -15,6 +15,7 @@ never collide and all of them can be called from one process:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import contextlib
 import difflib
 import io
 import os
@@ -125,7 +126,7 @@ def _run(
   if '--version' in argv[1:]:
     print(f'{name} {luna_tfds.__version__}')
     return 0
-  _check_file_name_encoding()
+  _check_file_names(argv[1:])
   rest = _parse(flag_values, [name, *argv[1:]], pass_unknown)
   logs.set_up(name, str(flag_values['verbosity'].value))
   return main(rest) or 0
@@ -298,14 +299,26 @@ def load_tensorflow() -> None:
       os.close(stderr)
 
 
-def _check_file_name_encoding() -> None:
-  """Raises UsageError unless file names are UTF-8, as SimpleITK and TensorFlow expect."""
+def _check_file_names(arguments: Sequence[str]) -> None:
+  """Raises UsageError unless file names are UTF-8, as SimpleITK and TensorFlow expect.
+
+  Args:
+    arguments: the command line; they are checked, and the working folder.
+  """
   encoding = sys.getfilesystemencoding()
   if encoding != 'utf-8':
     raise UsageError(
       f'Python reads and writes file names as {encoding}; set the environment variable '
       'PYTHONUTF8=1, or a locale with UTF-8'
     )
+  texts = list(arguments)
+  with contextlib.suppress(FileNotFoundError):  # the working folder was deleted
+    texts.append(os.getcwd())
+  for text in texts:
+    try:
+      text.encode()
+    except UnicodeEncodeError as error:
+      raise UsageError(f'{text!a} is not valid UTF-8; rename the file') from error
 
 
 def _parse(

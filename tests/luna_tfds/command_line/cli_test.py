@@ -55,6 +55,16 @@ def test_file_names_that_are_not_utf8(monkeypatch, error_line):
   )
 
 
+def test_a_path_that_is_not_utf8(tmp_path, monkeypatch, error_line):
+  main = greet.raises(AssertionError('main ran'))
+  assert greet.run(main, '--name=folder\udcff') == 2
+  assert r"error: '--name=folder\udcff' is not valid UTF-8; rename" in error_line()
+  (tmp_path / 'folder\udcff').mkdir()
+  monkeypatch.chdir(tmp_path / 'folder\udcff')
+  assert greet.run(main, '--name=x') == 2
+  assert r"folder\udcff' is not valid UTF-8; rename" in error_line()
+
+
 def test_text_that_the_terminal_cannot_print(monkeypatch):
   printed = io.BytesIO()
   monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(printed, encoding='ascii'))
