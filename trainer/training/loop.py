@@ -23,12 +23,15 @@ from trainer.data import memory_budget
 from trainer.data import split_index
 from trainer.data.balance import Balance
 from trainer.data.split_source import SplitSource
-from trainer.training import callbacks
+from trainer.training import best_epoch
 from trainer.training import checkpoints
 from trainer.training import determinism
 from trainer.training import distribution
 from trainer.training import network as network_lib
+from trainer.training import not_finite
+from trainer.training import resume_state
 from trainer.training import tensorboard_images
+from trainer.training import weight_averaging
 from trainer.training.checkpoints import CheckpointNote
 
 
@@ -180,8 +183,8 @@ def _finish_epoch(
   averages: list[keras.callbacks.Callback] = [average] if average else []
   chain = [
     *averages,
-    callbacks.SaveBest(run.workdir.best, rows, _monitor(run)),
-    callbacks.WriteHistory(run.workdir),
+    best_epoch.SaveBest(run.workdir.best, rows, _monitor(run)),
+    resume_state.WriteHistory(run.workdir),
   ]
   for callback in chain:
     callback.set_model(network)
@@ -196,8 +199,8 @@ def _finish_epoch(
     average.put_back()
 
 
-def _average(run: TrainingRun) -> callbacks.AverageWeights | None:
-  return callbacks.AverageWeights() if run.config.recipe.ema else None
+def _average(run: TrainingRun) -> weight_averaging.AverageWeights | None:
+  return weight_averaging.AverageWeights() if run.config.recipe.ema else None
 
 
 def _log_balance(run: TrainingRun) -> None:
@@ -209,15 +212,15 @@ def _is_finished(run: TrainingRun, epochs: int) -> bool:
   if epochs >= run.config.recipe.epochs:
     return True
   history = run.workdir.read_history()
-  values = callbacks.monitored_values(history, _monitor(run))
-  return callbacks.should_stop(values, run.config.patience)
+  values = best_epoch.monitored_values(history, _monitor(run))
+  return best_epoch.should_stop(values, run.config.patience)
 
 
 def _monitor(run: TrainingRun) -> str:
   if run.validation is None:
-    return callbacks.MONITOR
+    return best_epoch.MONITOR
   one_class = split_index.has_one_class(split_index.with_index(run.validation))
-  return callbacks.ONE_CLASS_MONITOR if one_class else callbacks.MONITOR
+  return best_epoch.ONE_CLASS_MONITOR if one_class else best_epoch.MONITOR
 
 
 def _fit_range(
@@ -229,7 +232,7 @@ def _fit_range(
 ) -> None:
   """Fits one range; saves the state if it is interrupted."""
   average = _average(run)
-  skipped = callbacks.CountSkippedSteps(skipped_steps)
+  skipped = resume_state.CountSkippedSteps(skipped_steps)
   batches = input_pipeline.train_batches(
     run.config.input,
     run.balance,
@@ -238,7 +241,7 @@ def _fit_range(
     fit_range.step,
     undistorted_from_epoch=run.config.recipe.undistorted_from_epoch,
   )
-  save_last = callbacks.SaveLast(run.workdir.last, skipped)
+  save_last = resume_state.SaveLast(run.workdir.last, skipped)
   try:
     with local_files.local_folder(run.workdir.tensorboard) as logs:
       network.fit(
@@ -251,7 +254,7 @@ def _fit_range(
         shuffle=False,  # the stream is shuffled; Keras warns that it cannot do so again
         verbose='auto' if sys.stdout.isatty() else 2,
       )
-  except callbacks.NotFiniteError:
+  except not_finite.NotFiniteError:
     run.workdir.mark_not_finite()
     raise
   except KeyboardInterrupt:
@@ -314,9 +317,9 @@ def _keys_of_batch(
 def _callbacks(
   run: TrainingRun,
   fit_range: FitRange,
-  skipped: callbacks.CountSkippedSteps,
-  save_last: callbacks.SaveLast,
-  average: callbacks.AverageWeights | None,
+  skipped: resume_state.CountSkippedSteps,
+  save_last: resume_state.SaveLast,
+  average: weight_averaging.AverageWeights | None,
   logs: pathlib.Path,
 ) -> list[keras.callbacks.Callback]:
   """In this order: the averaged weights are put in after SaveLast.
@@ -331,19 +334,19 @@ def _callbacks(
     return _keys_of_batch(run, fit_range.steps_per_epoch, epoch, step)
 
   chain: list[keras.callbacks.Callback] = [
-    callbacks.SeedDropout(config.input.seed, fit_range.step),
-    callbacks.StopOnNaN(keys_of_batch, fit_range.step),
+    determinism.SeedDropout(config.input.seed, fit_range.step),
+    not_finite.StopOnNaN(keys_of_batch, fit_range.step),
     skipped,
     save_last,
   ]
   if average is not None:
     chain.append(average)
   chain += [
-    callbacks.SaveBest(workdir.best, rows, _monitor(run)),
-    callbacks.WriteHistory(workdir),
+    best_epoch.SaveBest(workdir.best, rows, _monitor(run)),
+    resume_state.WriteHistory(workdir),
     keras.callbacks.TensorBoard(str(logs), write_graph=False),
     tensorboard_images.TensorBoardImages(logs, run.validation),
     tensorboard_images.UploadLogs(logs, workdir.tensorboard),
-    callbacks.StopEarly(config.patience, rows, _monitor(run)),
+    best_epoch.StopEarly(config.patience, rows, _monitor(run)),
   ]
   return chain

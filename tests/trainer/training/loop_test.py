@@ -15,8 +15,8 @@ from model.networks import registry
 from trainer import workdir as workdir_lib
 from trainer.data import dataset as dataset_lib
 from trainer.data import input_pipeline
-from trainer.training import callbacks
 from trainer.training import checkpoints
+from trainer.training import determinism
 from trainer.training import distribution
 from trainer.training import loop
 from trainer.training import network as network_lib
@@ -59,13 +59,13 @@ def test_a_run_that_is_interrupted_continues_to_the_same_end(
 ):
   """Ctrl-C in the middle of the second epoch, then the same command again."""
 
-  class Interrupt(callbacks.SeedDropout):
+  class Interrupt(determinism.SeedDropout):
     def on_train_batch_end(self, batch, logs=None):
       if int(self.model.optimizer.iterations) == 3:
         raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(callbacks, 'SeedDropout', Interrupt)
+    patch.setattr(determinism, 'SeedDropout', Interrupt)
     assert run_train(tmp_path) == 130
   assert not (tmp_path / 'model.keras').exists()
   assert run_train(tmp_path) == 0

@@ -12,10 +12,14 @@ from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from model.networks import registry
 from trainer import workdir as workdir_lib
-from trainer.training import callbacks
+from trainer.training import best_epoch
 from trainer.training import checkpoints
+from trainer.training import determinism
 from trainer.training import loop
+from trainer.training import not_finite
+from trainer.training import resume_state
 from trainer.training import tensorboard_images
+from trainer.training import weight_averaging
 
 
 @pytest.fixture(scope='module')
@@ -48,19 +52,19 @@ def undisturbed(tiny_network, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ('name', 'hook', 'is_validated_later'),
+  ('callback', 'hook', 'is_validated_later'),
   [
     # In the order in which they are called at the end of an epoch.
-    ('StopOnNaN', 'on_test_begin', False),
-    ('AverageWeights', 'on_test_begin', True),
-    ('AverageWeights', 'on_test_end', True),
-    ('SaveBest', 'on_epoch_end', True),
-    ('WriteHistory', 'on_epoch_end', True),
-    ('StopEarly', 'on_epoch_end', False),
+    (not_finite.StopOnNaN, 'on_test_begin', False),
+    (weight_averaging.AverageWeights, 'on_test_begin', True),
+    (weight_averaging.AverageWeights, 'on_test_end', True),
+    (best_epoch.SaveBest, 'on_epoch_end', True),
+    (resume_state.WriteHistory, 'on_epoch_end', True),
+    (best_epoch.StopEarly, 'on_epoch_end', False),
   ],
 )
 def test_a_run_that_is_killed_at_the_end_of_an_epoch_loses_nothing(
-  name,
+  callback,
   hook,
   is_validated_later,
   undisturbed,
@@ -75,7 +79,7 @@ def test_a_run_that_is_killed_at_the_end_of_an_epoch_loses_nothing(
     raise RuntimeError('killed')
 
   with monkeypatch.context() as patch:
-    patch.setattr(getattr(callbacks, name), hook, kill)
+    patch.setattr(callback, hook, kill)
     with pytest.raises(RuntimeError, match='killed'):
       loop.fit(run)
   loop.fit(run)
@@ -95,7 +99,7 @@ def test_an_interruption_in_validation_keeps_the_epoch(
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(callbacks.AverageWeights, hook, interrupt)
+    patch.setattr(weight_averaging.AverageWeights, hook, interrupt)
     with pytest.raises(KeyboardInterrupt):
       loop.fit(run)
   loop.fit(run)
@@ -122,14 +126,14 @@ def test_weights_that_are_not_finite_are_never_saved(
   run = fake_run.make_run(tmp_path, **fake_run.SMALL)
   run.workdir.prepare(run.config, 'fake', None)
 
-  class Spoil(callbacks.CountSkippedSteps):
+  class Spoil(resume_state.CountSkippedSteps):
     def on_train_batch_end(self, batch, logs=None):
       if int(self.model.optimizer.iterations) == 4:
         kernel = self.model.trainable_variables[0]
         kernel.assign(np.full(kernel.shape, np.nan))
 
   with monkeypatch.context() as patch:
-    patch.setattr(callbacks, 'CountSkippedSteps', Spoil)
+    patch.setattr(resume_state, 'CountSkippedSteps', Spoil)
     with pytest.raises(JobError, match='weights are not finite in epoch 2, step 2'):
       loop.fit(run)
   for path in (run.workdir.last, run.workdir.best):
@@ -152,7 +156,7 @@ def test_float16_finishes_and_resumes(
   fields = {**fake_run.SMALL, 'precision': 'mixed_float16'}
   whole, stopped = (fake_run.make_run(tmp_path / name, **fields) for name in ('a', 'b'))
 
-  class Overflow(callbacks.SeedDropout):
+  class Overflow(determinism.SeedDropout):
     """Makes the loss scale overflow in the second step."""
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -160,7 +164,7 @@ def test_float16_finishes_and_resumes(
       if int(optimizer.iterations) == 1 and float(optimizer.dynamic_scale) < 1e6:
         optimizer.dynamic_scale.assign(1e38)
 
-  monkeypatch.setattr(callbacks, 'SeedDropout', Overflow)
+  monkeypatch.setattr(determinism, 'SeedDropout', Overflow)
   assert loop.fit(whole) == 2
   assert checkpoints.read_note(whole.workdir.last).skipped_steps > 0
 
@@ -168,7 +172,7 @@ def test_float16_finishes_and_resumes(
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(callbacks.SaveLast, 'on_train_batch_end', interrupt)
+    patch.setattr(resume_state.SaveLast, 'on_train_batch_end', interrupt)
     with pytest.raises(KeyboardInterrupt):
       loop.fit(stopped)
   assert loop.fit(stopped) == 2
