@@ -181,7 +181,7 @@ def test_ensemble_has_the_probabilities_and_the_threshold_of_luna16_evaluate(
 ):
   folder, printed = ensemble_export
   evaluation = evaluate_folders(trained, member, tta=True)
-  threshold = evaluation.decision.threshold
+  threshold = evaluation.decision.point.threshold
   point = json.loads((folder / 'operating_point.json').read_text())
   assert point['threshold'] == threshold
   assert (point['tta'], point['chosen_on']) == (True, 'validation')

@@ -57,10 +57,11 @@ def _explain(result: EvaluationResult) -> str:
   """Returns the threshold, how intervals were computed, and what was left out."""
   split_metrics, decision = result.split_metrics, result.decision
   mean = ' (the mean of two)' if decision.is_cross_fitted else ''
+  chosen = 'chosen on ' if decision.point.chosen_on else ''
   text = (
     'A record is predicted to be a nodule at a probability of '
-    f'{decision.threshold:.4g}{mean} and above (rule {decision.rule}, chosen on '
-    f'{decision.chosen_on}).'
+    f'{decision.point.threshold:.4g}{mean} and above (rule {decision.point.rule}, '
+    f'{chosen}{decision.chosen_on_text}).'
   )
   if split_metrics.intervals:
     text += (

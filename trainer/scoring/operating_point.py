@@ -21,8 +21,9 @@ from trainer.scoring.scored_records import ScoredRecords
 
 # Where there are no records to choose a threshold on.
 DEFAULT_THRESHOLD = 0.5
-NO_VALIDATION = 'no validation split'
-_GIVEN = 'given'
+
+# `chosen_on` in files of release 1.0.0 where no record chose the threshold; now it is None.
+_NOT_CHOSEN = ('given', 'no validation split')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,8 @@ class OperatingPoint:
   Attributes:
     rule: the rule that chooses the threshold, see `threshold_rule.THRESHOLD_RULES`.
     threshold: a record is predicted to be a nodule at this probability and above.
-    chosen_on: the records that the threshold was chosen on, in words.
+    chosen_on: split string of the records that the threshold was chosen on; None if the
+      rule is a number, or if there were no records of both classes.
     tta: whether probabilities are means over the eight flips and rotations.
     trained_prior: fraction of nodules in the stream that trained the model.
     deployed_prior: prevalence of nodules where the probabilities are used.
@@ -40,7 +42,7 @@ class OperatingPoint:
 
   rule: str
   threshold: float
-  chosen_on: str
+  chosen_on: str | None
   tta: bool
   trained_prior: float
   deployed_prior: float
@@ -55,6 +57,8 @@ class OperatingPoint:
     try:
       fields: Mapping[str, Any] = atomic_files.read_json(path)
       point = dataclass_json.make(cls, fields)
+      if point.chosen_on in _NOT_CHOSEN:
+        point = dataclasses.replace(point, chosen_on=None)
       ThresholdRule.parse(point.rule)
       if not math.isfinite(point.threshold):
         raise ValueError(f'threshold must be finite. Received: {point.threshold}')
@@ -79,6 +83,13 @@ class OperatingPoint:
     """Whether the rule is a number, so that no records are needed to choose."""
     return self.parsed_rule.fixed_threshold is not None
 
+  @property
+  def chosen_on_text(self) -> str:
+    """The records that the threshold was chosen on, or why there are none, in words."""
+    if self.is_fixed:
+      return 'given'
+    return self.chosen_on or 'no validation split'
+
   def choose(
     self, validation: ScoredRecords | None, split: str | None
   ) -> OperatingPoint:
@@ -92,14 +103,12 @@ class OperatingPoint:
     """
     fixed = self.parsed_rule.fixed_threshold
     if fixed is not None:
-      return dataclasses.replace(self, threshold=fixed, chosen_on=_GIVEN)
-    chosen_on = None if validation is None else validation.without_excluded
-    if chosen_on is None or split is None or not chosen_on.has_both_classes:
-      return dataclasses.replace(
-        self, threshold=DEFAULT_THRESHOLD, chosen_on=NO_VALIDATION
-      )
+      return dataclasses.replace(self, threshold=fixed, chosen_on=None)
+    counted = None if validation is None else validation.without_excluded
+    if counted is None or split is None or not counted.has_both_classes:
+      return dataclasses.replace(self, threshold=DEFAULT_THRESHOLD, chosen_on=None)
     threshold = thresholds.choose_threshold(
-      chosen_on.label, chosen_on.probability, self.parsed_rule
+      counted.label, counted.probability, self.parsed_rule
     )
     return dataclasses.replace(self, threshold=threshold, chosen_on=split)
 
@@ -110,17 +119,22 @@ class Decision:
 
   Attributes:
     predicted: [n] bool.
-    threshold: threshold of the probabilities; with cross-fitting, the mean of two.
-    rule: the rule that chose the threshold, see `threshold_rule.THRESHOLD_RULES`.
-    chosen_on: the records that the threshold was chosen on, in words.
+    point: the operating point that was used; with cross-fitting, its threshold is the
+      mean of the two, and it was chosen on the split itself.
     is_cross_fitted: whether each half of the scans has a threshold of its own.
   """
 
   predicted: np.ndarray
-  threshold: float
-  rule: str
-  chosen_on: str
+  point: OperatingPoint
   is_cross_fitted: bool = False
+
+  @property
+  def chosen_on_text(self) -> str:
+    """The records that the threshold was chosen on, or why there are none, in words."""
+    text = self.point.chosen_on_text
+    if self.is_cross_fitted:
+      return f'the other half of {text}, by two-fold cross-fitting'
+    return text
 
 
 def decide(
@@ -142,16 +156,11 @@ def decide(
     point: the operating point.
     shares_selection_records: whether the threshold was chosen on records of this split.
   """
-  reusable = point.is_fixed or point.chosen_on == NO_VALIDATION
-  if reusable or not shares_selection_records:
-    where = _GIVEN if point.is_fixed else point.chosen_on
-    predicted = records.probability >= point.threshold
-    return Decision(predicted, point.threshold, point.rule, where)
+  if point.chosen_on is None or not shares_selection_records:
+    return Decision(records.probability >= point.threshold, point)
   predicted, fitted = cross_fit(records, point.parsed_rule)
-  where = f'the other half of {split}, by two-fold cross-fitting'
-  return Decision(
-    predicted, float(np.mean(fitted)), point.rule, where, is_cross_fitted=True
-  )
+  used = dataclasses.replace(point, threshold=float(np.mean(fitted)), chosen_on=split)
+  return Decision(predicted, used, is_cross_fitted=True)
 
 
 def cross_fit(

@@ -100,7 +100,7 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
   point = operating_point.OperatingPoint(
     rule=config.threshold,
     threshold=operating_point.DEFAULT_THRESHOLD,
-    chosen_on=operating_point.NO_VALIDATION,
+    chosen_on=None,
     tta=config.tta,
     trained_prior=trained_prior,
     deployed_prior=deployed_prior,

@@ -73,7 +73,7 @@ def train(config: config_lib.TrainConfig, path: pathlib.Path) -> str:
     point = inference_model.write_inference_model(run)
   return (
     f'{config.model}: {count_text(epochs, "epoch")}, threshold '
-    f'{point.threshold:.4g} ({point.chosen_on}); model: {workdir.model}'
+    f'{point.threshold:.4g} ({point.chosen_on_text}); model: {workdir.model}'
   )
 
 

@@ -51,8 +51,8 @@ def test_default_split_is_test_or_else_validation(
 
 def test_stored_threshold_is_used_on_other_splits_than_validation(on_test, trained):
   stored = trained_run.open_runs([str(trained)])[0].point
-  assert on_test.decision.threshold == stored.threshold
-  assert on_test.decision.chosen_on == 'validation'
+  assert on_test.decision.point.threshold == stored.threshold
+  assert on_test.decision.chosen_on_text == 'validation'
   np.testing.assert_array_equal(
     on_test.decision.predicted, on_test.scored.records.probability >= stored.threshold
   )
@@ -73,7 +73,7 @@ def test_splits_that_overlap_validation_are_cross_fitted(
 ):
   found = evaluate_folders(trained, split=split)
   assert found.scored.shares_selection_records is is_cross_fitted
-  where = found.decision.chosen_on
+  where = found.decision.chosen_on_text
   assert where.startswith('the other half of' if is_cross_fitted else 'validation')
 
 
@@ -111,14 +111,17 @@ def test_another_rule_is_chosen_on_validation(evaluate_folders, trained):
   found = evaluate_folders(trained, rule='recall:0.8')
   validation = evaluate_folders(trained, split='validation', rule='0.5').scored.records
   p = validation.probability[validation.label == 1]
-  assert np.mean(p >= found.decision.threshold) >= 0.8
-  assert found.decision.chosen_on == 'validation'
-  assert found.decision.rule == 'recall:0.8'
+  assert np.mean(p >= found.decision.point.threshold) >= 0.8
+  assert found.decision.chosen_on_text == 'validation'
+  assert found.decision.point.rule == 'recall:0.8'
 
 
 def test_a_number_is_the_threshold_on_any_split(evaluate_folders, trained):
   found = evaluate_folders(trained, split='validation', rule='0.3')
-  assert (found.decision.threshold, found.decision.chosen_on) == (0.3, 'given')
+  assert (found.decision.point.threshold, found.decision.chosen_on_text) == (
+    0.3,
+    'given',
+  )
 
 
 def test_a_rule_needs_a_validation_split(trained, no_validation):
@@ -146,7 +149,7 @@ def test_a_threshold_without_records_to_choose_it_on_is_warned_of(
 ):
   runs = trained_run.open_runs([str(trained)])
   found = steps.evaluate(runs, no_validation, 'test', Resampling(0), tta=True)
-  assert found.decision.threshold == 0.5
+  assert found.decision.point.threshold == 0.5
   (warning,) = found.result.warnings
   assert 'no records of both classes to choose the threshold on: it is 0.5' in warning
   for kept in ({}, {'tta': True, 'rule': '0.3'}):
@@ -164,7 +167,7 @@ def test_test_time_augmentation_chooses_the_threshold_anew(
   assert differs.mean() > 0.9
   validation = evaluate_folders(trained, split='validation', rule='0.5', tta=True)
   records = validation.scored.records
-  assert_threshold_has_the_best_f1(records, found.decision.threshold)
+  assert_threshold_has_the_best_f1(records, found.decision.point.threshold)
 
 
 def assert_threshold_has_the_best_f1(records, threshold):
@@ -185,9 +188,11 @@ def test_ensemble_is_the_mean_with_a_threshold_of_its_own(
   a, b = (e.scored.records.probability for e in (on_test, other))
   np.testing.assert_allclose(both.scored.records.probability, (a + b) / 2, rtol=1e-12)
   assert both.result.models == 2
-  assert both.decision.chosen_on == 'validation'
+  assert both.decision.chosen_on_text == 'validation'
   validation = evaluate_folders(trained, other_trained, split='validation', rule='0.5')
-  assert_threshold_has_the_best_f1(validation.scored.records, both.decision.threshold)
+  assert_threshold_has_the_best_f1(
+    validation.scored.records, both.decision.point.threshold
+  )
 
 
 def test_metrics_say_what_was_evaluated(on_test, opened_dataset):
@@ -195,7 +200,7 @@ def test_metrics_say_what_was_evaluated(on_test, opened_dataset):
   assert fields['dataset'] == opened_dataset.name
   assert fields['split'] == 'test'
   assert (fields['model'], fields['models'], fields['tta']) == ('nodule_net', 1, False)
-  assert fields['threshold'] == on_test.decision.threshold
+  assert fields['threshold'] == on_test.decision.point.threshold
   assert fields['threshold_rule'] == 'max_f1'
   assert fields['threshold_chosen_on'] == 'validation'
   train = split_index.with_index(opened_dataset.open_split('train'))

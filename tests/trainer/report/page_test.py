@@ -228,6 +228,7 @@ def test_page_has_all_sections_and_metrics(page, evaluated):
   assert f'{split_metrics.classification.pr_auc:.4f}' in page
   assert formatting.interval(split_metrics.intervals['pr_auc']) in page
   assert 'the article' not in page
+  assert '(rule 0.5, given)' in page
   total = split_metrics.all_candidates.classification.records
   assert f'{result.records_trained_on} of the {total}' in page
   assert 'article_cnn' in page

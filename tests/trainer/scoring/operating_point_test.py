@@ -37,6 +37,22 @@ def test_a_written_point_is_read_again(tmp_path):
 
 
 @pytest.mark.parametrize(
+  ('stored', 'rule', 'expected'),
+  [
+    ('given', '0.7', None),
+    ('no validation split', 'max_f1', None),
+    ('validation[:50%]', 'max_f1', 'validation[:50%]'),
+  ],
+)
+def test_a_point_of_release_1_0_0_is_read(stored, rule, expected, tmp_path):
+  """It says in words why no record chose the threshold."""
+  path = tmp_path / 'operating_point.json'
+  point = make_point(rule=rule, chosen_on=expected)
+  path.write_text(json.dumps({**dataclasses.asdict(point), 'chosen_on': stored}))
+  assert OperatingPoint.read(path) == point
+
+
+@pytest.mark.parametrize(
   'text', ['{"rule": "max_f1"}', '{"other": 1}', '[1]', 'no JSON', '{"rule": "best"}']
 )
 def test_a_file_that_is_no_operating_point_is_refused(text, tmp_path):
@@ -50,7 +66,7 @@ def test_a_file_that_is_no_operating_point_is_refused(text, tmp_path):
 
 
 def test_threshold_is_chosen_by_the_rule_on_the_records_given():
-  point = make_point(chosen_on='?').choose(SEPARABLE, 'validation')
+  point = make_point(chosen_on=None).choose(SEPARABLE, 'validation')
   assert point.threshold == pytest.approx(0.4)
   assert point.chosen_on == 'validation'
   assert point == make_point(threshold=point.threshold)  # nothing else changes
@@ -61,13 +77,15 @@ def test_a_number_is_taken_as_the_threshold():
   assert point.is_fixed
   assert not make_point().is_fixed
   chosen = point.choose(SEPARABLE, 'validation')
-  assert (chosen.threshold, chosen.chosen_on) == (0.7, 'given')
+  assert (chosen.threshold, chosen.chosen_on) == (0.7, None)
+  assert chosen.chosen_on_text == 'given'
   assert point.choose(None, None) == chosen
 
 
 def test_without_records_the_threshold_is_one_half():
   chosen = make_point(rule='recall:0.9').choose(None, None)
-  assert (chosen.threshold, chosen.chosen_on) == (0.5, 'no validation split')
+  assert (chosen.threshold, chosen.chosen_on) == (0.5, None)
+  assert chosen.chosen_on_text == 'no validation split'
 
 
 def decide(point, shares_selection_records, records=SEPARABLE):
@@ -79,21 +97,18 @@ def decide(point, shares_selection_records, records=SEPARABLE):
 def test_a_record_at_the_threshold_is_predicted_to_be_a_nodule():
   decision = decide(make_point(threshold=0.6), False)
   assert decision.predicted.tolist() == [False, True, True]
-  assert (decision.threshold, decision.rule) == (0.6, 'max_f1')
-  assert decision.chosen_on == 'validation'
+  assert (decision.point.threshold, decision.point.rule) == (0.6, 'max_f1')
+  assert decision.chosen_on_text == 'validation'
 
 
 @pytest.mark.parametrize(
-  ('fields', 'chosen_on'),
-  [
-    ({'rule': '0.6', 'chosen_on': 'given'}, 'given'),
-    ({'chosen_on': 'no validation split'}, 'no validation split'),
-  ],
+  ('rule', 'text'), [('0.6', 'given'), ('max_f1', 'no validation split')]
 )
-def test_a_threshold_that_no_record_chose_needs_no_cross_fitting(fields, chosen_on):
-  decision = decide(make_point(threshold=0.6, **fields), True)
+def test_a_threshold_that_no_record_chose_needs_no_cross_fitting(rule, text):
+  point = make_point(rule=rule, threshold=0.6, chosen_on=None)
+  decision = decide(point, True)
   assert decision.predicted.tolist() == [False, True, True]
-  assert (decision.threshold, decision.chosen_on) == (0.6, chosen_on)
+  assert (decision.point, decision.chosen_on_text) == (point, text)
 
 
 def test_reused_selection_records_are_cross_fitted():
@@ -103,8 +118,10 @@ def test_reused_selection_records_are_cross_fitted():
     records, ThresholdRule('recall', 0.7)
   )
   np.testing.assert_array_equal(decision.predicted, predicted)
-  assert decision.threshold == pytest.approx(sum(thresholds) / 2)
-  assert decision.chosen_on == 'the other half of test, by two-fold cross-fitting'
+  assert decision.point.threshold == pytest.approx(sum(thresholds) / 2)
+  assert decision.point.chosen_on == 'test'
+  text = 'the other half of test, by two-fold cross-fitting'
+  assert decision.chosen_on_text == text
 
 
 def test_the_halves_divide_scans_not_records():
@@ -184,4 +201,4 @@ def test_with_excluded_non_nodules_only_there_is_no_record_to_choose_on():
   records = fake_scores.random_records(0)
   marked = dataclasses.replace(records, excluded=records.label == 0)
   chosen = make_point().choose(marked, 'validation')
-  assert (chosen.threshold, chosen.chosen_on) == (0.5, 'no validation split')
+  assert (chosen.threshold, chosen.chosen_on) == (0.5, None)
