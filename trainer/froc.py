@@ -73,7 +73,6 @@ def main(unused: list[str]) -> None:
   froc_plot.save_froc_curve(
     result.curve,
     result.band,
-    resampling.resamples,
     str(result),
     output_dir / 'froc.png',
   )

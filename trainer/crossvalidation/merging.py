@@ -132,9 +132,7 @@ def merge(
   froc = _merged_froc(submission, records, reference, resampling)
   if froc is not None:
     froc_submission.write_result(froc, workdir)
-    froc_plot.save_froc_curve(
-      froc.curve, froc.band, resampling.resamples, str(froc), workdir / 'froc.png'
-    )
+    froc_plot.save_froc_curve(froc.curve, froc.band, str(froc), workdir / 'froc.png')
   fold_records = tuple(of_fold for of_fold, _ in scores)
   fold_froc = tuple(_froc_of_fold(of_fold, reference) for of_fold in fold_records)
   fold_metrics = tuple(
@@ -227,7 +225,7 @@ def table(merged: MergedFolds) -> str:
         f'  {METRIC_LABELS[name]} of all folds, 95 % interval over scans: {text}'
       )
   if merged.froc is not None:
-    lines.append(f'  {merged.froc}')
+    lines.append(f'  FROC of all folds: {merged.froc}')
     lines.append(f'  {froc_evaluation.describe_nodules(merged.froc)}')
   return '\n'.join(lines)
 

@@ -11,6 +11,7 @@ from trainer.crossvalidation import fold_table
 from trainer.crossvalidation.merging import MergedFolds
 from trainer.pictures import fold_plots
 from trainer.pictures import plots
+from trainer.pictures.curve_marks import RatesMark
 from trainer.pictures.fold_plots import LabelledScores
 from trainer.report import configuration_section
 from trainer.report import formatting
@@ -48,7 +49,7 @@ def build_page(merged: MergedFolds, folder: pathlib.Path) -> str:
       *_curves(merged, pictures),
       _configuration(merged),
     ],
-    [*_headlines(merged), *froc_section.froc_headlines(merged.froc)],
+    [*_headlines(merged), *froc_section.froc_headlines(merged.froc, len(merged.plans))],
     formatting.sentences([*merged.warnings, *merged.pooled.warnings]),
   )
   return html_renderer.render(page)
@@ -79,33 +80,32 @@ def _headlines(merged: MergedFolds) -> list[Headline]:
 
 
 def _curves(merged: MergedFolds, folder: pathlib.Path) -> list[Section]:
-  """Curves and the main metric by fold; folds of one class are left out."""
-  counted = {
-    fold_table.fold_name(plan): records.without_excluded
-    for plan, records in zip(merged.plans, merged.fold_records)
-  }
-  scores = {
-    name: LabelledScores(records.label, records.probability)
-    for name, records in counted.items()
-  }
+  """Curves and the main metric by fold; nothing if the records have one class only."""
+  counted = [records.without_excluded for records in merged.fold_records]
   folds = {
-    name: scores[name] for name, records in counted.items() if records.has_both_classes
+    fold_table.fold_name(plan): LabelledScores(records.label, records.probability)
+    for plan, records in zip(merged.plans, counted)
   }
-  if not folds:
+  pooled = fold_plots.pool(folds)
+  if not pooled.has_both_classes:
     return []
-  pooled = fold_plots.pool(scores)
+  rates = merged.pooled.classification
+  marks = [
+    RatesMark('operating point', rates.specificity, rates.recall, rates.precision)
+  ]
+  marked = 'diamond: all folds, each with its threshold'
   pictures = [
     picture(
-      lambda: fold_plots.precision_recall(folds),
+      lambda: fold_plots.precision_recall(folds, marks),
       folder / 'precision_recall.png',
-      'Precision-recall curves; dotted: random guessing',
+      f'Precision-recall curves; dotted: random guessing; {marked}',
     ),
     picture(
-      lambda: fold_plots.roc(folds),
+      lambda: fold_plots.roc(folds, marks),
       folder / 'roc.png',
-      'ROC curves; dotted: random guessing',
+      f'ROC curves; dotted: random guessing; {marked}',
     ),
-    _pr_auc_by_fold(merged, folder),
+    *_pr_auc_by_fold(merged, folder),
     picture(
       lambda: plots.reliability(pooled.labels, pooled.probabilities),
       folder / 'reliability.png',
@@ -116,23 +116,27 @@ def _curves(merged: MergedFolds, folder: pathlib.Path) -> list[Section]:
   return [Section('Curves', pictures=pictures)]
 
 
-def _pr_auc_by_fold(merged: MergedFolds, folder: pathlib.Path) -> Picture:
-  """The main metric of the folds where it is defined."""
+def _pr_auc_by_fold(merged: MergedFolds, folder: pathlib.Path) -> list[Picture]:
+  """The main metric of the folds where it is defined; nothing if there are none."""
   rows = [
     (fold_table.fold_name(plan), metrics)
     for plan, metrics in zip(merged.plans, merged.fold_metrics)
     if metrics['pr_auc'] is not None
   ]
-  return picture(
-    lambda: plots.shares(
-      [name for name, _ in rows],
-      [metrics['pr_auc'] for _, metrics in rows],
-      [fold_table.fold_interval(metrics, 'pr_auc') for _, metrics in rows],
-      METRIC_LABELS['pr_auc'],
-    ),
-    folder / 'pr_auc_by_fold.png',
-    'PR AUC of each fold, with 95 % intervals',
-  )
+  if not rows:
+    return []
+  return [
+    picture(
+      lambda: plots.shares(
+        [name for name, _ in rows],
+        [metrics['pr_auc'] for _, metrics in rows],
+        [fold_table.fold_interval(metrics, 'pr_auc') for _, metrics in rows],
+        METRIC_LABELS['pr_auc'],
+      ),
+      folder / 'pr_auc_by_fold.png',
+      'PR AUC of each fold, with 95 % intervals',
+    )
+  ]
 
 
 def _configuration(merged: MergedFolds) -> Section:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 
 from matplotlib.axes import Axes
@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
+from trainer.pictures import curve_marks
 from trainer.pictures import figures
+from trainer.pictures.curve_marks import RatesMark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,27 +27,40 @@ class LabelledScores:
   labels: np.ndarray
   probabilities: np.ndarray
 
+  @property
+  def has_both_classes(self) -> bool:
+    """Whether there are nodules and non-nodules, as a curve needs."""
+    return len(np.unique(self.labels)) == 2
 
-def roc(folds: Mapping[str, LabelledScores]) -> Figure:
-  """Draws the ROC curve of each fold and of all folds; each has both classes."""
-  figure, axes = figures.new_figure(height=4.5)
+
+def roc(folds: Mapping[str, LabelledScores], marks: Sequence[RatesMark] = ()) -> Figure:
+  """Draws the ROC curve of each fold that has both classes, and of all folds.
+
+  Args:
+    folds: the records of each fold, by its name; together they have both classes.
+    marks: e.g. the operating point of all folds.
+  """
+  figure, axes = figures.new_figure(height=5)
   axes.plot([0, 1], [0, 1], color=figures.MUTED_COLOR, lw=0.8, ls=':')
-  for number, (name, fold) in enumerate(folds.items()):
+  for number, name, fold in _drawn(folds):
     fpr, tpr, _ = sklearn_metrics.roc_curve(fold.labels, fold.probabilities)
     axes.plot(fpr, tpr, label=name, **figures.fold_style(number))
   pooled = pool(folds)
   fpr, tpr, _ = sklearn_metrics.roc_curve(pooled.labels, pooled.probabilities)
   axes.plot(fpr, tpr, color=figures.MODEL_COLOR, lw=2, label='all folds')
+  curve_marks.mark_roc(axes, marks)
   _finish(axes, '1 - specificity', 'recall (sensitivity)')
   return figure
 
 
-def precision_recall(folds: Mapping[str, LabelledScores]) -> Figure:
-  """Draws the precision-recall curve of each fold and of all folds."""
-  figure, axes = figures.new_figure(height=4.5)
+def precision_recall(
+  folds: Mapping[str, LabelledScores], marks: Sequence[RatesMark] = ()
+) -> Figure:
+  """Draws precision-recall curves; arguments as of `roc`."""
+  figure, axes = figures.new_figure(height=5)
   pooled = pool(folds)
   axes.axhline(np.mean(pooled.labels), color=figures.MUTED_COLOR, lw=0.8, ls=':')
-  for number, (name, fold) in enumerate(folds.items()):
+  for number, name, fold in _drawn(folds):
     precision, recall, _ = sklearn_metrics.precision_recall_curve(
       fold.labels, fold.probabilities
     )
@@ -62,6 +77,7 @@ def precision_recall(folds: Mapping[str, LabelledScores]) -> Figure:
     lw=2,
     label='all folds',
   )
+  curve_marks.mark_precision_recall(axes, marks)
   _finish(axes, 'recall', 'precision')
   return figure
 
@@ -74,6 +90,15 @@ def pool(folds: Mapping[str, LabelledScores]) -> LabelledScores:
   )
 
 
+def _drawn(
+  folds: Mapping[str, LabelledScores],
+) -> Iterator[tuple[int, str, LabelledScores]]:
+  """Yields number, name and records of each fold that has a curve of its own."""
+  for number, (name, fold) in enumerate(folds.items()):
+    if fold.has_both_classes:
+      yield number, name, fold
+
+
 def _finish(axes: Axes, x: str, y: str) -> None:
   axes.set_xlabel(x)
   axes.set_ylabel(y)
@@ -81,4 +106,4 @@ def _finish(axes: Axes, x: str, y: str) -> None:
   axes.set_ylim(-0.02, 1.02)
   axes.grid(True, lw=0.6)
   # Below the axes: the curves of ten folds cover all of them.
-  axes.figure.legend(frameon=False, fontsize=7.5, ncols=4, loc='outside lower center')
+  axes.figure.legend(frameon=False, fontsize=9, ncols=3, loc='outside lower center')

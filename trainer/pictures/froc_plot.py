@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import pathlib
 import types
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 import numpy as np
 
@@ -17,19 +18,17 @@ from trainer.pictures import figures
 def save_froc_curve(
   curve: froc.FrocCurve,
   band: froc.ConfidenceBand | None,
-  resamples: int,
   result: str,
   path: pathlib.Path,
 ) -> None:
   """Writes the PNG of `draw_froc_curve`, in the colours of a light page."""
   with figures.theme(colors.LIGHT):
-    figures.save(draw_froc_curve(curve, band, resamples, result), path)
+    figures.save(draw_froc_curve(curve, band, result), path)
 
 
 def draw_froc_curve(
   curve: froc.FrocCurve,
   band: froc.ConfidenceBand | None,
-  resamples: int,
   result: str,
   folds: Mapping[str, froc.FrocCurve] = types.MappingProxyType({}),
 ) -> Figure:
@@ -38,12 +37,20 @@ def draw_froc_curve(
   Args:
     curve: the FROC curve.
     band: its confidence band; None for none.
-    resamples: number of resamples that the band was computed from.
     result: for the title, e.g. the CPM.
     folds: curves drawn thin behind it, by name.
   """
   points = froc.FPS_PER_SCAN
-  figure, axes = figures.new_figure(width=7, height=5)
+  figure, axes = figures.new_figure(width=4.6, height=4.8 if folds else 4.2)
+  for number, (name, of_fold) in enumerate(folds.items()):
+    axes.plot(*_points_on_log_axis(of_fold), label=name, **figures.fold_style(number))
+  axes.plot(
+    *_points_on_log_axis(curve),
+    color=figures.MODEL_COLOR,
+    label='all folds' if folds else 'FROC',
+  )
+  sensitivity = curve.sensitivity_at(points)
+  axes.plot(points, sensitivity, 'o', c=figures.MODEL_COLOR, ms=4, clip_on=False)
   if band:
     axes.fill_between(
       band.curve.fps_per_scan,
@@ -52,26 +59,18 @@ def draw_froc_curve(
       color=figures.MODEL_COLOR,
       alpha=0.2,
       lw=0,
-      label=f'95 % confidence band ({resamples} resamples)',
+      label='95 % confidence band',
     )
-  for number, (name, of_fold) in enumerate(folds.items()):
-    points_of_fold = _points_on_log_axis(of_fold)
-    axes.plot(*points_of_fold, label=name, **figures.fold_style(number))
-  fps_per_scan, sensitivity = _points_on_log_axis(curve)
-  axes.plot(
-    fps_per_scan,
-    sensitivity,
-    color=figures.MODEL_COLOR,
-    label='all folds' if folds else 'FROC',
-  )
-  axes.plot(
-    points,
-    curve.sensitivity_at(points),
-    'o',
-    c=figures.MODEL_COLOR,
-    ms=4,
-    clip_on=False,
-  )
+  _set_axes(axes)
+  axes.set_title(f'FROC: {result}', fontsize=10)
+  # Below the axes: no part of them is empty for all curves.
+  figure.legend(frameon=False, fontsize=9, ncols=3, loc='outside lower center')
+  return figure
+
+
+def _set_axes(axes: Axes) -> None:
+  """Sets scales and labels: those of LUNA16."""
+  points = froc.FPS_PER_SCAN
   axes.set_xscale('log', base=2)
   axes.set_xticks(points, [f'{point:g}' for point in points])
   axes.set_xlim(points[0], points[-1])
@@ -80,13 +79,6 @@ def draw_froc_curve(
   axes.grid(lw=0.5, alpha=0.6)
   axes.set_xlabel('Average number of false positives per scan')
   axes.set_ylabel('Sensitivity')
-  axes.set_title(f'FROC performance: {result}')
-  if folds:
-    # Below the axes: the curves of ten folds cover all of them.
-    figure.legend(frameon=False, fontsize=9, ncols=6, loc='outside lower center')
-  else:
-    axes.legend(loc='lower right')
-  return figure
 
 
 def _points_on_log_axis(curve: froc.FrocCurve) -> tuple[np.ndarray, np.ndarray]:

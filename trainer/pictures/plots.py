@@ -17,8 +17,9 @@ from luna_tfds.example_figure import middle_slice
 from luna_tfds.hounsfield import WINDOW_HU
 from model.metrics import classification
 from model.metrics.resampling import Interval
+from trainer.pictures import curve_marks
 from trainer.pictures import figures
-from trainer.pictures.figures import ARTICLE_COLOR
+from trainer.pictures.curve_marks import RatesMark
 from trainer.pictures.figures import MODEL_COLOR
 from trainer.pictures.figures import MUTED_COLOR
 
@@ -60,16 +61,20 @@ def confusion_matrix(counts: classification.ConfusionMatrix) -> Figure:
 def roc(
   labels: np.ndarray,
   probabilities: np.ndarray,
-  article: Mapping[str, float] | None = None,
+  marks: Sequence[RatesMark] = (),
 ) -> Figure:
-  """Draws the ROC curve, and the article's operating point if it is given."""
+  """Draws the ROC curve and marks points.
+
+  Args:
+    labels: [n], 1 for nodules; with both classes.
+    probabilities: [n].
+    marks: e.g. the operating point.
+  """
   fpr, tpr, _ = sklearn_metrics.roc_curve(labels, probabilities)
   figure, axes = figures.new_figure()
   axes.plot([0, 1], [0, 1], color=MUTED_COLOR, lw=0.8, ls=':')
   axes.plot(fpr, tpr, color=MODEL_COLOR, lw=1.8, label='this model')
-  if article:
-    x, y = 1 - article['specificity'], article['recall']
-    axes.plot(x, y, 'o', color=ARTICLE_COLOR, label='article')
+  curve_marks.mark_roc(axes, marks)
   _set_unit_axes(axes, '1 - specificity', 'recall (sensitivity)')
   return figure
 
@@ -77,9 +82,9 @@ def roc(
 def precision_recall(
   labels: np.ndarray,
   probabilities: np.ndarray,
-  article: Mapping[str, float] | None = None,
+  marks: Sequence[RatesMark] = (),
 ) -> Figure:
-  """Draws the precision-recall curve; the article's operating point as in `roc`."""
+  """Draws the precision-recall curve and marks points; arguments as of `roc`."""
   precision, recall, _ = sklearn_metrics.precision_recall_curve(labels, probabilities)
   figure, axes = figures.new_figure()
   axes.axhline(np.mean(labels), color=MUTED_COLOR, lw=0.8, ls=':')
@@ -87,9 +92,7 @@ def precision_recall(
   axes.step(
     recall, precision, where='post', color=MODEL_COLOR, lw=1.8, label='this model'
   )
-  if article:
-    x, y = article['recall'], article['precision']
-    axes.plot(x, y, 'o', color=ARTICLE_COLOR, label='article')
+  curve_marks.mark_precision_recall(axes, marks)
   _set_unit_axes(axes, 'recall', 'precision')
   return figure
 

@@ -8,7 +8,9 @@ import pathlib
 from matplotlib.figure import Figure
 
 from trainer.evaluation.steps import Evaluation
+from trainer.pictures import figures
 from trainer.pictures import plots
+from trainer.pictures.curve_marks import RatesMark
 from trainer.report.content import Section
 from trainer.report.themed_picture import picture
 
@@ -17,7 +19,7 @@ def curve_section(evaluation: Evaluation, folder: pathlib.Path) -> Section:
   """Returns the pictures; of a split of one class the confusion matrix only."""
   records = evaluation.scored.records.without_excluded
   labels, probabilities = records.label, records.probability
-  article = evaluation.result.article
+  marks = _marks(evaluation)
   counts = evaluation.result.split_metrics.classification.confusion_matrix
   drawings: dict[str, tuple[Callable[[], Figure], str]] = {
     'confusion_matrix': (
@@ -28,11 +30,11 @@ def curve_section(evaluation: Evaluation, folder: pathlib.Path) -> Section:
   if records.has_both_classes:
     drawings |= {
       'roc': (
-        lambda: plots.roc(labels, probabilities, article),
+        lambda: plots.roc(labels, probabilities, marks),
         'ROC curve; dotted: random guessing',
       ),
       'precision_recall': (
-        lambda: plots.precision_recall(labels, probabilities, article),
+        lambda: plots.precision_recall(labels, probabilities, marks),
         'Precision-recall curve; dotted: random guessing',
       ),
       'reliability': (
@@ -46,3 +48,30 @@ def curve_section(evaluation: Evaluation, folder: pathlib.Path) -> Section:
     for name, (draw, caption) in drawings.items()
   ]
   return Section('Confusion matrix and curves', pictures=pictures)
+
+
+def _marks(evaluation: Evaluation) -> list[RatesMark]:
+  """The operating point and, for its patches, that of the article."""
+  decision = evaluation.decision
+  rates = evaluation.result.split_metrics.classification
+  mean = 'mean ' if decision.is_cross_fitted else ''
+  marks = [
+    RatesMark(
+      f'operating point, {mean}threshold {decision.point.threshold:.3g}',
+      rates.specificity,
+      rates.recall,
+      rates.precision,
+    )
+  ]
+  if article := evaluation.result.article:
+    marks.append(
+      RatesMark(
+        "the article's operating point",
+        article['specificity'],
+        article['recall'],
+        article['precision'],
+        figures.ARTICLE_COLOR,
+        'o',
+      )
+    )
+  return marks

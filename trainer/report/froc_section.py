@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import pathlib
 
+from luna_tfds.text_format import count_text
 from model.metrics import froc
 from model.metrics.resampling import Interval
 from trainer.evaluation import froc_evaluation
@@ -17,24 +18,28 @@ from trainer.report.themed_picture import picture
 from trainer.scoring.froc_submission import FrocResult
 
 
-def froc_headlines(result: FrocResult | None) -> list[Headline]:
-  """Returns the CPM with its interval; nothing without a result."""
+def froc_headlines(
+  result: FrocResult | None, pooled_folds: int | None = None
+) -> list[Headline]:
+  """Returns the CPM with its interval; nothing without a result.
+
+  Args:
+    result: the FROC curve.
+    pooled_folds: number of folds whose marks the curve is of; None for a single model.
+  """
   if result is None:
     return []
   bounds = result.band.cpm.interval if result.band else None
+  notes = (
+    f'over {count_text(pooled_folds, "fold")}' if pooled_folds else '',
+    formatting.interval_in_words(bounds),
+    'see the note on FROC' if result.warnings else '',
+  )
   return [
     Headline(
-      'CPM (FROC)',
+      'pooled CPM (FROC)' if pooled_folds else 'CPM (FROC)',
       formatting.number(result.curve.cpm, 3),
-      '; '.join(
-        filter(
-          None,
-          (
-            formatting.interval_in_words(bounds),
-            'see the note on FROC' if result.warnings else '',
-          ),
-        )
-      ),
+      '; '.join(note for note in notes if note),
     )
   ]
 
@@ -61,14 +66,17 @@ def froc_sections(
     f'{result.max_marks_per_scan} marks count. The CPM is the mean of the sensitivities '
     'in the table.'
   )
+  if folds:
+    text += ' The marks of all folds are pooled.'
   text += ''.join(f' Note: {warning}.' for warning in result.warnings)
   drawn = picture(
     lambda: froc_plot.draw_froc_curve(
-      result.curve, result.band, result.resampling.resamples, str(result), folds or {}
+      result.curve, result.band, str(result), folds or {}
     ),
     folder / 'froc.png',
     'FROC curve: sensitivity over the false positives (FP) per scan'
-    + ('; thin: each fold' if folds else ''),
+    + ('; thin: each fold' if folds else '')
+    + (f'; band: from {result.resampling.resamples} resamples' if result.band else ''),
     wide=True,
   )
   return [

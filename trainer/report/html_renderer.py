@@ -6,10 +6,15 @@ templates are in the folder `templates`.
 
 from __future__ import annotations
 
+import re
+
 import jinja2
 
 from trainer.pictures import colors
 from trainer.report.content import Page
+
+# The name of a flag, up to its value.
+_FLAG = re.compile(r'(--[a-z]\w*=?)')
 
 _TEMPLATES = jinja2.Environment(
   loader=jinja2.PackageLoader('trainer.report'),
@@ -20,6 +25,8 @@ _TEMPLATES = jinja2.Environment(
   lstrip_blocks=True,
   keep_trailing_newline=True,
 )
+# Returns [text, flag, text, flag, ..., text].
+_TEMPLATES.filters['split_at_flags'] = _FLAG.split
 
 
 def render(page: Page) -> str:

@@ -84,7 +84,7 @@ def operating_point_sections(split_metrics: SplitMetrics) -> list[Section]:
     return []
   rows: list[Row] = [
     (
-      row.target.replace('>=', '≥'),
+      row.target.replace('>= ', '≥\N{NO-BREAK SPACE}'),
       f'{row.result.threshold:.3g}',
       *(
         formatting.metric_cell(row.result.rates.value(name), row.intervals.get(name))

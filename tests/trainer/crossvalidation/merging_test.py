@@ -186,7 +186,7 @@ def test_table_of_the_folds(plans, reference, tmp_path):
   ):
     assert line.split()[-5:] == [f'{fields[name]:.4f}' for name in columns]
   froc_lines = lines[-2:]
-  assert froc_lines[0] == f'  {merged.froc}'
+  assert froc_lines[0] == f'  FROC of all folds: {merged.froc}'
   assert (
     'all 19 nodules that are annotated in the 9 scans, of which 1 ' in froc_lines[1]
   )

@@ -88,7 +88,9 @@ def test_report_of_all_folds(merged, tmp_path):
   assert rows[4][9][0] == f'{merged.froc.curve.cpm:.3f}'
   band = merged.froc.band.cpm.interval
   assert rows[4][9][1] == f'{band.lower:.3f} … {band.upper:.3f}'
-  assert f'95 % CI: {band.lower:.3f} … {band.upper:.3f}' in text.replace('\xa0', ' ')
+  headline = text[text.index('pooled CPM (FROC)') :]
+  interval = f'95 % CI: {band.lower:.3f} … {band.upper:.3f}'
+  assert f'over 3 folds; {interval}' in headline.replace('\xa0', ' ')
   assert 'of which 1 are reached by no candidate' in text
   names = {p.name for p in (tmp_path / 'plots').iterdir()}
   assert names == {
@@ -124,8 +126,32 @@ def test_curves_leave_excluded_findings_out(plans, fold_results, tmp_path, monke
   folds_lib.write_scores(plans[0].scores_file, changed, predicted)
   drawn = []
   roc = fold_plots.roc
-  monkeypatch.setattr(fold_plots, 'roc', lambda f: (drawn.append(f), roc(f))[1])
+  monkeypatch.setattr(
+    fold_plots, 'roc', lambda f, marks: (drawn.append((f, marks)), roc(f, marks))[1]
+  )
   merged = merging.merge(plans, tmp_path, None, Resampling(resamples=0))
   merged_files.write(merged, tmp_path)
-  counts = [len(fold.labels) for fold in drawn[0].values()]
+  folds, (mark,) = drawn[0]
+  counts = [len(fold.labels) for fold in folds.values()]
   assert counts == [30 - excluded.sum(), 30, 30]
+  # The marked point is that of the table's last row.
+  pooled = merged.pooled.classification
+  assert (mark.recall, mark.precision) == (pooled.recall, pooled.precision)
+  assert mark.specificity == pooled.specificity
+
+
+def test_a_fold_of_one_class_counts_in_the_curve_of_all_folds(
+  plans, fold_results, tmp_path
+):
+  for plan, (records, predicted) in zip(plans, fold_results):
+    of_one_class = records.select(records.label == (plan is plans[0]))
+    folds_lib.write_scores(
+      plan.scores_file, of_one_class, predicted[: len(of_one_class)]
+    )
+    fields = atomic_files.read_json(plan.metrics_file)
+    atomic_files.write_json(plan.metrics_file, {**fields, 'pr_auc': None})
+  merged = merging.merge(plans, tmp_path, None, Resampling(resamples=0))
+  text = merged_files.write(merged, tmp_path).read_text()
+  assert 'Curves' in Reader(text).headings
+  names = {path.name for path in (tmp_path / 'plots').iterdir()}
+  assert names == {'roc.png', 'precision_recall.png', 'reliability.png'}

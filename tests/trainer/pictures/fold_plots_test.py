@@ -36,6 +36,21 @@ def test_roc_of_each_fold_and_of_all(folds):
   )
 
 
+def test_a_fold_of_one_class_has_no_curve_but_counts(folds):
+  zeros = LabelledScores(np.zeros(20, int), np.full(20, 0.7))
+  with_zeros = {'zeros': zeros, **folds}
+  labels = np.concatenate([fold.labels for fold in with_zeros.values()])
+  probabilities = np.concatenate([fold.probabilities for fold in with_zeros.values()])
+  for draw in (fold_plots.roc, fold_plots.precision_recall):
+    (axes,) = draw(with_zeros).axes
+    names = [text.get_text() for text in axes.figure.legends[0].get_texts()]
+    assert names == ['fold 0', 'fold 1', 'fold 2', 'all folds']
+  recall, precision = axes.lines[-1].get_data()
+  assert -np.sum(np.diff(recall) * precision[:-1]) == pytest.approx(
+    sklearn_metrics.average_precision_score(labels, probabilities)
+  )
+
+
 def test_precision_recall_of_each_fold_and_of_all(folds):
   (axes,) = fold_plots.precision_recall(folds).axes
   random_guessing, *lines = axes.lines

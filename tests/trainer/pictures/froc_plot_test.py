@@ -29,7 +29,7 @@ def curve(entries):
 
 
 def test_line_passes_through_the_points_of_the_curve(curve):
-  (axes,) = froc_plot.draw_froc_curve(curve, None, 0, 'CPM 0.5').axes
+  (axes,) = froc_plot.draw_froc_curve(curve, None, 'CPM 0.5').axes
   line, dots = axes.lines
   drawn = set(zip(*line.get_data()))
   visible = curve.fps_per_scan >= froc.FPS_PER_SCAN[0]
@@ -50,7 +50,7 @@ def test_line_passes_through_the_points_of_the_curve(curve):
 
 
 def test_axes_are_those_of_luna16(curve):
-  (axes,) = froc_plot.draw_froc_curve(curve, None, 0, 'CPM 0.512').axes
+  (axes,) = froc_plot.draw_froc_curve(curve, None, 'CPM 0.512').axes
   assert axes.get_xscale() == 'log'
   assert axes.get_xlim() == (0.125, 8)
   labels = [label.get_text() for label in axes.get_xticklabels()]
@@ -62,16 +62,17 @@ def test_axes_are_those_of_luna16(curve):
 
 def test_band_lies_between_its_bounds(curve, entries):
   band = froc.confidence_band(entries, Resampling(resamples=30))
-  (axes,) = froc_plot.draw_froc_curve(curve, band, 30, '').axes
+  (axes,) = froc_plot.draw_froc_curve(curve, band, '').axes
   (area,) = axes.collections
   corners = {tuple(point) for path in area.get_paths() for point in path.vertices}
   for bound in (band.curve.lower, band.curve.upper):
     assert set(zip(band.curve.fps_per_scan, bound)) <= corners
-  assert '30 resamples' in axes.get_legend().get_texts()[0].get_text()
+  texts = [text.get_text() for text in axes.figure.legends[0].get_texts()]
+  assert texts == ['FROC', '95 % confidence band']
 
 
 def test_file_has_the_colours_of_a_light_page(curve, tmp_path):
-  froc_plot.save_froc_curve(curve, None, 0, '', tmp_path / 'froc.png')
+  froc_plot.save_froc_curve(curve, None, '', tmp_path / 'froc.png')
   pixels = np.asarray(Image.open(tmp_path / 'froc.png').convert('RGB'))
   model = np.round(255 * np.array(matplotlib.colors.to_rgb(colors.LIGHT.model)))
   assert (pixels == model).all(axis=-1).sum() > 100
@@ -79,7 +80,7 @@ def test_file_has_the_colours_of_a_light_page(curve, tmp_path):
 
 def test_curves_of_folds_are_drawn_behind(curve):
   folds = {'fold 3': curve, 'fold 5': curve}
-  (axes,) = froc_plot.draw_froc_curve(curve, None, 0, '', folds).axes
+  (axes,) = froc_plot.draw_froc_curve(curve, None, '', folds).axes
   texts = [text.get_text() for text in axes.figure.legends[0].get_texts()]
   assert texts == ['fold 3', 'fold 5', 'all folds']
   *of_folds, main, _ = axes.lines

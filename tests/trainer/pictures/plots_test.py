@@ -9,10 +9,10 @@ from sklearn import metrics as sklearn_metrics
 
 from model.metrics import classification
 from model.metrics.resampling import Interval
-from trainer.article_baseline import ARTICLE
 from trainer.pictures import colors
 from trainer.pictures import figures
 from trainer.pictures import plots
+from trainer.pictures.curve_marks import RatesMark
 
 
 @pytest.fixture(scope='module')
@@ -21,6 +21,12 @@ def scored():
   rng = np.random.default_rng(0)
   labels = (rng.random(300) < 0.3).astype(int)
   return labels, np.round(np.clip(rng.random(300) * 0.7 + 0.3 * labels, 0, 1), 2)
+
+
+MARKS = [
+  RatesMark('threshold 0.5', specificity=0.9, recall=0.8, precision=0.7),
+  RatesMark('article', 0.982, 0.712, 0.893, figures.ARTICLE_COLOR, 'o'),
+]
 
 
 def axes_of(figure):
@@ -78,25 +84,25 @@ def test_confusion_matrix_of_one_class_has_no_shares_of_the_other():
 
 
 def test_roc_is_that_of_scikit_learn(scored):
-  axes = axes_of(plots.roc(*scored, ARTICLE))
+  axes = axes_of(plots.roc(*scored, MARKS))
   fpr, tpr, _ = sklearn_metrics.roc_curve(*scored)
   line = line_of(axes, 'this model')
   np.testing.assert_array_equal(line.get_data(), [fpr, tpr])
-  article = line_of(axes, 'article')
-  np.testing.assert_allclose(article.get_data(), [[1 - 0.982], [0.712]])
+  points = [line_of(axes, mark.label).get_data() for mark in MARKS]
+  np.testing.assert_allclose(points, [[[0.1], [0.8]], [[0.018], [0.712]]])
   assert axes.get_xlabel() == '1 - specificity'
   assert axes.get_ylabel() == 'recall (sensitivity)'
-  assert legend_of(axes) == ['this model', 'article']
+  assert legend_of(axes) == ['this model', 'threshold 0.5', 'article']
 
 
 def test_precision_recall_curve_is_that_of_scikit_learn(scored):
   labels, probabilities = scored
-  axes = axes_of(plots.precision_recall(labels, probabilities, ARTICLE))
+  axes = axes_of(plots.precision_recall(labels, probabilities, MARKS))
   precision, recall, _ = sklearn_metrics.precision_recall_curve(labels, probabilities)
   line = line_of(axes, 'this model')
   np.testing.assert_array_equal(line.get_data(), [recall, precision])
-  article = line_of(axes, 'article')
-  np.testing.assert_allclose(article.get_data(), [[0.712], [0.893]])
+  points = [line_of(axes, mark.label).get_data() for mark in MARKS]
+  np.testing.assert_allclose(points, [[[0.8], [0.7]], [[0.712], [0.893]]])
   (guessing,) = [item for item in axes.lines if item.get_linestyle() == ':']
   assert set(guessing.get_ydata()) == {labels.mean()}
   assert (axes.get_xlabel(), axes.get_ylabel()) == ('recall', 'precision')
@@ -104,7 +110,7 @@ def test_precision_recall_curve_is_that_of_scikit_learn(scored):
 
 def test_area_under_the_drawn_steps_is_the_average_precision(scored):
   """The step between two recalls has the precision that is reached at the higher one."""
-  axes = axes_of(plots.precision_recall(*scored, ARTICLE))
+  axes = axes_of(plots.precision_recall(*scored, MARKS))
   line = line_of(axes, 'this model')
   assert line.get_drawstyle() == 'steps-post'
   recall, precision = line.get_data()

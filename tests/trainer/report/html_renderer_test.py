@@ -142,6 +142,23 @@ def test_a_picture_with_a_dark_version_offers_both():
   assert '<picture>' not in page
 
 
+@pytest.mark.parametrize(
+  ('text', 'expected'),
+  [
+    ('with --luna_dir or --test_dataset=a/b.', 'with {--luna_dir} or {--test_dataset=}a/b.'),
+    ('--tta: <b> & --seed', '{--tta}: &lt;b&gt; &amp; {--seed}'),
+    ('no -flag -- here, 1--2', 'no -flag -- here, 1--2'),
+  ],
+)  # fmt: skip
+def test_no_line_breaks_inside_the_name_of_a_flag(text, expected):
+  page = rendered(Section('s', text), notices=[text])
+  for before, after in (('{', '<span class="flag">'), ('}', '</span>')):
+    expected = expected.replace(before, after)
+  assert f'<p>{expected}</p>' in page
+  assert f'<p class="notice">{expected}</p>' in page
+  assert '.flag { white-space: nowrap; }' in page
+
+
 def test_empty_parts_are_left_out():
   # A header without rows is no table.
   page = rendered(Section('alone', header=('name', 'value')))
@@ -160,7 +177,7 @@ def test_style_has_the_colors_of_both_palettes():
 
 
 def test_templates_need_what_the_renderer_gives():
-  environment = jinja2.Environment()
+  environment = html_renderer._TEMPLATES
   needed = {
     name: jinja2.meta.find_undeclared_variables(environment.parse(text))
     for name, text in TEMPLATES.items()

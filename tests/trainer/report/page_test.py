@@ -17,6 +17,7 @@ from trainer.evaluation import steps
 from trainer.evaluation import trained_run
 from trainer.pictures import plots
 from trainer.report import calibration_section
+from trainer.report import curve_section
 from trainer.report import formatting
 from trainer.report import page as page_lib
 from trainer.scoring import scored_records
@@ -263,6 +264,29 @@ def test_every_plot_is_written_beside_the_page(page, plots_folder):
     'training_loss',
     'training_pr_auc',
   }
+
+
+@pytest.mark.parametrize('name', ['roc', 'precision_recall'])
+def test_the_operating_point_is_marked_in_the_curves(
+  name, evaluated, tmp_path, monkeypatch
+):
+  drawn = {}
+  draw = getattr(plots, name)
+  monkeypatch.setattr(
+    plots, name, lambda *args: drawn.setdefault(name, draw(*args)) and draw(*args)
+  )
+  curve_section.curve_section(evaluated, tmp_path)
+  (axes,) = drawn[name].axes
+  mark = axes.lines[-1]
+  assert mark.get_label() == 'operating point, threshold 0.5'
+  records = evaluated.scored.records.without_excluded
+  predicted = evaluated.decision.predicted[~evaluated.scored.records.excluded]
+  recall = np.mean(predicted[records.label == 1])
+  point = {
+    'roc': (np.mean(predicted[records.label == 0]), recall),
+    'precision_recall': (recall, np.mean(records.label[predicted])),
+  }[name]
+  np.testing.assert_allclose(np.ravel(mark.get_data()), point)
 
 
 def test_most_confident_errors_are_shown_with_scan_and_position(page, evaluated):
