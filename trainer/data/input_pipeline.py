@@ -69,13 +69,7 @@ def train_batches(
   """
   source = balance.source
   steps = steps_per_epoch or default_steps_per_epoch(balance, config.batch_size)
-  if is_held_in_memory(source, config):
-    make_stream = record_streams.stream_from_memory
-  elif balance.mode == 'streams':
-    make_stream = record_streams.class_streams_from_files
-  else:
-    make_stream = record_streams.single_stream_from_files
-  stream = make_stream(config, balance, steps)
+  stream = _open_stream(config, balance, steps)
 
   def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
     """Returns the numbers of the batches of an epoch, and the undecoded batches."""
@@ -106,6 +100,17 @@ def train_batches(
     finish, num_parallel_calls=min(ahead, cores.num_usable_cores() + 1)
   )
   return record_blocks.with_options(dataset.prefetch(ahead))
+
+
+def _open_stream(
+  config: config_lib.InputConfig, balance: Balance, steps: int
+) -> record_streams.TrainStream:
+  """Returns undecoded batches, made in the way that the size and the balance ask for."""
+  if is_held_in_memory(balance.source, config):
+    return record_streams.stream_from_memory(config, balance, steps)
+  if balance.mode == 'streams':
+    return record_streams.class_streams_from_files(config, balance, steps)
+  return record_streams.single_stream_from_files(config, balance, steps)
 
 
 def _flip_and_rotate(

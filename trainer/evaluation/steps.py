@@ -199,23 +199,15 @@ def score(
     stored, rule=rule or stored.rule, tta=stored.tta if tta is None else tta
   )
   chooses_threshold = len(runs) > 1 or point != stored
-  chosen_on = None
+  selection = None
   if chooses_threshold and not point.is_fixed:
-    chosen_on = _score_validation(runs, dataset, tta=point.tta)
-    if chosen_on is None and rule:
+    selection = _score_validation(runs, dataset, tta=point.tta)
+    if selection is None and rule:
       raise UsageError(
         f'--threshold={rule} needs a validation split with both classes to choose on, '
         f'and {dataset.name} has none; give a number'
       )
-  models = [run.model for run in runs]
-  records = scored_records.score_split(models, source, tta=point.tta)
-  not_finite = int(np.sum(~np.isfinite(records.probability)))
-  if not_finite:
-    raise JobError(
-      f'{runs[0].workdir.path}: the probabilities of {not_finite} of {len(records)} '
-      'records are not finite; training diverged: train again with a lower '
-      '--learning_rate'
-    )
+  records = _score_records(runs, source, tta=point.tta)
   scored = ScoredSource(dataset, source, records)
   return ScoredSplit(
     runs=runs,
@@ -223,11 +215,11 @@ def score(
     source=source,
     records=records,
     point=point,
-    selection=chosen_on.records if chosen_on else None,
+    selection=selection.records if selection else None,
     chooses_threshold=chooses_threshold,
-    shares_selection_records=_shares_selection_records(runs, scored, chosen_on),
+    shares_selection_records=_shares_selection_records(runs, scored, selection),
     records_trained_on=overlap.num_trained_on(runs, scored),
-    selection_trained_on=overlap.num_trained_on(runs, chosen_on) if chosen_on else 0,
+    selection_trained_on=overlap.num_trained_on(runs, selection) if selection else 0,
   )
 
 
@@ -241,11 +233,25 @@ def _score_validation(
   validation = dataset.open_split(split)
   if not min(validation.label_counts):
     return None
-  models = [run.model for run in runs]
-  records = scored_records.score_split(models, validation, tta=tta)
+  records = _score_records(runs, validation, tta=tta)
   if not records.without_excluded.has_both_classes:
     return None
   return ScoredSource(dataset, validation, records)
+
+
+def _score_records(
+  runs: Sequence[TrainedRun], source: SplitSource, *, tta: bool
+) -> ScoredRecords:
+  """Scores all records of a split; raises JobError if a probability is not finite."""
+  records = scored_records.score_split([run.model for run in runs], source, tta=tta)
+  not_finite = int(np.sum(~np.isfinite(records.probability)))
+  if not_finite:
+    raise JobError(
+      f'{runs[0].workdir.path}: the probabilities of {not_finite} of {len(records)} '
+      'records are not finite; training diverged: train again with a lower '
+      '--learning_rate'
+    )
+  return records
 
 
 def decide(scored: ScoredSplit) -> Decision:
@@ -307,19 +313,19 @@ def compute_metrics(
 
 
 def _shares_selection_records(
-  runs: Sequence[TrainedRun], scored: ScoredSource, chosen_on: ScoredSource | None
+  runs: Sequence[TrainedRun], scored: ScoredSource, selection: ScoredSource | None
 ) -> bool:
   """Whether the split holds scans that the threshold was chosen on.
 
   Args:
     runs: the models.
     scored: the split.
-    chosen_on: the records that choose the threshold; None for the stored threshold.
+    selection: the records that choose the threshold; None for the stored threshold.
   """
-  if chosen_on is not None:
+  if selection is not None:
     return bool(
-      chosen_on.source.num_shared_records(scored.source)
-      or set(chosen_on.records.seriesuid) & set(scored.records.seriesuid) - {''}
+      selection.source.num_shared_records(scored.source)
+      or set(selection.records.seriesuid) & set(scored.records.seriesuid) - {''}
     )
   split = runs[0].config.validation_split
   shared = overlap.records_in_split(runs[0], split, scored)
