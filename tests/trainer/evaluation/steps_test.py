@@ -14,6 +14,7 @@ from trainer.data import dataset as dataset_lib
 from trainer.data import split_index
 from trainer.evaluation import steps
 from trainer.evaluation import trained_run
+from trainer.scoring import scored_records
 
 
 @pytest.fixture(scope='module')
@@ -268,6 +269,24 @@ def test_an_unknown_split_is_refused(trained, opened_dataset):
   runs = trained_run.open_runs([str(trained)])
   with pytest.raises(UsageError, match="no split 'nowhere'"):
     steps.score(runs, opened_dataset, 'nowhere')
+
+
+def test_nan_is_reported_before_it_chooses_a_threshold(
+  trained, opened_dataset, monkeypatch
+):
+  score_split = scored_records.score_split
+
+  def with_nan(models, source, **options):
+    records = score_split(models, source, **options)
+    if source.split != 'validation':
+      return records
+    return dataclasses.replace(records, probability=np.full(len(records), np.nan))
+
+  monkeypatch.setattr(scored_records, 'score_split', with_nan)
+  runs = trained_run.open_runs([str(trained)])
+  steps.score(runs, opened_dataset, 'test')
+  with pytest.raises(JobError, match='not finite; training diverged'):
+    steps.score(runs, opened_dataset, 'test', rule='recall:0.5')
 
 
 def test_a_model_that_gives_nan_is_reported(trained, opened_dataset, tmp_path):
