@@ -36,19 +36,7 @@ if TYPE_CHECKING:
 
 FLAGS = cli.new_flags()
 
-_WORKDIR = flags.DEFINE_multi_string(
-  'workdir',
-  None,
-  'Folder of the run (required without --compare); given several times, as --ensemble.',
-  flag_values=FLAGS,
-)
-_ENSEMBLE = flags.DEFINE_list(
-  'ensemble',
-  None,
-  'Folders of runs, separated by commas, whose probabilities are averaged (default: '
-  'none).',
-  flag_values=FLAGS,
-)
+_RUNS = shared_flags.define_runs(FLAGS, 'required without --ensemble and --compare')
 _COMPARE = flags.DEFINE_list(
   'compare', None, 'Two folders of runs: a,b or a b (default: none).', flag_values=FLAGS
 )
@@ -87,9 +75,9 @@ _SEED = cli_flags.define_seed(FLAGS, 'Seed of the resampling.')
 def main(rest: list[str]) -> None:
   """Flags -> score -> decide -> compute the metrics -> files."""
   compared = _compared(rest)
-  paths = compared or [*(_WORKDIR.value or ()), *(_ENSEMBLE.value or ())]
+  paths = compared or _RUNS.paths()
   if not paths:
-    cli.required_value(_WORKDIR)
+    raise UsageError('--workdir is required, or --ensemble or --compare')
   _check_flags(compared)
   resampling = shared_flags.resampling(_BOOTSTRAP.value, _SEED.value)
   from trainer import workdir as workdir_lib
@@ -146,7 +134,7 @@ def _compared(rest: list[str]) -> list[str]:
 
 
 def _check_flags(compared: list[str]) -> None:
-  if compared and (_WORKDIR.value or _ENSEMBLE.value):
+  if compared and _RUNS.paths():
     raise UsageError('--compare names its workdirs; leave out --workdir and --ensemble')
   if compared and not _BOOTSTRAP.value:
     raise UsageError('--compare needs resamples: --bootstrap must be 1 or more')

@@ -32,20 +32,7 @@ from trainer import shared_flags
 
 FLAGS = cli.new_flags()
 
-_WORKDIR = flags.DEFINE_multi_string(
-  'workdir',
-  None,
-  'Folder of the run (required without --ensemble and --crossval); given several times, '
-  'as --ensemble.',
-  flag_values=FLAGS,
-)
-_ENSEMBLE = flags.DEFINE_list(
-  'ensemble',
-  None,
-  'Folders of runs, separated by commas, whose probabilities are averaged (default: '
-  'none).',
-  flag_values=FLAGS,
-)
+_RUNS = shared_flags.define_runs(FLAGS, 'required without --ensemble and --crossval')
 _CROSSVAL = flags.DEFINE_string(
   'crossval',
   None,
@@ -103,14 +90,12 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _paths() -> list[str]:
   """Returns the workdirs of the runs."""
-  given = [*(_WORKDIR.value or ()), *(_ENSEMBLE.value or ())]
+  given = _RUNS.paths()
   if _CROSSVAL.value:
     if given:
       raise UsageError('--crossval names its runs; leave out --workdir and --ensemble')
     return _fold_paths(store_path.as_path(_CROSSVAL.value).expanduser())
-  if '' in (_ENSEMBLE.value or ()):
-    raise UsageError('--ensemble: lists an empty name; give folders of runs')
-  if not given or '' in given:
+  if not given:
     raise UsageError('--workdir is required, or --ensemble or --crossval')
   return given
 

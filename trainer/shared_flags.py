@@ -40,6 +40,49 @@ def define_workdir(flag_values: flags.FlagValues) -> flags.FlagHolder[str | None
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class RunFlags:
+  """The flags that name one run, or several whose probabilities are averaged."""
+
+  workdir: flags.FlagHolder[list[str] | None]
+  ensemble: flags.FlagHolder[list[str] | None]
+
+  def paths(self) -> list[str]:
+    """Returns the folders of the runs; [] if no flag is given.
+
+    Raises:
+      UsageError: a name is empty.
+    """
+    for flag in (self.workdir, self.ensemble):
+      if '' in (flag.value or ()):
+        raise UsageError(f'--{flag.name}: an empty name; give folders of runs')
+    return [*(self.workdir.value or ()), *(self.ensemble.value or ())]
+
+
+def define_runs(flag_values: flags.FlagValues, required: str) -> RunFlags:
+  """Defines --workdir, which may be given several times, and --ensemble.
+
+  Args:
+    flag_values: absl flags of the command, to which the flags are added.
+    required: when one of them is required.
+  """
+  return RunFlags(
+    flags.DEFINE_multi_string(
+      'workdir',
+      None,
+      f'Folder of the run ({required}); given several times, as --ensemble.',
+      flag_values=flag_values,
+    ),
+    flags.DEFINE_list(
+      'ensemble',
+      None,
+      'Folders of runs, separated by commas, whose probabilities are averaged (default: '
+      'none).',
+      flag_values=flag_values,
+    ),
+  )
+
+
 def define_tta(flag_values: flags.FlagValues) -> flags.FlagHolder[bool | None]:
   """Defines --tta for commands that score with a trained model."""
   return flags.DEFINE_boolean(

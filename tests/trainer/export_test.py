@@ -103,16 +103,21 @@ def test_operating_point_is_exported_with_the_model(trained, tmp_path):
   assert found == json.loads((trained / 'operating_point.json').read_text())
 
 
+def test_without_a_run_there_is_nothing_to_export(tmp_path, error_line):
+  assert run(f'--output_dir={tmp_path / "out"}') == 2
+  assert '--workdir is required, or --ensemble or --crossval' in error_line()
+
+
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    (['--workdir='], '--workdir is required'),
+    (['--workdir='], '--workdir: an empty name'),
     (['--output_dir='], '--output_dir is required'),
     (['--workdir=/nowhere'], 'no run in it'),
     (['--output_dir={tmp}'], 'exists already'),
     (['--output={tmp}'], 'exists already'),  # its name in release 1.0.0
     (['--crossval=/nowhere'], 'leave out --workdir and --ensemble'),
-    (['--ensemble=,'], 'lists an empty name'),
+    (['--ensemble=,'], '--ensemble: an empty name'),
     (['--output_dir=/dev/null/x/y'], '--output_dir: the folder /dev/null/x'),
   ],
 )
