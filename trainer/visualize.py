@@ -49,18 +49,18 @@ def main(unused: list[str]) -> None:
   cli.make_output_folder(folder, _OUTPUT_DIR.name)
   cli.load_tensorflow()
   from trainer.data import dataset as dataset_lib
+  from trainer.data import single_records
   from trainer.evaluation import trained_run
   from trainer.pictures import colors
   from trainer.pictures import figures
   from trainer.pictures import network_pictures
-  from trainer.scoring import scored_records
 
   dataset = dataset_lib.open_dataset(_DATA_DIR.value or config.data_dir, config.dataset)
   (run_of_model,) = trained_run.open_runs([str(workdir.path)])
   trained_run.check_patches(run_of_model, dataset, '--data_dir')
   source = dataset.open_split(_SPLIT.value)
-  position = scored_records.position_of(source, _RECORD.value)
-  image = scored_records.read_images(source, [position])[0]
+  position = single_records.position_of(source, _RECORD.value)
+  image = single_records.read_images(source, [position])[0]
   model = run_of_model.model.keras_model
   pictures = network_pictures.all_pictures(model, image)
   if not pictures:

@@ -160,7 +160,7 @@ def classification_metrics(
   """
   confusion_matrix = ConfusionMatrix.from_predictions(labels, predicted)
   roc_auc = pr_auc = np.nan
-  if len(np.unique(labels)) == 2:
+  if has_both_classes(labels):
     roc_auc = float(sklearn_metrics.roc_auc_score(labels, probabilities))
     pr_auc = float(sklearn_metrics.average_precision_score(labels, probabilities))
   return ClassificationMetrics(
@@ -175,6 +175,11 @@ def classification_metrics(
     nodules=int(np.sum(np.asarray(labels) == 1)),
     confusion_matrix=confusion_matrix,
   )
+
+
+def has_both_classes(labels: np.ndarray) -> bool:
+  """Whether labels [n] are of nodules and of non-nodules; curves and areas need both."""
+  return len(np.unique(labels)) == 2
 
 
 def confusion_counts(

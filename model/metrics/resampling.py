@@ -7,7 +7,7 @@ Bootstrap", 1993).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import contextvars
 import dataclasses
@@ -70,6 +70,13 @@ class Interval:
   def to_json(self) -> list[float]:
     """Returns [lower, upper]."""
     return [self.lower, self.upper]
+
+
+def intervals_to_json(intervals: Mapping[str, Interval]) -> dict[str, Any]:
+  """Returns {'intervals': {name: [lower, upper]}}; {} if there are none."""
+  if not intervals:
+    return {}
+  return {'intervals': {name: i.to_json() for name, i in intervals.items()}}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from trainer import export
+from trainer.data import single_records
 from trainer.scoring import inference
-from trainer.scoring import scored_records
 
 USE_WITHOUT_THIS_PROJECT = """
 import json, sys
@@ -192,7 +192,7 @@ def test_ensemble_has_the_probabilities_and_the_threshold_of_luna16_evaluate(
   assert (point['tta'], point['chosen_on']) == (True, 'validation')
   assert f'a nodule at {threshold:.4g} and above' in printed
   source = opened_dataset.open_split('test')
-  images = scored_records.read_images(source, range(source.num_records))
+  images = single_records.read_images(source, range(source.num_records))
   np.testing.assert_allclose(
     exported_probabilities(folder, images),
     evaluation.scored.records.probability,

@@ -10,6 +10,7 @@ import numpy as np
 from luna_tfds import patches
 from luna_tfds.text_format import count_text
 from model.metrics import bootstrap
+from model.metrics import resampling as resampling_lib
 from model.metrics import thresholds
 from model.metrics.classification import ClassificationMetrics
 from model.metrics.classification import classification_metrics
@@ -54,7 +55,7 @@ class TargetRow:
     return {
       'target': self.target,
       **self.result.to_json(),
-      **subgroups.intervals_to_json(self.intervals),
+      **resampling_lib.intervals_to_json(self.intervals),
     }
 
 
@@ -74,7 +75,7 @@ class AllCandidates:
     """Returns metrics and intervals as in metrics.json."""
     return {
       **self.classification.to_json(),
-      **subgroups.intervals_to_json(self.intervals),
+      **resampling_lib.intervals_to_json(self.intervals),
     }
 
 
@@ -135,7 +136,7 @@ class SplitMetrics:
     }
     if self.intervals:
       fields |= {
-        **subgroups.intervals_to_json(self.intervals),
+        **resampling_lib.intervals_to_json(self.intervals),
         'bootstrap': self.resampling.to_json(self.resampled_unit),
       }
     for name in ('by_diameter', 'by_subset', 'by_slice_thickness'):

@@ -11,6 +11,7 @@ import numpy as np
 
 from model.metrics import bootstrap
 from model.metrics import classification
+from model.metrics import resampling as resampling_lib
 from model.metrics.resampling import Interval
 from model.metrics.resampling import Resampling
 from trainer.scoring.scored_records import ScoredRecords
@@ -84,7 +85,7 @@ class DiameterRow:
       'recall': self.recall,
       'mean_probability': self.mean_probability,
       'nodule_recall': self.nodule_recall,
-      **intervals_to_json(self.intervals),
+      **resampling_lib.intervals_to_json(self.intervals),
     }
 
 
@@ -119,7 +120,7 @@ class GroupRow:
       'scans': self.scans,
       'nodules': self.metrics.nodules,
       **{name: self.metrics.value(name) for name in GROUP_METRICS},
-      **intervals_to_json(self.intervals),
+      **resampling_lib.intervals_to_json(self.intervals),
     }
 
 
@@ -198,13 +199,6 @@ def by_subset(
     _group_row(int(s), records, predicted, records.subset == s, resampling)
     for s in np.unique(records.subset[records.subset >= 0])
   ]
-
-
-def intervals_to_json(intervals: dict[str, Interval]) -> dict[str, Any]:
-  """Returns {'intervals': {name: [lower, upper]}}; {} if there are none."""
-  if not intervals:
-    return {}
-  return {'intervals': {name: i.to_json() for name, i in intervals.items()}}
 
 
 def _group_row(

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
+from model.metrics import classification
 from trainer.pictures import curve_marks
 from trainer.pictures import figures
 from trainer.pictures.curve_marks import RatesMark
@@ -30,7 +31,7 @@ class LabelledScores:
   @property
   def has_both_classes(self) -> bool:
     """Whether there are nodules and non-nodules, as a curve needs."""
-    return len(np.unique(self.labels)) == 2
+    return classification.has_both_classes(self.labels)
 
 
 def roc(folds: Mapping[str, LabelledScores], marks: Sequence[RatesMark] = ()) -> Figure:

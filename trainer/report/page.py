@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from luna_tfds.text_format import count_text
+from trainer.data import single_records
 from trainer.evaluation.steps import Evaluation
 from trainer.evaluation.steps import EvaluationResult
 from trainer.report import calibration_section
@@ -20,7 +21,6 @@ from trainer.report import subgroup_sections
 from trainer.report import training_section
 from trainer.report.content import Page
 from trainer.report.examples import choose_examples
-from trainer.scoring import scored_records
 
 _OPTIMISTIC = (
   'The article splits by candidate: several candidates of one nodule are on both sides '
@@ -31,7 +31,7 @@ _OPTIMISTIC = (
 def build_page(evaluation: Evaluation, folder: pathlib.Path) -> str:
   """Returns report.html; writes its pictures to `folder` too."""
   examples = choose_examples(evaluation.scored.records, evaluation.decision.predicted)
-  images = scored_records.read_images(evaluation.scored.source, examples.positions)
+  images = single_records.read_images(evaluation.scored.source, examples.positions)
   result = evaluation.result
   split_metrics = result.split_metrics
   page = Page(

@@ -67,7 +67,7 @@ class LabelledLogits:
   @property
   def has_both_classes(self) -> bool:
     """Whether there are nodules and non-nodules."""
-    return len(np.unique(self.labels)) == 2
+    return classification.has_both_classes(self.labels)
 
   def __getitem__(self, rows: np.ndarray) -> LabelledLogits:
     """Returns the records that a NumPy index selects."""

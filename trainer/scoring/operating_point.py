@@ -1,4 +1,4 @@
-"""Which probability is predicted to be a nodule, chosen on other records than scored."""
+"""The decision threshold, chosen on other records than those that are scored."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from luna_tfds import record_keys
 from luna_tfds.errors import UsageError
 from luna_tfds.files import atomic_files
 from luna_tfds.text_format import error_text
+from model.metrics import classification
 from model.metrics import thresholds
 from model.metrics.threshold_rule import ThresholdRule
 from trainer.scoring.scored_records import ScoredRecords
@@ -179,7 +180,7 @@ def cross_fit(
   for half in (first, ~first):
     others = ~half & ~records.excluded
     threshold = DEFAULT_THRESHOLD
-    if len(np.unique(records.label[others])) == 2:
+    if classification.has_both_classes(records.label[others]):
       threshold = thresholds.choose_threshold(
         records.label[others], records.probability[others], rule
       )

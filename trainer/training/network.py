@@ -1,4 +1,4 @@
-"""A network with its optimizer, new or from a checkpoint."""
+"""A new network, compiled with its optimizer."""
 
 from __future__ import annotations
 

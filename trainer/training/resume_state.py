@@ -15,7 +15,7 @@ from trainer.workdir import Workdir
 
 
 class CountSkippedSteps(keras.callbacks.Callback):
-  """Counts the steps that the optimizer does not: those in which float16 overflowed.
+  """Counts the steps that the optimizer skips, because float16 overflowed in them.
 
   Attributes:
     count: number of skipped steps in all runs of the workdir.

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from luna_tfds import records
 from luna_tfds.files import local_files
+from model.metrics import classification
 from trainer.data import input_pipeline
 from trainer.data import memory_budget
 from trainer.data.split_source import SplitSource
@@ -71,7 +72,8 @@ class TensorBoardImages(keras.callbacks.Callback):
       probabilities = inference.sigmoid(np.asarray(logits, np.float64))
       figures['examples'] = self._mosaic(probabilities)
       # A network may give NaN in validation alone, e.g. if float16 overflows.
-      if len(np.unique(self._labels)) == 2 and np.isfinite(probabilities).all():
+      both = classification.has_both_classes(self._labels)
+      if both and np.isfinite(probabilities).all():
         figures['precision_recall'] = plots.precision_recall(
           self._labels, probabilities
         )

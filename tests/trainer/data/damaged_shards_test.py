@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from luna_tfds.errors import JobError
 from trainer.data import damaged_shards
-from trainer.scoring import scored_records
+from trainer.data import single_records
 
 
 @pytest.fixture
@@ -68,9 +68,9 @@ def test_a_damaged_shard_is_named_while_training(damaged, balance, memory_budget
 def test_reading_images_and_finding_records_name_it_too(damaged):
   source, path = damaged
   with pytest.raises(JobError, match=str(path)):
-    scored_records.read_images(source, [300])
+    single_records.read_images(source, [300])
   with pytest.raises(JobError, match=str(path)):
-    scored_records.position_of(source, 'scan/7')
+    single_records.position_of(source, 'scan/7')
 
 
 def test_errors_of_other_files_pass(damaged):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from model.metrics.resampling import Resampling
+from trainer.data import single_records
 from trainer.evaluation import steps
 from trainer.evaluation import trained_run
 from trainer.pictures import plots
@@ -20,7 +21,6 @@ from trainer.report import calibration_section
 from trainer.report import curve_section
 from trainer.report import formatting
 from trainer.report import page as page_lib
-from trainer.scoring import scored_records
 from trainer.scoring.calibration_result import CalibrationResult
 from trainer.scoring.calibration_result import FittedMethod
 
@@ -293,7 +293,7 @@ def test_most_confident_errors_are_shown_with_scan_and_position(page, evaluated)
   records, predicted = evaluated.scored.records, evaluated.decision.predicted
   missed = np.flatnonzero((records.label == 1) & ~predicted)
   worst = missed[np.argmin(records.probability[missed])]
-  (image,) = scored_records.read_images(evaluated.scored.source, [int(worst)])
+  (image,) = single_records.read_images(evaluated.scored.source, [int(worst)])
   after = page.index(plots.patch_uri(image))
   caption = page[after : page.index('</figure>', after)]
   assert f'{records.probability[worst]:.3f}' in caption

@@ -7,7 +7,6 @@ import tensorflow_datasets as tfds
 
 import luna_tfds  # noqa: F401, registers the dataset
 from luna_tfds.command_line import progress
-from luna_tfds.errors import UsageError
 from trainer.scoring import inference
 from trainer.scoring import scored_records
 
@@ -56,32 +55,6 @@ def test_every_record_is_scored_once_with_its_features(records, stored, model):
       if field.name == 'seriesuid':
         expected = expected.astype(str)
       np.testing.assert_array_equal(found, expected, err_msg=field.name)
-
-
-def test_images_are_read_in_the_order_asked_for(records, source, stored):
-  image_of = {
-    (r['seriesuid'].decode(), int(r['candidate_id'])): r['image'] for r in stored
-  }
-  positions = [len(records) - 1, 0, 5, 5]
-  images = scored_records.read_images(source, positions)
-  assert images.dtype == np.int16
-  for image, position in zip(images, positions):
-    key = records.seriesuid[position], int(records.candidate_id[position])
-    np.testing.assert_array_equal(image, image_of[key])
-
-
-def test_a_record_is_found_by_position_and_by_key(records, source):
-  last = len(records) - 1
-  for position in (0, 9, last):
-    assert scored_records.position_of(source, str(position)) == position
-    assert scored_records.position_of(source, records.keys[position]) == position
-
-
-@pytest.mark.parametrize('record', ['{count}', '1.2.826.0.8/999', '-1', 'x', '²'])
-def test_a_record_that_is_not_there_is_refused(record, records, source):
-  record = record.format(count=len(records))
-  with pytest.raises(UsageError, match=f'--record={record}: .*{SPLIT[:10]}'):
-    scored_records.position_of(source, record)
 
 
 def test_records_are_grouped_by_scan():

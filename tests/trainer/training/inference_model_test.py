@@ -11,6 +11,7 @@ from scipy import special
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib
 from trainer.data import dataset as dataset_lib
+from trainer.data import single_records
 from trainer.scoring import calibration
 from trainer.scoring import inference
 from trainer.scoring import scored_records
@@ -75,7 +76,7 @@ def test_inference_model_of_a_run(trained, data_dir):
   assert point['rule'] == 'max_f1'
   assert 0 <= point['threshold'] <= 1
   network = keras.models.load_model(trained.best, compile=False)
-  images = scored_records.read_images(source, [0, 1, 2])
+  images = single_records.read_images(source, [0, 1, 2])
   # From even odds to those of these records.
   shift = special.logit(labels.mean())
   logits = np.asarray(network(images), np.float64)[:, 0] + shift
