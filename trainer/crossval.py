@@ -85,6 +85,7 @@ def main(unused: list[str]) -> None:
     numbers,
   )
   cli.load_tensorflow()
+  from trainer.crossvalidation import fold_text_table
   from trainer.crossvalidation import folds
   from trainer.crossvalidation import merged_files
   from trainer.crossvalidation import merging
@@ -99,7 +100,7 @@ def main(unused: list[str]) -> None:
     report = merged_files.write(merged, workdir)
   for warning in merged.warnings:
     print(f'luna16-crossval: warning: {warning}', file=sys.stderr)
-  print(merging.table(merged))
+  print(fold_text_table.folds_table(merged))
   print(f'merged: {workdir / "crossval.json"}')
   print(f'report: {report}')
 

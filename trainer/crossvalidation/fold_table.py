@@ -20,7 +20,8 @@ LABELS = {**METRIC_LABELS, 'cpm': 'CPM'}
 
 # Columns of counts: the name in fold_metrics.json, and the heading.
 _COUNTS = {'records': 'records', 'nodules': 'nodule candidates', 'scans': 'scans'}
-_METRICS = ('pr_auc', 'roc_auc', 'recall', 'precision', 'f1')
+# The metrics in columns, here and in the terminal.
+METRICS = ('pr_auc', 'roc_auc', 'recall', 'precision', 'f1')
 
 
 def fold_section(merged: MergedFolds, folder: pathlib.Path) -> Section:
@@ -30,7 +31,7 @@ def fold_section(merged: MergedFolds, folder: pathlib.Path) -> Section:
     merged: the folds.
     folder: the folder of this report, from which the reports of the folds are linked.
   """
-  names = [*_METRICS, *(['cpm'] if merged.froc else [])]
+  names = [*METRICS, *(['cpm'] if merged.froc else [])]
   rows = [
     _fold(plan, metrics, names, folder)
     for plan, metrics in zip(merged.plans, merged.fold_metrics)
@@ -98,7 +99,7 @@ def _pooled(merged: MergedFolds) -> Row:
     formatting.metric_cell(
       pooled.classification.value(name), pooled.intervals.get(name)
     )
-    for name in _METRICS
+    for name in METRICS
   ]
   if merged.froc:
     band = merged.froc.band

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 
 from luna_tfds import tables
-from luna_tfds.text_format import count_text
-from model.metrics.classification import METRIC_LABELS
 from model.metrics.classification import METRICS
 from model.metrics.resampling import Resampling
 from trainer.crossvalidation import folds as folds_lib
@@ -21,7 +19,6 @@ from trainer.evaluation import froc_evaluation
 from trainer.evaluation import split_metrics
 from trainer.evaluation.split_metrics import SplitMetrics
 from trainer.pictures import froc_plot
-from trainer.report import formatting
 from trainer.scoring import froc_submission
 from trainer.scoring import prediction_files
 from trainer.scoring import scored_records
@@ -30,7 +27,6 @@ from trainer.scoring.froc_submission import FrocResult
 from trainer.scoring.scored_records import ScoredRecords
 
 _NO_FROC = 'no nodule of the annotations is in the tested scans: no FROC curve'
-_TABLE_METRICS = ('pr_auc', 'roc_auc', 'recall', 'precision', 'f1')
 # Of the metrics of a fold, what stays in its own file.
 _LEFT_OUT = (
   'article',
@@ -194,40 +190,6 @@ def _froc_of_fold(
     reference = dataclasses.replace(reference, seriesuids=tuple(sorted(scans & listed)))
   no_band = Resampling(resamples=0)
   return froc_evaluation.evaluate_froc(records, reference, no_band)
-
-
-def table(merged: MergedFolds) -> str:
-  """Returns the metrics of the folds as text."""
-  head = ''.join(f'{METRIC_LABELS[name]:>11}' for name in _TABLE_METRICS)
-  lines = [f'{"fold":<8}{"records":>9}{"positive":>9}{head}']
-
-  def line(name: str, values: Mapping[str, float | None], *counts: int) -> str:
-    left = ''.join(f'{count:>9}' for count in counts)
-    texts = (formatting.number(values[metric]) for metric in _TABLE_METRICS)
-    return f'{name:<8}{left:<18}' + ''.join(f'{text:>11}' for text in texts)
-
-  for plan, fold in zip(merged.plans, merged.fold_metrics):
-    lines.append(line(str(plan.number), fold, fold['records'], fold['nodules']))
-  lines.append(line('mean', {name: merged.mean(name) for name in _TABLE_METRICS}))
-  spread = {name: merged.standard_deviation(name) for name in _TABLE_METRICS}
-  lines.append(line('std', spread))
-  pooled = merged.pooled.classification
-  lines.append(line('pooled', pooled.to_json(), pooled.records, pooled.nodules))
-  if merged.pooled.num_excluded:
-    everything = merged.pooled.all_candidates.classification
-    counts = everything.records, everything.nodules
-    lines.append(line('  all', everything.to_json(), *counts))
-    excluded = count_text(merged.pooled.num_excluded, 'excluded finding')
-    lines.append(f'  all: with {excluded} as non-nodules; the others leave them out')
-  for name in _TABLE_METRICS:
-    if text := formatting.interval(merged.pooled.intervals.get(name)):
-      lines.append(
-        f'  {METRIC_LABELS[name]} of all folds, 95 % interval over scans: {text}'
-      )
-  if merged.froc is not None:
-    lines.append(f'  FROC of all folds: {merged.froc}')
-    lines.append(f'  {froc_evaluation.describe_nodules(merged.froc)}')
-  return '\n'.join(lines)
 
 
 def _fold_warnings(

@@ -155,7 +155,6 @@ def test_without_annotations_nodules_that_candidates_reach_are_counted(
   assert (merged.froc.counts.scans, merged.froc.counts.nodules) == (9, 18)
   assert result['froc']['nodules_counted'] == 'reached by candidates'
   assert result['froc'] == json.loads((tmp_path / 'froc.json').read_text())
-  assert 'that a candidate reaches in the 9 scans' in merging.table(merged)
 
 
 def test_a_dataset_with_a_part_of_the_negatives_is_warned_of(plans, data_dir, tmp_path):
@@ -167,29 +166,6 @@ def test_a_dataset_with_a_part_of_the_negatives_is_warned_of(plans, data_dir, tm
   (warning,) = result['warnings']
   assert 'luna16_patches/axial_50px/1.0.0 holds only a part of the negatives' in warning
   assert '--test_dataset' in warning
-
-
-def test_table_of_the_folds(plans, reference, tmp_path):
-  merged, result = merge(plans, tmp_path, reference)
-  lines = merging.table(merged).splitlines()
-  assert lines[0].split()[:3] == ['fold', 'records', 'positive']
-  names = [line.split()[0] for line in lines[1:7]]
-  assert names == ['2', '5', '7', 'mean', 'std', 'pooled']
-  assert lines[1].split()[1:3] == ['30', '6']
-  assert lines[6].split()[1:3] == ['90', '18']
-  columns = ('pr_auc', 'roc_auc', 'recall', 'precision', 'f1')
-  for line, fields in (
-    (lines[1], result['folds'][0]),
-    (lines[4], result['mean']),
-    (lines[5], result['std']),
-    (lines[6], result['pooled']),
-  ):
-    assert line.split()[-5:] == [f'{fields[name]:.4f}' for name in columns]
-  froc_lines = lines[-2:]
-  assert froc_lines[0] == f'  FROC of all folds: {merged.froc}'
-  assert (
-    'all 19 nodules that are annotated in the 9 scans, of which 1 ' in froc_lines[1]
-  )
 
 
 @pytest.mark.parametrize(
@@ -204,20 +180,15 @@ def test_a_damaged_file_of_metrics_is_named(plans, tmp_path, content, problem):
     merge(plans, tmp_path)
 
 
-def test_excluded_findings_are_left_out_and_listed(plans, fold_results, tmp_path):
+def test_excluded_findings_are_left_out(plans, fold_results, tmp_path):
   records, predicted = fold_results[0]
   excluded = np.arange(len(records)) % 3 == 0
   changed = dataclasses.replace(records, excluded=excluded)
   folds_lib.write_scores(plans[0].scores_file, changed, predicted)
-  merged, result = merge(plans, tmp_path)
+  _, result = merge(plans, tmp_path)
   assert result['pooled']['records'] == 80
   assert result['pooled']['excluded_records'] == 10
   assert result['pooled']['all_candidates']['records'] == 90
-  lines = merging.table(merged).splitlines()
-  (number,) = (n for n, line in enumerate(lines) if line.startswith('pooled'))
-  assert lines[number].split()[1] == '80'
-  assert lines[number + 1].split()[:2] == ['all', '90']
-  assert '10 excluded findings' in lines[number + 2]
 
 
 def test_folds_without_an_annotated_nodule_are_merged(plans, reference, tmp_path):
@@ -241,5 +212,4 @@ def test_a_fold_of_excluded_findings_only_is_merged(plans, fold_results, tmp_pat
   others = [fold['pr_auc'] for fold in result['folds'][1:]]
   assert result['mean']['pr_auc'] == pytest.approx(sum(others) / 2)
   assert (result['pooled']['records'], result['pooled']['excluded_records']) == (60, 30)
-  assert merging.table(merged).splitlines()[1].split() == ['2', '0', '0', *'–––––']
   assert merged_files.write(merged, tmp_path).is_file()
