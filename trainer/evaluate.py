@@ -86,7 +86,7 @@ def main(rest: list[str]) -> None:
   for path in paths:  # before TensorFlow is loaded
     workdir, _ = workdir_lib.open_workdir(path)
     if not compared:
-      workdir.read_history()  # the report needs it after the scoring
+      workdir.history.read()  # the report needs it after the scoring
   reference = froc_submission.read_reference(
     cli.optional_path(_REFERENCE.annotations),
     cli.optional_path(_REFERENCE.annotations_excluded),

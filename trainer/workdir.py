@@ -16,9 +16,8 @@ train.lock                held while a training writes here
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 import contextlib
-import csv
 import dataclasses
 import pathlib
 from typing import Any
@@ -31,6 +30,7 @@ from luna_tfds.files import store_path
 from luna_tfds.text_format import error_text
 from trainer import config as config_lib
 from trainer import run_versions
+from trainer.history import History
 
 # May differ between the runs of one workdir: the first makes a run longer, the others
 # say where the data are, or what is done after training.
@@ -46,9 +46,6 @@ _MAY_DIFFER = (
 
 # May differ, too, once the loss was NaN or infinite with the former values.
 _MAY_DIFFER_IF_NOT_FINITE = ('recipe.learning_rate', 'precision')
-
-# Stands for a metric that an epoch does not have; Keras's CSVLogger wrote it too.
-_NOT_AVAILABLE = 'NA'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +64,9 @@ class Workdir:
     return self.path / 'config.json'
 
   @property
-  def history(self) -> pathlib.Path:
+  def history(self) -> History:
     """Metrics of each epoch."""
-    return self.path / 'history.csv'
+    return History(self.path / 'history.csv')
 
   @property
   def last(self) -> pathlib.Path:
@@ -161,7 +158,7 @@ class Workdir:
     if self.config.is_file():
       changed = self._check_same_run(config, fingerprint)
       started_with = run_versions.at_start(self._read_config(), now)
-      epoch = len(self.read_history())
+      epoch = len(self.history.read())
       new = run_versions.changes(started_with, changed, now, epoch)
     for folder in (self.path, self.last.parent):
       atomic_files.remove_temporaries(folder)
@@ -193,7 +190,7 @@ class Workdir:
       if before[name] == value or name in _MAY_DIFFER:
         continue
       if name in _MAY_DIFFER_IF_NOT_FINITE and self.not_finite.is_file():
-        epoch = len(self.read_history())
+        epoch = len(self.history.read())
         changed.append(
           {'epoch': epoch, 'name': name, 'before': before[name], 'after': value}
         )
@@ -274,75 +271,6 @@ class Workdir:
       raise UsageError(
         f'{self.config}: patch: {error_text(error)}; train again in another --workdir'
       ) from error
-
-  def read_history(self) -> list[dict[str, float]]:
-    """Returns the rows of history.csv; empty before the first epoch.
-
-    Metrics that an epoch does not have, as those of validation in a run without, are
-    left out of its row.
-
-    Raises:
-      UsageError: the file is damaged.
-    """
-    return [
-      {name: float(text) for name, text in row.items() if text != _NOT_AVAILABLE}
-      for row in self._history_rows()
-    ]
-
-  def _history_rows(self) -> list[dict[str, str]]:
-    if not self.history.is_file():
-      return []
-    rows = []
-    try:
-      with self.history.open(newline='', encoding='utf-8') as file:
-        for row in csv.DictReader(file):
-          int(row['epoch'])
-          for text in row.values():
-            if text != _NOT_AVAILABLE:
-              float(text)
-          rows.append(row)
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-      raise UsageError(
-        f'{self.history}, row {len(rows)} (from 0) is not a row of numbers; restore the '
-        'file, or delete it to continue without the metrics of earlier epochs'
-      ) from error
-    return rows
-
-  def truncate_history(self, epochs: int) -> None:
-    """Removes the rows of epochs that are not in the last checkpoint.
-
-    Args:
-      epochs: number of epochs that the checkpoint holds.
-
-    Raises:
-      UsageError: the file is damaged.
-    """
-    rows = [row for row in self._history_rows() if int(row['epoch']) < epochs]
-    if rows:
-      self._write_history(rows)
-    else:
-      self.history.unlink(missing_ok=True)
-
-  def append_history(self, epoch: int, metrics: Mapping[str, float]) -> None:
-    """Adds the row of an epoch.
-
-    The whole file is replaced: a row that was only appended could be lost in a power
-    failure, although the checkpoint of its epoch is kept.
-
-    Args:
-      epoch: number of the epoch, from 0.
-      metrics: the metrics of the epoch by name; a metric that only other rows have is left
-        empty.
-    """
-    row = {'epoch': str(epoch), **{k: str(metrics[k]) for k in sorted(metrics)}}
-    self._write_history([*self._history_rows(), row])
-
-  def _write_history(self, rows: Sequence[Mapping[str, str]]) -> None:
-    names = dict.fromkeys(name for row in rows for name in row)
-    with atomic_files.atomic_text(self.history) as file:
-      writer = csv.DictWriter(file, list(names), restval=_NOT_AVAILABLE)
-      writer.writeheader()
-      writer.writerows(rows)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from luna_tfds import patches
 from trainer import config as config_lib
 from trainer import workdir as workdir_lib
 from trainer.data import hard_negatives
+from trainer.history import History
 from trainer.scoring.calibration_result import CalibrationResult
 from trainer.scoring.operating_point import OperatingPoint
 
@@ -73,9 +74,9 @@ def _read_calibration(folder):
 
 
 def _read_history(folder):
-  workdir = workdir_lib.Workdir(folder)
-  workdir.read_history()
-  workdir.truncate_history(1)
+  history = History(folder / 'history.csv')
+  history.read()
+  history.truncate(1)
 
 
 def _seeds_of(name, content):
@@ -107,7 +108,7 @@ _ALL = (
     _seeds_of('history.csv', _HISTORY),
     mutate_one(_csv=mutations.mutate_csv),
     _read_history,
-    _MODULES,
+    ('trainer.history',),
   ),
   Reader(
     'predictions',

@@ -32,7 +32,7 @@ SMALL = {'epochs': 2, 'steps': 2, 'deterministic': True}
 def assert_same_run(run, other, assert_same_weights):
   for name in ('last', 'best'):
     assert_same_weights(getattr(run.workdir, name), getattr(other.workdir, name))
-  assert run.workdir.history.read_text() == other.workdir.history.read_text()
+  assert run.workdir.history.path.read_text() == other.workdir.history.path.read_text()
 
 
 def make_run(

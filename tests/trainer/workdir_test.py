@@ -93,46 +93,6 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     workdir.prepare(CONFIG, 'abc', PATCH)
 
 
-def test_rows_of_epochs_that_are_not_in_the_checkpoint_are_removed(workdir):
-  assert workdir.read_history() == []
-  workdir.truncate_history(3)
-  assert not workdir.history.exists()
-  workdir.history.write_text('epoch,loss\n0,0.5\n1,0.25\n2,0.125\n')
-  workdir.truncate_history(2)
-  assert workdir.history.read_text().split() == ['epoch,loss', '0,0.5', '1,0.25']
-  assert workdir.read_history() == [
-    {'epoch': 0.0, 'loss': 0.5},
-    {'epoch': 1.0, 'loss': 0.25},
-  ]
-  workdir.truncate_history(0)
-  assert not workdir.history.exists()
-
-
-def test_metrics_that_an_epoch_does_not_have_are_left_out(workdir):
-  text = 'epoch,loss,val_loss\n0,0.5,NA\n1,0.25,NA\n'
-  workdir.history.write_text(text)
-  assert workdir.read_history() == [
-    {'epoch': 0.0, 'loss': 0.5},
-    {'epoch': 1.0, 'loss': 0.25},
-  ]
-  # Their columns, which release 1.0.0 wrote, are kept.
-  workdir.truncate_history(1)
-  assert workdir.history.read_text().split() == ['epoch,loss,val_loss', '0,0.5,NA']
-  workdir.append_history(1, {'loss': 0.25})
-  assert workdir.history.read_text().split()[1:] == ['0,0.5,NA', '1,0.25,NA']
-
-
-def test_a_row_is_added_for_each_epoch(workdir):
-  workdir.append_history(0, {'val_loss': 0.1 + 0.2, 'loss': 0.5})
-  workdir.append_history(1, {'val_loss': 1 / 3, 'loss': 0.25})
-  assert workdir.history.read_text().split()[0] == 'epoch,loss,val_loss'
-  # All digits are kept.
-  assert workdir.read_history() == [
-    {'epoch': 0.0, 'loss': 0.5, 'val_loss': 0.1 + 0.2},
-    {'epoch': 1.0, 'loss': 0.25, 'val_loss': 1 / 3},
-  ]
-
-
 def test_only_a_finished_run_can_be_opened(workdir, tmp_path):
   with pytest.raises(UsageError, match=r'no run in it .*; train one with luna16-train'):
     workdir_lib.open_workdir(tmp_path / 'nothing')
@@ -176,24 +136,6 @@ def test_a_config_without_fingerprint_is_rejected(text, workdir):
     _ = workdir.dataset_fingerprint
 
 
-@pytest.mark.parametrize(
-  'text',
-  [
-    'loss\n0.5\n',
-    'epoch,loss\n0,0.5\nx,0.25\n',
-    'epoch,loss\n0,0.5\n1\n',
-    'epoch,loss\n0,0.5\n1,2,3\n',
-    'epoch,loss\n0,0.5\n1,x\n',
-    'epoch,loss\n0,\xff\n',
-  ],
-)
-def test_a_damaged_history_is_rejected(text, workdir):
-  workdir.history.write_bytes(text.encode('latin-1'))
-  for read in (workdir.read_history, lambda: workdir.truncate_history(1)):
-    with pytest.raises(UsageError, match=r'history\.csv, row \d .*restore'):
-      read()
-
-
 def set_versions(monkeypatch, **versions):
   monkeypatch.setattr(run_versions, '_versions', lambda: versions)
 
@@ -204,7 +146,7 @@ def test_a_run_keeps_the_versions_it_was_started_with(tmp_path, monkeypatch):
   set_versions(monkeypatch, keras='3.10.0', numpy='2.0.0')
   assert workdir.prepare(CONFIG, 'abc', PATCH, 'float32') == []
   assert workdir.prepare(CONFIG, 'abc', PATCH, 'float32') == []
-  workdir.append_history(0, {'loss': 1.0})
+  workdir.history.append(0, {'loss': 1.0})
   set_versions(monkeypatch, keras='3.11.0', numpy='2.0.0')
   changes = workdir.prepare(CONFIG, 'abc', PATCH, 'mixed_bfloat16')
   assert changes == [

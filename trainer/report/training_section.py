@@ -14,7 +14,7 @@ from trainer.report.themed_picture import picture
 
 def training_sections(evaluation: Evaluation, folder: pathlib.Path) -> list[Section]:
   """Returns loss and PR AUC over epochs, of an ensemble those of the first run."""
-  history = evaluation.scored.runs[0].workdir.read_history()
+  history = evaluation.scored.runs[0].workdir.history.read()
   if not history:
     return []
   pictures = [

@@ -117,7 +117,7 @@ def write_inference_model(run: TrainingRun) -> operating_point.OperatingPoint:
 def _check_best(workdir: Workdir) -> None:
   if workdir.best.is_file():
     return
-  losses = [row['val_loss'] for row in workdir.read_history() if 'val_loss' in row]
+  losses = [row['val_loss'] for row in workdir.history.read() if 'val_loss' in row]
   if losses and not np.isfinite(losses).any():
     raise JobError(
       f'{workdir.path}: no epoch has a finite validation loss, so there is no best '

@@ -144,7 +144,7 @@ def fit(run: TrainingRun) -> int:
         note = checkpoints.read_note(run.workdir.last) or note
     done = int(network.optimizer.iterations.numpy()) + note.skipped_steps
     fit_range = FitRange.after(done, steps, config.recipe.epochs)
-    run.workdir.truncate_history(fit_range.epoch)
+    run.workdir.history.truncate(fit_range.epoch)
     replicas = strategy.num_replicas_in_sync
     if not fit_range.step:
       _finish_epoch(run, network, fit_range.epoch - 1, note, replicas)
@@ -174,7 +174,7 @@ def _finish_epoch(
     note: what the checkpoint stores besides the weights.
     replicas: devices that share a batch.
   """
-  rows = run.workdir.read_history()
+  rows = run.workdir.history.read()
   # By number: history.csv may have been deleted while the run continued.
   if epoch < 0 or any(row['epoch'] == epoch for row in rows):
     return
@@ -184,7 +184,7 @@ def _finish_epoch(
   chain = [
     *averages,
     best_epoch.SaveBest(run.workdir.best, rows, _monitor(run)),
-    resume_state.WriteHistory(run.workdir),
+    resume_state.WriteHistory(run.workdir.history),
   ]
   for callback in chain:
     callback.set_model(network)
@@ -211,7 +211,7 @@ def _log_balance(run: TrainingRun) -> None:
 def _is_finished(run: TrainingRun, epochs: int) -> bool:
   if epochs >= run.config.recipe.epochs:
     return True
-  history = run.workdir.read_history()
+  history = run.workdir.history.read()
   values = best_epoch.monitored_values(history, _monitor(run))
   return best_epoch.should_stop(values, run.config.patience)
 
@@ -328,7 +328,7 @@ def _callbacks(
   validated again, whatever else it has.
   """
   workdir, config = run.workdir, run.config
-  rows = workdir.read_history()
+  rows = workdir.history.read()
 
   def keys_of_batch(epoch: int, step: int) -> list[str]:
     return _keys_of_batch(run, fit_range.steps_per_epoch, epoch, step)
@@ -343,7 +343,7 @@ def _callbacks(
     chain.append(average)
   chain += [
     best_epoch.SaveBest(workdir.best, rows, _monitor(run)),
-    resume_state.WriteHistory(workdir),
+    resume_state.WriteHistory(workdir.history),
     keras.callbacks.TensorBoard(str(logs), write_graph=False),
     tensorboard_images.TensorBoardImages(logs, run.validation),
     tensorboard_images.UploadLogs(logs, workdir.tensorboard),

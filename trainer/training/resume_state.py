@@ -8,10 +8,10 @@ import pathlib
 from absl import logging
 import keras
 
+from trainer.history import History
 from trainer.training import checkpoints
 from trainer.training.checkpoints import CheckpointNote
 from trainer.training.weight_averaging import AverageWeights
-from trainer.workdir import Workdir
 
 
 class CountSkippedSteps(keras.callbacks.Callback):
@@ -99,10 +99,10 @@ class SaveLast(keras.callbacks.Callback):
 class WriteHistory(keras.callbacks.Callback):
   """Adds the row of an epoch to history.csv, after its checkpoints."""
 
-  def __init__(self, workdir: Workdir):
+  def __init__(self, history: History):
     super().__init__()
-    self._workdir = workdir
+    self._history = history
 
   def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
     """Adds the row."""
-    self._workdir.append_history(epoch, logs or {})
+    self._history.append(epoch, logs or {})

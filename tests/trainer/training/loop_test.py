@@ -71,9 +71,9 @@ def test_a_run_that_is_interrupted_continues_to_the_same_end(
   assert run_train(tmp_path) == 0
   assert 'continuing after epoch 1, step 1' in capfd.readouterr().err
   assert_same_weights(trained.last, tmp_path / 'checkpoints' / 'last.keras')
-  history = workdir_lib.Workdir(tmp_path).read_history()
+  history = workdir_lib.Workdir(tmp_path).history.read()
   assert [row['epoch'] for row in history] == [0, 1]
-  assert history[1]['val_loss'] == trained.read_history()[1]['val_loss']
+  assert history[1]['val_loss'] == trained.history.read()[1]['val_loss']
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_a_run_of_version_1_0_0_is_continued(run_train, trained, tmp_path, capfd
   path.write_text(json.dumps(fields))
   assert run_train(folder, '--epochs=3') == 0
   assert 'continuing after epoch 2, step 0' in capfd.readouterr().err
-  assert len(workdir_lib.Workdir(folder).read_history()) == 3
+  assert len(workdir_lib.Workdir(folder).history.read()) == 3
   # It is written with the present names.
   written = json.loads(path.read_text())['config']
   assert written['input']['augment']['flips_and_rot90']
@@ -151,7 +151,7 @@ def test_without_a_finite_validation_loss_the_reason_is_told(
     last = capfd.readouterr().err.splitlines()[-1]
     assert 'no epoch has a finite validation loss' in last
     assert 'another --workdir with a lower --learning_rate' in last
-  assert len(workdir_lib.Workdir(tmp_path).read_history()) == 1
+  assert len(workdir_lib.Workdir(tmp_path).history.read()) == 1
 
 
 def test_a_missing_best_checkpoint_is_named(run_train, trained, tmp_path, capfd):
@@ -187,7 +187,7 @@ def test_nan_loss_stops_and_names_the_records(
 def test_training_learns_what_can_be_learned(tmp_path, scrambled):
   run = fake_run.make_run(tmp_path, scrambled=scrambled)
   assert loop.fit(run) == 3
-  areas = [row['val_roc_auc'] for row in run.workdir.read_history()]
+  areas = [row['val_roc_auc'] for row in run.workdir.history.read()]
   assert len(areas) == 3
   if scrambled:
     # 200 records: the standard error of 0.5 is about 0.04.
@@ -201,7 +201,7 @@ def test_training_stops_early_and_knows_it_has_stopped(tmp_path, capsys):
   run = fake_run.make_run(tmp_path, patience=1, epochs=50, steps=1)
   done = loop.fit(run)
   assert 1 < done < 50
-  values = [row['val_pr_auc'] for row in run.workdir.read_history()]
+  values = [row['val_pr_auc'] for row in run.workdir.history.read()]
   assert len(values) == done
   # The last epoch is the first that is no better than all before it.
   for k in range(1, done):
@@ -262,7 +262,7 @@ def test_one_class_in_validation_does_not_choose_the_first_epoch(
   (tmp_path / 'one').mkdir()
   one_class = fake_source.write_records(tmp_path / 'one', rows, 1, 'validation')
   loop.fit(dataclasses.replace(run, validation=one_class))
-  losses = [row['val_loss'] for row in run.workdir.read_history()]
+  losses = [row['val_loss'] for row in run.workdir.history.read()]
   assert min(losses) < losses[0]
   note = checkpoints.read_note(run.workdir.best)
   assert note.metrics['val_loss'] == pytest.approx(min(losses))

@@ -84,7 +84,8 @@ def result_of(folder):
   """Returns the trained weights, the history and the settings, without dates."""
   workdir = workdir_lib.Workdir(folder)
   found = {
-    path.name: path.read_bytes() for path in (workdir.history, workdir.operating_point)
+    path.name: path.read_bytes()
+    for path in (workdir.history.path, workdir.operating_point)
   }
   # Without the version of the code, which changes when a file of the checkout is edited.
   found[workdir.config.name] = config_lib.load(workdir.config)

@@ -32,7 +32,7 @@ def train_config(data_dir, dataset='luna16_patches/axial_50px_all', **fields):
 def test_workdir_holds_all_files_of_a_run(trained):
   for path in (trained.model, trained.best, trained.last, trained.operating_point):
     assert path.is_file()
-  history = trained.read_history()
+  history = trained.history.read()
   assert [row['epoch'] for row in history] == [0, 1]
   assert {'loss', 'val_loss', 'val_pr_auc'} <= set(history[0])
   assert list(trained.tensorboard.glob('pictures/events*'))

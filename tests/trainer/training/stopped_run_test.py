@@ -111,11 +111,11 @@ def test_without_a_history_an_epoch_is_validated_only_once(
 ):
   shutil.copytree(undisturbed.workdir.path, tmp_path / 'run')
   run = dataclasses.replace(undisturbed, workdir=workdir_lib.Workdir(tmp_path / 'run'))
-  run.workdir.history.unlink()
+  run.workdir.history.path.unlink()
   for is_validated in (True, False):
     loop.fit(run)
     assert ('validating' in capsys.readouterr().err) == is_validated
-    assert [row['epoch'] for row in run.workdir.read_history()] == [1]
+    assert [row['epoch'] for row in run.workdir.history.read()] == [1]
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_weights_that_are_not_finite_are_never_saved(
       loop.fit(run)
   for path in (run.workdir.last, run.workdir.best):
     assert checkpoints.is_finite(keras.models.load_model(path))
-  assert len(run.workdir.read_history()) == 1
+  assert len(run.workdir.history.read()) == 1
   recipe = dataclasses.replace(run.config.recipe, learning_rate=1e-4)
   config = dataclasses.replace(run.config, recipe=recipe)
   run.workdir.prepare(config, 'fake', None)
@@ -176,5 +176,5 @@ def test_float16_finishes_and_resumes(
     with pytest.raises(KeyboardInterrupt):
       loop.fit(stopped)
   assert loop.fit(stopped) == 2
-  assert [row['epoch'] for row in stopped.workdir.read_history()] == [0, 1]
+  assert [row['epoch'] for row in stopped.workdir.history.read()] == [0, 1]
   assert_same_weights(whole.workdir.last, stopped.workdir.last)
