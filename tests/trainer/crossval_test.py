@@ -15,6 +15,7 @@ from luna_tfds.files import atomic_files
 from trainer import config as config_lib
 from trainer import crossval
 from trainer import froc
+from trainer.crossvalidation import fold_text_table
 from trainer.crossvalidation import folds as folds_lib
 from trainer.crossvalidation import merged_files
 from trainer.crossvalidation import merging
@@ -228,7 +229,7 @@ def passed(monkeypatch):
   monkeypatch.setattr(folds_lib, 'train_folds', train_folds)
   monkeypatch.setattr(folds_lib, 'score_fold', score_fold)
   monkeypatch.setattr(merging, 'merge', merge)
-  monkeypatch.setattr(merging, 'table', lambda merged: 'the table')
+  monkeypatch.setattr(fold_text_table, 'folds_table', lambda merged: 'the table')
   monkeypatch.setattr(
     merged_files, 'write', lambda merged, workdir: workdir / 'report.html'
   )
