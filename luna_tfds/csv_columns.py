@@ -133,8 +133,11 @@ def _read_by_arrow(
           return None
         texts = [known.setdefault(text, text) for text in texts]
         names += [texts[i] for i in np.from_dlpack(block_names.indices).tolist()]
-        values = [np.from_dlpack(block[name]) for name in number_columns]
-        numbers.frombytes(np.stack(values, axis=1).tobytes())
+        columns_of_block = [np.from_dlpack(block[name]) for name in number_columns]
+        values = np.stack(columns_of_block, axis=1)
+        if not np.isfinite(values).all():  # e.g. of nan(1), which Python does not read
+          return None
+        numbers.frombytes(values.tobytes())
   except (pa.ArrowInvalid, pa.ArrowKeyError):
     return None
   return names, numbers

@@ -1,8 +1,10 @@
 """Fixtures of all tests: downloads, and datasets extracted from them once."""
 
+import fcntl
 import json
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
 
@@ -37,18 +39,44 @@ def extract_fixture():
 
 
 @pytest.fixture(scope='session')
-def download(tmp_path_factory):
-  """A LUNA16 download of 12 small scans."""
-  return fake_data.write_download(tmp_path_factory.mktemp('luna16'))
+def made_once(tmp_path_factory):
+  """Returns a function (name, make): what `make` returned in one of the test processes.
+
+  `make` is called with a new folder; the other processes wait for it, and share the folder.
+  """
+  root = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    root = root.parent  # of all processes of this run of the tests
+
+  def run(name, make):
+    with (root / f'{name}.pickle').open('a+b') as file:
+      fcntl.flock(file, fcntl.LOCK_EX)
+      file.seek(0)
+      if not file.read(1):
+        (root / name).mkdir()
+        pickle.dump(make(root / name), file)
+      file.seek(0)
+      return pickle.load(file)
+
+  return run
 
 
 @pytest.fixture(scope='session')
-def data_dir(download, tmp_path_factory):
+def download(made_once):
+  """A LUNA16 download of 12 small scans."""
+  return made_once('luna16', fake_data.write_download)
+
+
+@pytest.fixture(scope='session')
+def data_dir(download, made_once):
   """A TFDS data folder with `axial_50px` and `axial_50px_all` of `download`."""
-  folder = tmp_path_factory.mktemp('data')
-  for config in ('axial_50px', 'axial_50px_all'):
-    assert extract(download.folder, folder, f'--config={config}') == 0
-  return folder
+
+  def make(folder):
+    for config in ('axial_50px', 'axial_50px_all'):
+      assert extract(download.folder, folder, f'--config={config}') == 0
+    return folder
+
+  return made_once('data', make)
 
 
 @pytest.fixture(scope='session')

@@ -67,7 +67,7 @@ def bindfs_folder(tmp_path):
   subprocess.run(['fusermount', '-u', folder], check=True)
 
 
-@pytest.mark.parametrize('workers', [1, 2])
+@pytest.mark.parametrize('workers', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_job_on_fuse(workers, extract, small, bindfs_folder):
   out = bindfs_folder / 'data'
   flags = [ALL, f'--num_workers={workers}']

@@ -33,23 +33,23 @@ def train_briefly(data_dir):
 
 
 @pytest.fixture(scope='session')
-def trained(train_briefly, tmp_path_factory):
+def trained(train_briefly, made_once):
   """The folder of a short training of nodule_net."""
-  return train_briefly(tmp_path_factory.mktemp('trained'), '--model=nodule_net')
+  return made_once('trained', lambda to: train_briefly(to, '--model=nodule_net'))
 
 
 @pytest.fixture(scope='session')
-def other_trained(train_briefly, tmp_path_factory):
+def other_trained(train_briefly, made_once):
   """The folder of another network, trained on the same splits."""
-  folder = tmp_path_factory.mktemp('other')
-  return train_briefly(folder, '--model=article_cnn', '--seed=1')
+  flags = '--model=article_cnn', '--seed=1'
+  return made_once('other_trained', lambda to: train_briefly(to, *flags))
 
 
 @pytest.fixture(scope='session')
-def trained_on_part(train_briefly, tmp_path_factory):
+def trained_on_part(train_briefly, made_once):
   """The folder of a training on a dataset that holds only a part of the candidates."""
-  folder = tmp_path_factory.mktemp('part')
-  return train_briefly(folder, '--dataset=luna16_patches/axial_50px')
+  flags = ('--dataset=luna16_patches/axial_50px',)
+  return made_once('trained_on_part', lambda to: train_briefly(to, *flags))
 
 
 @pytest.fixture(scope='session')

@@ -181,9 +181,8 @@ def test_nan_loss_stops_and_names_the_records(
   assert set(named) < stored
 
 
-@pytest.mark.parametrize(
-  'scrambled', [False, pytest.param(True, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('scrambled', [False, True])
 def test_training_learns_what_can_be_learned(tmp_path, scrambled):
   run = fake_run.make_run(tmp_path, scrambled=scrambled)
   assert loop.fit(run) == 3
