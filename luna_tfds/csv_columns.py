@@ -44,6 +44,9 @@ _READ_ERRORS = (
   RuntimeError,
 )
 
+# More at once are not parsed faster.
+_BLOCK_BYTES = 2**20
+
 # Longer lines are read in parts, so that memory is bounded; they have no valid columns.
 _MAX_LINE_CHARS = 2**16
 
@@ -70,8 +73,10 @@ def read_columns(
     with _open_rows(path) as rows:
       header = next(rows, [])
     positions = _find_columns(path, header, columns)
-    found = _read_by_arrow(path, [header[i] for i in positions])
-    names, numbers = found or _read_by_row(path, positions)
+    try:
+      names, numbers = _read_by_arrow(path, len(header), positions)
+    except ValueError:
+      names, numbers = _read_by_row(path, positions)
   except _READ_ERRORS as error:
     raise UsageError(f'{path}: cannot be read as CSV: {error}') from error
   table = np.frombuffer(numbers, np.float64).reshape(-1, len(columns) - 1)
@@ -100,47 +105,89 @@ def _find_columns(
 
 
 def _read_by_arrow(
-  path: pathlib.Path, columns: Sequence[str]
-) -> tuple[list[str], array.array[float]] | None:
-  """Reads columns that are named exactly as in the header.
+  path: pathlib.Path, num_columns: int, positions: Sequence[int]
+) -> tuple[list[str], array.array[float]]:
+  """Reads columns at given positions.
+
+  Args:
+    path: the file.
+    num_columns: number of columns of the header.
+    positions: columns of the names and of the numbers.
 
   Returns:
-    The names, of which equal ones are one object, and the numbers, row by row; None if a
-    row is invalid.
+    The names, of which equal ones are one object, and the numbers, row by row.
+
+  Raises:
+    ValueError: a row is invalid, or unusual.
   """
-  name_column, *number_columns = columns
-  types = dict.fromkeys(number_columns, pa.float64())
   known: dict[str, str] = {}
   names: list[str] = []
   numbers = array.array('d')
-  try:
-    with (
-      _open(path) as file,
-      pyarrow.csv.open_csv(  # in blocks, so that memory is needed for one
-        file,
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-          include_columns=columns,
-          column_types={name_column: pa.dictionary(pa.int32(), pa.string()), **types},
-          null_values=[],
-        ),
-      ) as blocks,
-    ):
-      for block in blocks:
-        block_names = block[name_column]
-        texts = [name.strip() for name in block_names.dictionary.to_pylist()]
-        if not all(texts):
-          return None
-        texts = [known.setdefault(text, text) for text in texts]
-        names += [texts[i] for i in np.from_dlpack(block_names.indices).tolist()]
-        columns_of_block = [np.from_dlpack(block[name]) for name in number_columns]
-        values = np.stack(columns_of_block, axis=1)
-        if not np.isfinite(values).all():  # e.g. of nan(1), which Python does not read
-          return None
-        numbers.frombytes(values.tobytes())
-  except (pa.ArrowInvalid, pa.ArrowKeyError):
-    return None
+  with _open(path) as file:
+    for block_number, block in enumerate(_blocks(file)):
+      has_header = block_number == 0
+      table = _parse_block(block, num_columns, positions, has_header=has_header)
+      block_names = table[0].combine_chunks()
+      columns = [
+        np.from_dlpack(column.combine_chunks()) for column in table.columns[1:]
+      ]
+      texts = [name.strip() for name in block_names.dictionary.to_pylist()]
+      values = np.stack(columns, axis=1)
+      if not all(texts) or not np.isfinite(values).all():
+        raise ValueError('a name is empty, or a number is not finite')
+      texts = [known.setdefault(text, text) for text in texts]
+      names += [texts[i] for i in np.from_dlpack(block_names.indices).tolist()]
+      numbers.frombytes(values.tobytes())
   return names, numbers
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+  """Yields the lines of a file in blocks.
+
+  Raises:
+    ValueError: a line is longer than a block.
+  """
+  rest = b''
+  while data := file.read(_BLOCK_BYTES):
+    lines, line_end, start = (rest + data).rpartition(b'\n')
+    if len(start) > _BLOCK_BYTES:
+      raise ValueError('a line is too long')
+    if line_end:
+      yield lines + line_end
+    rest = start
+  if rest:
+    yield rest
+
+
+def _parse_block(
+  block: bytes, num_columns: int, positions: Sequence[int], *, has_header: bool
+) -> pa.Table:
+  """Returns the columns at given positions, in this order.
+
+  Raises:
+    pyarrow.ArrowInvalid (a ValueError): a row is invalid.
+  """
+  columns = [str(i) for i in range(num_columns)]
+  name_column, *number_columns = [columns[i] for i in positions]
+  # In memory of Arrow: its threads may still hold it when this function returns.
+  memory = pa.BufferOutputStream()
+  memory.write(block)
+  return pyarrow.csv.read_csv(
+    pa.BufferReader(memory.getvalue()),
+    pyarrow.csv.ReadOptions(
+      use_threads=False, column_names=columns, skip_rows=int(has_header)
+    ),
+    pyarrow.csv.ParseOptions(newlines_in_values=True),
+    pyarrow.csv.ConvertOptions(
+      include_columns=[name_column, *number_columns],
+      column_types={
+        # A dictionary: texts that are equal are converted once.
+        name_column: pa.dictionary(pa.int32(), pa.string()),
+        **dict.fromkeys(number_columns, pa.float64()),
+      },
+      null_values=[],
+    ),
+  )
 
 
 def _read_by_row(
