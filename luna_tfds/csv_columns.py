@@ -145,13 +145,15 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
   """Yields the lines of a file in blocks.
 
   Raises:
-    ValueError: a line is longer than a block.
+    ValueError: a line is longer than a block, or a line end may be in a quoted value.
   """
   rest = b''
   while data := file.read(_BLOCK_BYTES):
     lines, line_end, start = (rest + data).rpartition(b'\n')
     if len(start) > _BLOCK_BYTES:
       raise ValueError('a line is too long')
+    if lines.count(b'"') % 2:
+      raise ValueError('the block may end in a quoted value')
     if line_end:
       yield lines + line_end
     rest = start

@@ -85,6 +85,15 @@ def test_blocks_are_joined(block_bytes, tmp_path, monkeypatch):
   assert list(zip(names, *np.reshape(numbers, (-1, 4)).T.tolist())) == ROWS
 
 
+def test_a_quoted_value_at_the_end_of_a_block_is_not_divided(tmp_path, monkeypatch):
+  monkeypatch.setattr(csv_columns, '_BLOCK_BYTES', 16)
+  path = tmp_path / 'points.csv'
+  path.write_text('x,y,id\n1,2,"a\n3,4,b"\n')
+  names, numbers = csv_columns.read_columns(path, ['id', 'x', 'y'])
+  assert names.tolist() == ['a\n3,4,b']
+  assert numbers.tolist() == [[1, 2]]
+
+
 def test_zip_with_other_files_reads_the_csv_of_its_name(tmp_path):
   path = tmp_path / 'candidates_V2.zip'
   with zipfile.ZipFile(path, 'w') as archive:
