@@ -12,12 +12,12 @@
     job_1     luna16-extract with one worker
     job_all   luna16-extract with one worker per core
 
-`article` and `loop` only extract, `write` and `tfds` only write; `job` also encodes, shuffles, writes and verifies. Rates
-of the job exclude its start-up, which is timed on a download of one candidate per worker.
-No rate is printed where the work takes less time than the start-up. `--copies` makes enough
-work of a few scans: each is used that many times, from the cache of the system after the
-first time. The scans of a stand-in are read from a disk that costs no time, but the system
-must find memory for every page.
+`article` and `loop` only extract, `write` and `tfds` only write; `job` extracts, encodes,
+shuffles, writes and verifies. Rates of the job exclude its start-up, which is timed on a
+download of one candidate per worker. No rate is printed where the work takes less time than
+the start-up. `--copies` makes enough work of a few scans: each is used that many times, from
+the cache of the system after the first time. The scans of a stand-in are read from a disk
+that costs no time, but the system must find memory for every page.
 
 It also prints how many bytes of voxels are in the patches, how many the job asks for, and
 how many are in the pages of the files that it touches.
