@@ -7,6 +7,7 @@ is invalid, so a file that Arrow rejects is read again, row by row.
 from __future__ import annotations
 
 import array
+import codecs
 from collections.abc import Iterator, Sequence
 import contextlib
 import csv
@@ -70,17 +71,36 @@ def read_columns(
     UsageError: names the file, the row and the problem.
   """
   try:
-    with _open_rows(path) as rows:
-      header = next(rows, [])
-    positions = _find_columns(path, header, columns)
-    try:
-      names, numbers = _read_by_arrow(path, len(header), positions)
-    except ValueError:
-      names, numbers = _read_by_row(path, positions)
+    with _open(path) as file:
+      names, numbers = _read(path, file, columns)
   except _READ_ERRORS as error:
     raise UsageError(f'{path}: cannot be read as CSV: {error}') from error
   table = np.frombuffer(numbers, np.float64).reshape(-1, len(columns) - 1)
   return np.array(names, object), table
+
+
+def _read(
+  path: pathlib.Path, file: IO[bytes], columns: Sequence[str]
+) -> tuple[list[str], array.array[float]]:
+  """Reads columns.
+
+  Args:
+    path: for messages.
+    file: the open file.
+    columns: as of `read_columns`.
+
+  Returns:
+    The names, of which equal ones are one object, and the numbers, row by row.
+
+  Raises:
+    UsageError: a column is missing or a row is invalid.
+  """
+  if file.seekable():  # a pipe cannot be read again
+    try:
+      return _read_by_arrow(path, file, columns)
+    except ValueError:
+      file.seek(0)
+  return _read_by_row(path, file, columns)
 
 
 def _find_columns(
@@ -105,66 +125,77 @@ def _find_columns(
 
 
 def _read_by_arrow(
-  path: pathlib.Path, num_columns: int, positions: Sequence[int]
+  path: pathlib.Path, file: IO[bytes], columns: Sequence[str]
 ) -> tuple[list[str], array.array[float]]:
-  """Reads columns at given positions.
-
-  Args:
-    path: the file.
-    num_columns: number of columns of the header.
-    positions: columns of the names and of the numbers.
-
-  Returns:
-    The names, of which equal ones are one object, and the numbers, row by row.
+  """As `_read`.
 
   Raises:
     ValueError: a row is invalid, or unusual.
   """
+  header = _plain_header(file)
+  positions = _find_columns(path, header, columns)
   known: dict[str, str] = {}
   names: list[str] = []
   numbers = array.array('d')
-  with _open(path) as file:
-    for block_number, block in enumerate(_blocks(file)):
-      has_header = block_number == 0
-      table = _parse_block(block, num_columns, positions, has_header=has_header)
-      block_names = table[0].combine_chunks()
-      columns = [
-        np.from_dlpack(column.combine_chunks()) for column in table.columns[1:]
-      ]
-      texts = [name.strip() for name in block_names.dictionary.to_pylist()]
-      values = np.stack(columns, axis=1)
-      if not all(texts) or not np.isfinite(values).all():
-        raise ValueError('a name is empty, or a number is not finite')
-      texts = [known.setdefault(text, text) for text in texts]
-      names += [texts[i] for i in np.from_dlpack(block_names.indices).tolist()]
-      numbers.frombytes(values.tobytes())
+  for block in _blocks(file):
+    table = _parse_block(block, len(header), positions)
+    block_names = table[0].combine_chunks()
+    block_numbers = [
+      np.from_dlpack(column.combine_chunks()) for column in table.columns[1:]
+    ]
+    texts = [name.strip() for name in block_names.dictionary.to_pylist()]
+    values = np.stack(block_numbers, axis=1)
+    if not all(texts) or not np.isfinite(values).all():
+      raise ValueError('a name is empty, or a number is not finite')
+    texts = [known.setdefault(text, text) for text in texts]
+    names += [texts[i] for i in np.from_dlpack(block_names.indices).tolist()]
+    numbers.frombytes(values.tobytes())
   return names, numbers
+
+
+def _plain_header(file: IO[bytes]) -> list[str]:
+  """Reads the first line; raises ValueError unless it is all of the header."""
+  line = file.readline(_MAX_LINE_CHARS)
+  text = line.removesuffix(b'\n').removesuffix(b'\r').decode('utf-8-sig')
+  if not line.endswith(b'\n') or not text or '\r' in text or text.count('"') % 2:
+    raise ValueError('the header is not the first line')
+  return next(csv.reader([text]))
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:
   """Yields the lines of a file in blocks.
 
   Raises:
-    ValueError: a line is longer than a block, or a line end may be in a quoted value.
+    ValueError: a block cannot be read without the others, or has other text than lines
+      of UTF-8.
   """
   rest = b''
   while data := file.read(_BLOCK_BYTES):
-    lines, line_end, start = (rest + data).rpartition(b'\n')
-    if len(start) > _BLOCK_BYTES:
+    lines, line_end, rest = (rest + data).rpartition(b'\n')
+    _check_block(lines + line_end)
+    if len(rest) > _MAX_LINE_CHARS:
       raise ValueError('a line is too long')
-    if lines.count(b'"') % 2:
-      raise ValueError('the block may end in a quoted value')
     if line_end:
       yield lines + line_end
-    rest = start
   if rest:
+    _check_block(rest)
     yield rest
 
 
-def _parse_block(
-  block: bytes, num_columns: int, positions: Sequence[int], *, has_header: bool
-) -> pa.Table:
-  """Returns the columns at given positions, in this order.
+def _check_block(block: bytes) -> None:
+  """Raises ValueError for what Arrow reads in another way than the csv module."""
+  block.decode()
+  if block.startswith(codecs.BOM_UTF8):
+    raise ValueError('it begins with a byte order mark')
+  if block.count(b'"') % 2:
+    raise ValueError('it may end in a quoted value')
+  line_ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord('\n'))
+  if np.diff(line_ends, prepend=-1).max(initial=0) > _MAX_LINE_CHARS:
+    raise ValueError('a line is too long')
+
+
+def _parse_block(block: bytes, num_columns: int, positions: Sequence[int]) -> pa.Table:
+  """Returns the columns at given positions, in this order, of rows without a header.
 
   Raises:
     pyarrow.ArrowInvalid (a ValueError): a row is invalid.
@@ -176,9 +207,7 @@ def _parse_block(
   memory.write(block)
   return pyarrow.csv.read_csv(
     pa.BufferReader(memory.getvalue()),
-    pyarrow.csv.ReadOptions(
-      use_threads=False, column_names=columns, skip_rows=int(has_header)
-    ),
+    pyarrow.csv.ReadOptions(use_threads=False, column_names=columns),
     pyarrow.csv.ParseOptions(newlines_in_values=True),
     pyarrow.csv.ConvertOptions(
       include_columns=[name_column, *number_columns],
@@ -193,18 +222,17 @@ def _parse_block(
 
 
 def _read_by_row(
-  path: pathlib.Path, positions: Sequence[int]
+  path: pathlib.Path, file: IO[bytes], columns: Sequence[str]
 ) -> tuple[list[str], array.array[float]]:
-  """Reads columns at given positions, as `_read_by_arrow`.
-
-  Raises:
-    UsageError: names the first invalid row.
-  """
+  """As `_read`; names the first invalid row."""
   known: dict[str, str] = {}
   names: list[str] = []
   numbers = array.array('d')
-  with _open_rows(path) as rows:
-    header = next(rows)
+  with io.TextIOWrapper(file, encoding='utf-8-sig', newline='') as text:
+    lines = iter(lambda: text.readline(_MAX_LINE_CHARS), '')
+    rows = filter(None, csv.reader(lines))
+    header = next(rows, [])
+    positions = _find_columns(path, header, columns)
     for row in rows:
       problem = _find_problem(row, header, positions)
       if problem:
@@ -248,17 +276,6 @@ def _is_number(text: str) -> bool:
   except ValueError:
     return False
   return '_' not in text and text.isascii()
-
-
-@contextlib.contextmanager
-def _open_rows(path: pathlib.Path) -> Iterator[Iterator[list[str]]]:
-  """Yields an iterator over the rows that are not blank, the header first."""
-  with (
-    _open(path) as file,
-    io.TextIOWrapper(file, encoding='utf-8-sig', newline='') as text,
-  ):
-    lines = iter(lambda: text.readline(_MAX_LINE_CHARS), '')
-    yield filter(None, csv.reader(lines))
 
 
 @contextlib.contextmanager

@@ -1,3 +1,5 @@
+import os
+import threading
 import tracemalloc
 import zipfile
 
@@ -63,15 +65,15 @@ def _files(draw):
 def test_arrow_and_the_csv_module_read_the_same(text, tmp_path):
   path = tmp_path / 'points.csv'
   path.write_bytes(text.encode())
-  with csv_columns._open_rows(path) as rows:
-    header = next(rows)
-  positions = csv_columns._find_columns(path, header, ['id', 'x', 'y'])
+  columns = ['id', 'x', 'y']
   try:
-    found = csv_columns._read_by_arrow(path, len(header), positions)
+    with path.open('rb') as file:
+      found = csv_columns._read_by_arrow(path, file, columns)
   except ValueError:
     hypothesis.event('not read by Arrow')
     return
-  expected = csv_columns._read_by_row(path, positions)
+  with path.open('rb') as file:
+    expected = csv_columns._read_by_row(path, file, columns)
   assert found[0] == expected[0]
   np.testing.assert_array_equal(found[1], expected[1])
   np.testing.assert_array_equal(np.signbit(found[1]), np.signbit(expected[1]))
@@ -81,8 +83,41 @@ def test_arrow_and_the_csv_module_read_the_same(text, tmp_path):
 def test_blocks_are_joined(block_bytes, tmp_path, monkeypatch):
   monkeypatch.setattr(csv_columns, '_BLOCK_BYTES', block_bytes)
   path = fake_data.write_candidates(tmp_path / 'candidates.csv', ROWS)
-  names, numbers = csv_columns._read_by_arrow(path, 5, range(5))
+  with path.open('rb') as file:
+    names, numbers = csv_columns._read_by_arrow(path, file, COLUMNS)
   assert list(zip(names, *np.reshape(numbers, (-1, 4)).T.tolist())) == ROWS
+
+
+def test_a_pipe_is_read_once(tmp_path):
+  path = tmp_path / 'pipe'
+  os.mkfifo(path)
+  content = fake_data.csv_text(COLUMNS, ROWS * 100).encode()
+  writer = threading.Thread(target=path.write_bytes, args=[content])
+  writer.start()
+  names, numbers = csv_columns.read_columns(path, COLUMNS)
+  writer.join()
+  assert list(zip(names, *numbers.T.tolist())) == ROWS * 100
+
+
+def test_a_line_end_in_the_header_is_part_of_it(tmp_path):
+  path = tmp_path / 'points.csv'
+  path.write_text('id,x,"note\na,1,2"\nb,1,2\n')
+  names, numbers = csv_columns.read_columns(path, ['id', 'x'])
+  assert (names.tolist(), numbers.tolist()) == (['b'], [[1]])
+
+
+@pytest.mark.parametrize(
+  ('row', 'problem'),
+  [
+    (b'a,1,x\xe9\n', r'cannot be read as CSV: .*utf-8'),
+    (b'a,1,' + b'x' * 70_000 + b'\n', r'row 3001 .*1 columns, but the header has 3'),
+  ],
+)
+def test_columns_that_are_not_read_must_be_valid_too(row, problem, tmp_path):
+  path = tmp_path / 'points.csv'
+  path.write_bytes(b'id,x,note\n' + b'b,1,y\n' * 3000 + row)
+  with pytest.raises(UsageError, match=problem):
+    csv_columns.read_columns(path, ['id', 'x'])
 
 
 def test_a_quoted_value_at_the_end_of_a_block_is_not_divided(tmp_path, monkeypatch):
