@@ -51,6 +51,7 @@ def run(
   plan = plan_lib.make_plan(luna_dir, config)
   job_checks.check_not_empty(plan)
   folder = job_folders.job_folder(final)
+  job_checks.check_links(folder)
   registered = registered_dataset.read(final) if folder.has_dataset() else None
   if registered and not overwrite:
     registered.check_inputs(plan)

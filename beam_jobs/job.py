@@ -77,6 +77,7 @@ def prepare(
   config = builder.builder_config
   plan = plan_lib.make_plan(luna_dir, config)
   job_checks.check_not_empty(plan)
+  job_checks.check_links(folder)
   job_messages.print_plan(plan, builder)
   with contextlib.ExitStack() as stack:
     try:

@@ -6,11 +6,13 @@ import pathlib
 
 from beam_jobs import plan as plan_lib
 from beam_jobs import plan_fingerprints
+from beam_jobs.job_folder import JobFolder
 from beam_jobs.tasks import ScanTask
 from luna_tfds import luna16_patches
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.files import store_path
+from luna_tfds.files.store_path import StorePath
 
 
 def check_not_empty(plan: plan_lib.Plan) -> None:
@@ -19,6 +21,18 @@ def check_not_empty(plan: plan_lib.Plan) -> None:
     raise UsageError(
       'no candidate is in a scan on disk; check that the CSV files belong to the scans'
     )
+
+
+def check_links(folder: JobFolder) -> None:
+  """Raises UsageError if a link to a missing folder has a name that the job needs.
+
+  It would be found at the end of the job only.
+  """
+  for path in (folder.final, folder.dataset_dir / '.config'):
+    if not isinstance(path, StorePath) and path.is_symlink() and not path.exists():
+      raise UsageError(
+        f'{path}: it is a symbolic link to a missing folder; delete it or make the folder'
+      )
 
 
 def check_unchanged(

@@ -80,8 +80,7 @@ class History:
 
     Args:
       epoch: number of the epoch, from 0.
-      metrics: the metrics of the epoch by name; a metric that only other rows have is left
-        empty.
+      metrics: the metrics of the epoch by name; a metric that only other rows have is NA.
     """
     row = {'epoch': str(epoch), **{k: str(metrics[k]) for k in sorted(metrics)}}
     self._write([*self._rows(), row])

@@ -55,7 +55,9 @@ class RunFlags:
     """
     for flag in (self.workdir, self.ensemble):
       if '' in (flag.value or ()):
-        raise UsageError(f'--{flag.name}: an empty name; give folders of runs')
+        raise UsageError(
+          f'--{flag.name}: the name of a folder is empty; give folders of runs'
+        )
     return [*(self.workdir.value or ()), *(self.ensemble.value or ())]
 
 

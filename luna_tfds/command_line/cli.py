@@ -94,9 +94,9 @@ def run(
     (SIGINT), 143 for SIGTERM, 141 if the reader of stdout has ended (`| head`).
   """
   argv = list(sys.argv if argv is None else argv)
-  if isinstance(
-    sys.stdout, io.TextIOWrapper
-  ):  # as stderr; a file name may be any bytes
+  _open_missing_streams()
+  # As stderr: a file name may be any bytes.
+  if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors='backslashreplace')
   with interruption_lib.raised_as_keyboard_interrupt(name) as interruption:
     try:
@@ -109,6 +109,15 @@ def run(
         return _report(name, error)
       print(interruption.message, file=sys.stderr)
       return interruption.exit_code
+
+
+def _open_missing_streams() -> None:
+  """Discards what is printed to a stream that the shell has closed (`>&-`)."""
+  # Python has no object for such a stream, and libraries expect one.
+  if sys.stdout is None:
+    sys.stdout = open(os.devnull, 'w')  # noqa: SIM115
+  if sys.stderr is None:
+    sys.stderr = open(os.devnull, 'w')  # noqa: SIM115
 
 
 def _run(
@@ -318,7 +327,8 @@ def _check_file_names(arguments: Sequence[str]) -> None:
     try:
       text.encode()
     except UnicodeEncodeError as error:
-      raise UsageError(f'{text!a} is not valid UTF-8; rename the file') from error
+      shown = os.fsencode(text).decode(errors='backslashreplace')
+      raise UsageError(f"'{shown}' is not valid UTF-8; rename it") from error
 
 
 def _parse(

@@ -26,8 +26,11 @@ class _LineOfCommand(python_logging.Formatter):
     return f'{self._name}: {record.levelname.lower()}: {super().format(record)}'
 
 
-def _is_important(record: python_logging.LogRecord) -> bool:
-  """Returns False for warnings of TFDS, which logs through absl's logger as we do."""
+def _is_not_of_tfds(record: python_logging.LogRecord) -> bool:
+  """Returns False for warnings of TFDS, which logs through absl's logger as we do.
+
+  Its errors are shown.
+  """
   is_error = record.levelno >= python_logging.ERROR
   return is_error or 'tensorflow_datasets/core/' not in record.pathname
 
@@ -45,10 +48,10 @@ def set_up(name: str, level: str) -> None:
   logging.set_verbosity(getattr(logging, level.upper()))
   quiet = level in ('warning', 'error')
   handler = logging.get_absl_handler()
-  handler.removeFilter(_is_important)
+  handler.removeFilter(_is_not_of_tfds)
   if quiet:
     handler.setFormatter(_LineOfCommand(name))
-    handler.addFilter(_is_important)
+    handler.addFilter(_is_not_of_tfds)
   # Libraries log to the root logger; our own warnings go through absl's logger, which
   # takes the level of the root logger if it has none.
   python_logging.getLogger().setLevel('ERROR' if quiet else level.upper())

@@ -146,3 +146,16 @@ def test_a_name_that_is_too_long(tmp_path):
   folder = disk_job_folder.DiskJobFolder(tmp_path / ('a' * 300) / '1.0.0')
   with pytest.raises(UsageError, match='too long; give a writable'), folder.locked():
     pass
+
+
+@pytest.mark.parametrize('name', ['axial_50px_all/1.0.0', '.config'])
+def test_a_link_to_a_missing_folder_is_found_before_the_job(
+  name, extract, small, out, failure
+):
+  link = out / 'luna16_patches' / name
+  link.parent.mkdir(parents=True)
+  link.symlink_to('missing')
+  for more in ('--nodry_run', '--dry_run'):
+    assert extract(small.folder, out, ALL, more) == 2
+    assert f'{link}: it is a symbolic link to a missing folder' in failure()
+  assert [path for path in out.rglob('*') if not path.is_dir()] == [link]

@@ -13,7 +13,10 @@ pytestmark = pytest.mark.usefixtures('no_network_pictures')
   ('arguments', 'message'),
   [
     (['--split=test'], '--workdir is required'),
-    (['--workdir={run}', '--ensemble={run},'], '--ensemble: an empty name'),
+    (
+      ['--workdir={run}', '--ensemble={run},'],
+      '--ensemble: the name of a folder is empty',
+    ),
     (['--workdir=/nowhere'], 'no run in it'),
     (['--workdir={run}', '--split=nowhere'], "no split 'nowhere'"),
     (['--workdir={run}', '--threshold=best'], '--threshold must be max_f1'),

@@ -111,13 +111,13 @@ def test_without_a_run_there_is_nothing_to_export(tmp_path, error_line):
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    (['--workdir='], '--workdir: an empty name'),
+    (['--workdir='], '--workdir: the name of a folder is empty'),
     (['--output_dir='], '--output_dir is required'),
     (['--workdir=/nowhere'], 'no run in it'),
     (['--output_dir={tmp}'], 'exists already'),
     (['--output={tmp}'], 'exists already'),  # its name in release 1.0.0
     (['--crossval=/nowhere'], 'leave out --workdir and --ensemble'),
-    (['--ensemble=,'], '--ensemble: an empty name'),
+    (['--ensemble=,'], '--ensemble: the name of a folder is empty'),
     (['--output_dir=/dev/null/x/y'], '--output_dir: the folder /dev/null/x'),
   ],
 )

@@ -58,11 +58,11 @@ def test_file_names_that_are_not_utf8(monkeypatch, error_line):
 def test_a_path_that_is_not_utf8(tmp_path, monkeypatch, error_line):
   main = greet.raises(AssertionError('main ran'))
   assert greet.run(main, '--name=folder\udcff') == 2
-  assert r"error: '--name=folder\udcff' is not valid UTF-8; rename" in error_line()
+  assert r"error: '--name=folder\xff' is not valid UTF-8; rename it" in error_line()
   (tmp_path / 'folder\udcff').mkdir()
   monkeypatch.chdir(tmp_path / 'folder\udcff')
   assert greet.run(main, '--name=x') == 2
-  assert r"folder\udcff' is not valid UTF-8; rename" in error_line()
+  assert r"folder\xff' is not valid UTF-8; rename it" in error_line()
 
 
 def test_text_that_the_terminal_cannot_print(monkeypatch):
@@ -337,3 +337,12 @@ def test_other_urls_are_no_path(url):
   for read in (cli.required_path, cli.optional_path):
     with pytest.raises(UsageError, match=r'^--out_dir: \w+:// URLs are not supported'):
       read(holder)
+
+
+@pytest.mark.parametrize('closed', ['>&-', '2>&-', '>&- 2>&-'])
+def test_a_stream_that_is_closed_is_not_missed(closed, tmp_path):
+  command = f'exec "$0" -m luna_tfds.phantom --output_dir="$1" --scans=1 {closed}'
+  shell = ['bash', '-c', command, sys.executable, tmp_path / 'luna']
+  done = subprocess.run(shell, capture_output=True, check=True)
+  assert b'Traceback' not in done.stderr
+  assert (tmp_path / 'luna' / 'candidates.csv').is_file()
