@@ -89,7 +89,7 @@ class OperatingPoint:
     """The records that the threshold was chosen on, or why there are none, in words."""
     if self.is_fixed:
       return 'given'
-    return self.chosen_on or 'no validation split'
+    return self.chosen_on or 'no validation records of both classes'
 
   def choose(
     self, validation: ScoredRecords | None, split: str | None

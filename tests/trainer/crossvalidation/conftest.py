@@ -1,5 +1,7 @@
 """Folds that no network has scored: their records are made at random."""
 
+import dataclasses
+
 import fake_data
 import fake_scores
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 
 from luna_tfds.files import atomic_files
 from model.metrics import classification
+from model.metrics.resampling import Resampling
 from trainer import config as config_lib
 from trainer.crossvalidation import folds as folds_lib
+from trainer.evaluation import split_metrics
 from trainer.scoring import froc_submission
 
 NUMBERS = (2, 5, 7)
@@ -85,3 +89,13 @@ def reference(fold_results, tmp_path):
   nodules.append((nodules[0][0], -500.0, 0.0, 0.0, 6.0))
   path = fake_data.write_findings(tmp_path / 'annotations.csv', nodules)
   return froc_submission.read_reference(path, None, None)
+
+
+@pytest.fixture
+def first_fold_excluded(plans, fold_results):
+  """Makes all records of the first fold excluded findings."""
+  records, predicted = fold_results[0]
+  only = dataclasses.replace(records, excluded=np.ones(len(records), bool))
+  folds_lib.write_scores(plans[0].scores_file, only, predicted)
+  pooled = split_metrics.compute(only, predicted, None, Resampling(resamples=0))
+  atomic_files.write_json(plans[0].metrics_file, pooled.to_json())

@@ -7,7 +7,6 @@ from model.metrics.resampling import Resampling
 from trainer.crossvalidation import fold_text_table
 from trainer.crossvalidation import folds as folds_lib
 from trainer.crossvalidation import merging
-from trainer.evaluation import split_metrics
 
 FEW = Resampling(resamples=10)
 
@@ -61,12 +60,7 @@ def test_excluded_findings_have_a_row(plans, fold_results, tmp_path):
   assert '10 excluded findings' in lines[number + 2]
 
 
-def test_metrics_that_are_undefined_are_dashes(plans, fold_results, tmp_path):
-  records, predicted = fold_results[0]
-  only = dataclasses.replace(records, excluded=np.ones(len(records), bool))
-  folds_lib.write_scores(plans[0].scores_file, only, predicted)
-  pooled = split_metrics.compute(only, predicted, None, FEW)
-  atomic_files.write_json(plans[0].metrics_file, pooled.to_json())
+def test_metrics_that_are_undefined_are_dashes(plans, first_fold_excluded, tmp_path):
   merged = merging.merge(plans, tmp_path, None, FEW)
   line = fold_text_table.folds_table(merged).splitlines()[1]
   assert line.split() == ['2', '0', '0', *'–––––']

@@ -15,7 +15,6 @@ from model.metrics.resampling import Resampling
 from trainer.crossvalidation import folds as folds_lib
 from trainer.crossvalidation import merged_files
 from trainer.crossvalidation import merging
-from trainer.evaluation import split_metrics
 
 FEW = Resampling(resamples=10)
 
@@ -201,12 +200,9 @@ def test_folds_without_an_annotated_nodule_are_merged(plans, reference, tmp_path
   )
 
 
-def test_a_fold_of_excluded_findings_only_is_merged(plans, fold_results, tmp_path):
-  records, predicted = fold_results[0]
-  only = dataclasses.replace(records, excluded=np.ones(len(records), bool))
-  folds_lib.write_scores(plans[0].scores_file, only, predicted)
-  pooled = split_metrics.compute(only, predicted, None, FEW)
-  atomic_files.write_json(plans[0].metrics_file, pooled.to_json())
+def test_a_fold_of_excluded_findings_only_is_merged(
+  plans, first_fold_excluded, tmp_path
+):
   merged, result = merge(plans, tmp_path)
   assert (result['folds'][0]['records'], result['folds'][0]['pr_auc']) == (0, None)
   others = [fold['pr_auc'] for fold in result['folds'][1:]]

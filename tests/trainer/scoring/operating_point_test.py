@@ -85,7 +85,7 @@ def test_a_number_is_taken_as_the_threshold():
 def test_without_records_the_threshold_is_one_half():
   chosen = make_point(rule='recall:0.9').choose(None, None)
   assert (chosen.threshold, chosen.chosen_on) == (0.5, None)
-  assert chosen.chosen_on_text == 'no validation split'
+  assert chosen.chosen_on_text == 'no validation records of both classes'
 
 
 def decide(point, shares_selection_records, records=SEPARABLE):
@@ -102,7 +102,8 @@ def test_a_record_at_the_threshold_is_predicted_to_be_a_nodule():
 
 
 @pytest.mark.parametrize(
-  ('rule', 'text'), [('0.6', 'given'), ('max_f1', 'no validation split')]
+  ('rule', 'text'),
+  [('0.6', 'given'), ('max_f1', 'no validation records of both classes')],
 )
 def test_a_threshold_that_no_record_chose_needs_no_cross_fitting(rule, text):
   point = make_point(rule=rule, threshold=0.6, chosen_on=None)

@@ -111,7 +111,7 @@ def test_a_validation_split_of_excluded_findings_only_is_not_used(
   assert (
     'holds excluded findings only: the last epoch is used' in capsys.readouterr().err
   )
-  assert 'threshold 0.5 (no validation split)' in text
+  assert 'threshold 0.5 (no validation records of both classes)' in text
 
 
 def test_without_a_validation_split_the_last_epoch_is_used(tmp_path, extract, capsys):
