@@ -96,10 +96,6 @@ class _Application:
     method, key = self._store.server.operation(environ)
     fault = self._store.next_fault(method, key)
     connection = environ['werkzeug.socket']
-    if fault == NO_ANSWER:
-      time.sleep(NO_ANSWER_SECS)
-    if fault in (RESET, NO_ANSWER):
-      _reset(connection)
     if fault in (ERROR_500, ERROR_503, UNAUTHORIZED, FORBIDDEN):
       environ['wsgi.input'].read(int(environ.get('CONTENT_LENGTH') or 0))
       body = self._store.server.error_body(int(fault[:3]))
@@ -107,7 +103,13 @@ class _Application:
         body = b''
       start_response(fault, [('Content-Length', str(len(body)))])
       return [body]
+    # Done at once, also if the answer is lost: a later test must not see its effect.
     body = b''.join(self._application(environ, start_response))
+    if fault == NO_ANSWER:
+      time.sleep(NO_ANSWER_SECS)
+    if fault in (RESET, NO_ANSWER):
+      _reset(connection)
+      return [body]
     received = int(environ.get('CONTENT_LENGTH') or 0)
     self._store.requests.append(Request(method, key, received, len(body)))
     if fault == RESET_IN_BODY:

@@ -4,6 +4,7 @@ import email.message
 import http
 import io
 import json
+import logging
 import os
 import re
 import threading
@@ -40,6 +41,8 @@ def application():
   """Returns a WSGI application with storage of its own."""
   from gcp_storage_emulator import storage
 
+  # A real server would not log to the command's stderr.
+  logging.getLogger('gcp_storage_emulator').setLevel(logging.CRITICAL)
   return _Application(storage.Storage(use_memory_fs=True))
 
 
