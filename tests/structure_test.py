@@ -38,7 +38,7 @@ MAY_IMPORT = {
 # Which packages inside luna_tfds may import which others of them. All may import the
 # modules directly in luna_tfds/, which have no group: `test_no_import_cycle` orders them.
 MAY_IMPORT_IN_LUNA_TFDS = {
-  'files': (),
+  'files': ('processes',),
   'processes': (),
   'scans': ('files',),
   'command_line': ('files',),
@@ -296,6 +296,19 @@ def test_commands_and_their_flags_load_nothing_heavy_at_the_top():
       waiting += [e.target for e in top if e.target in set(FILES) - reached]
       violations += [f'{command} loads {e}' for e in top if e.target in HEAVY]
   _check(sorted(set(violations)))
+
+
+def test_garbage_is_not_collected_where_tf_data_calls_python():
+  calls = ('numpy_function(', 'py_function(', 'from_generator(')
+  module = 'luna_tfds.processes.garbage_collection'
+  _check(
+    [
+      f'{name} lets tf.data call Python without {module}, which says what may hang'
+      for name, path in FILES.items()
+      if any(call in path.read_text() for call in calls)
+      and not any(e.importer == name and e.target == module for e in IMPORTS)
+    ]
+  )
 
 
 def test_module_names_say_what_they_hold():

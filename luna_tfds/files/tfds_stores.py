@@ -16,6 +16,7 @@ from tensorflow_datasets.core import file_adapters
 from luna_tfds import tfrecord
 from luna_tfds.errors import UsageError
 from luna_tfds.files import store_path
+from luna_tfds.processes import garbage_collection
 
 _URL_PATTERN = r'[A-Za-z][A-Za-z0-9+.-]*://.*'
 
@@ -65,6 +66,7 @@ class _StoreAdapter(file_adapters.TfRecordFileAdapter):
 def _read_with_python(name: Any) -> Any:
   import tensorflow as tf
 
+  garbage_collection.collect_in_own_thread()
   return tf.data.Dataset.from_generator(
     _records, args=(name,), output_signature=tf.TensorSpec([], tf.string)
   )

@@ -1,1 +1,1 @@
-"""Processes of this machine: workers and usable cores."""
+"""Processes of this machine: workers, usable cores, garbage collection."""

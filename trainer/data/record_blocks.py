@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from luna_tfds.processes import garbage_collection
 from trainer.data import memory_budget
 from trainer.data import split_index
 from trainer.data import store_records
@@ -115,6 +116,7 @@ def _stored_blocks_in_store(source: SplitSource, block_records: int) -> tf.data.
     serialized = tf.numpy_function(read, tf.unstack(row, 3), tf.string, stateful=False)
     return tf.ensure_shape(serialized, [None])
 
+  garbage_collection.collect_in_own_thread()
   parallel = memory_budget.PARALLEL_FILES
   table = np.array(rows, np.int64).reshape(-1, 3)
   return tf.data.Dataset.from_tensor_slices(table).map(
@@ -185,6 +187,7 @@ def _read_range_in_store(
     item = source.slices[number]
     return store_records.read_range(item, int(start), int(num_records))
 
+  garbage_collection.collect_in_own_thread()
   serialized = tf.numpy_function(
     read, (slice_, offset, count), tf.string, stateful=False
   )

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from luna_tfds import records
+from luna_tfds.processes import garbage_collection
 from trainer import config as config_lib
 from trainer.data import memory_budget
 from trainer.data import record_blocks
@@ -300,6 +301,7 @@ def _call_numpy(
     dtypes: dtype of the result, or the dtypes of several results.
     shape: shape of each result.
   """
+  garbage_collection.collect_in_own_thread()
   results = tf.numpy_function(
     lambda *numbers: function(*map(int, numbers)), arguments, dtypes
   )

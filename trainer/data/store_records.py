@@ -17,6 +17,7 @@ from luna_tfds import record_index
 from luna_tfds import tfrecord
 from luna_tfds.files import store_path
 from luna_tfds.files import store_urls
+from luna_tfds.processes import garbage_collection
 from trainer.data.split_source import ShardSlice
 
 
@@ -31,6 +32,7 @@ def file_records(path: str) -> tf.data.Dataset:
   """
   if not store_urls.is_url(path):
     return tf.data.TFRecordDataset(path)
+  garbage_collection.collect_in_own_thread()
 
   def read() -> Iterator[bytes]:
     return tfrecord.read_tfrecords(store_path.as_path(path))
