@@ -11,6 +11,8 @@
               ordered
     job_1     luna16-extract with one worker
     job_all   luna16-extract with one worker per core
+    apart     as many jobs of one worker as there are cores, at the same time: what the
+              cores allow
 
 `article` and `loop` only extract, `write` and `tfds` only write; `job` extracts, encodes,
 shuffles, writes and verifies. Rates of the job exclude its start-up, which is timed on a
@@ -26,6 +28,7 @@ how many are in the pages of the files that it touches.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import csv
 import json
 import os
@@ -74,14 +77,19 @@ def _compare(options: argparse.Namespace, config: str, cores: int) -> dict:
   """Returns the times of all ways, the ratios of their rates, and counts of bytes."""
   luna_dir = options.luna_dir
   stages = {name: _run(options, name, config) for name in _STAGES if name != 'bytes'}
-  for name, workers in (('job_1', 1), ('job_all', cores)):
-    stages[name] = _job(luna_dir, config, workers)
-    startup = _job(_one_candidate_per_worker(luna_dir, workers), config, workers)
-    stages[name]['startup_secs'] = startup['secs']
-    working_secs = stages[name]['secs'] - startup['secs']
+  for name, workers, jobs in (
+    ('job_1', 1, 1),
+    ('job_all', cores, 1),
+    ('apart', 1, cores),
+  ):
+    few = _one_candidate_per_worker(luna_dir, workers)
+    stages[name] = _jobs(luna_dir, config, workers, jobs)
+    startup_secs = _jobs(few, config, workers, jobs)['secs']
+    working_secs = stages[name]['secs'] - startup_secs
+    stages[name]['startup_secs'] = startup_secs
     stages[name]['patches_per_sec'] = (
       stages[name]['patches'] / working_secs
-      if working_secs > startup['secs']
+      if working_secs > startup_secs
       else None  # too short: the difference is mostly noise
     )
   rates = {name: stage['patches_per_sec'] for name, stage in stages.items()}
@@ -91,6 +99,7 @@ def _compare(options: argparse.Namespace, config: str, cores: int) -> dict:
     'job_1 / write': ('job_1', 'write'),
     'job_1 / tfds': ('job_1', 'tfds'),
     f'job_all / job_1 ({cores} cores)': ('job_all', 'job_1'),
+    f'apart / job_1 ({cores} cores)': ('apart', 'job_1'),
   }
   ratios = {
     name: rates[a] / rates[b] if rates[a] and rates[b] else None
@@ -296,6 +305,17 @@ _STAGES = {
   'tfds': _write_by_tfds,
   'bytes': _bytes,
 }
+
+
+def _jobs(luna_dir: pathlib.Path, config: str, workers: int, jobs: int) -> dict:
+  """Runs a job, or several of the same at once; the time is that of the last to end."""
+  with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    runs = list(pool.map(lambda _: _job(luna_dir, config, workers), range(jobs)))
+  return {
+    'patches': sum(run['patches'] for run in runs),
+    'secs': max(run['secs'] for run in runs),
+    'peak_mb': max(run['peak_mb'] for run in runs),
+  }
 
 
 def _job(luna_dir: pathlib.Path, config: str, workers: int) -> dict:
