@@ -7,20 +7,12 @@ import subprocess
 import sys
 import time
 
+import child_processes
 import fake_data
 import oracles
 import pytest
 
 ALL = '--config=axial_50px_all'
-
-
-def children(pid):
-  """Returns the ids of the processes that a process started."""
-  found = subprocess.run(
-    ['ps', '-A', '-o', 'pid=,ppid='], capture_output=True, text=True
-  )
-  rows = [map(int, line.split()) for line in found.stdout.splitlines()]
-  return [child for child, parent in rows if parent == pid]
 
 
 def wait_for(condition, secs=90):
@@ -81,7 +73,7 @@ def job(download, out):
     started.append(job)
     if wait:
       wait_for(lambda: has_finished_shard(out))
-    job.workers = children(job.pid)
+    job.workers = child_processes.children(job.pid)
     return job
 
   yield start
@@ -128,7 +120,7 @@ def test_a_killed_worker_ends_the_job(job, out, undisturbed):
 @pytest.mark.slow
 def test_a_worker_killed_while_it_starts_ends_the_job(job):
   running = job(2, wait=False)
-  worker = wait_for(lambda: children(running.pid))[0]
+  worker = wait_for(lambda: child_processes.children(running.pid))[0]
   os.kill(worker, signal.SIGKILL)
   assert 'a worker process was killed' in end_of(running)
   assert running.returncode == 1

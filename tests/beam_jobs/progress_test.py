@@ -2,7 +2,6 @@ import contextlib
 import re
 import sys
 import threading
-import time
 
 import pytest
 
@@ -95,9 +94,23 @@ def test_nothing_is_displayed_without_scans(folder, capsys):
 
 
 @pytest.fixture
-def poll_secs(folder, monkeypatch):
-  monkeypatch.setattr(type(folder), 'progress_poll_secs', 0.02)
-  return 0.02
+def wait_for_polls(folder, monkeypatch):
+  """A function that waits until the progress was polled some times."""
+  polls = threading.Semaphore(0)
+
+  @contextlib.contextmanager
+  def displayed(*unused, **unused_options):
+    yield lambda done, total: polls.release()
+
+  def wait():
+    while polls.acquire(blocking=False):
+      pass
+    for _ in range(5):
+      assert polls.acquire(timeout=60)
+
+  monkeypatch.setattr(type(folder), 'progress_poll_secs', 0.01)
+  monkeypatch.setattr(progress.progress, 'displayed', displayed)
+  return wait
 
 
 def warnings(capsys):
@@ -107,26 +120,26 @@ def warnings(capsys):
 
 @pytest.mark.parametrize(('minutes', 'expected'), [(1e-9, 1), (60.0, 0), (0.0, 0)])
 def test_a_job_in_which_nothing_happens_warns_once(
-  minutes, expected, folder, poll_secs, capsys
+  minutes, expected, folder, wait_for_polls, capsys
 ):
   folder.record_progress('a' * 16, 1)
   with progress.display(folder, NUM_SCANS, minutes):
-    time.sleep(10 * poll_secs)
+    wait_for_polls()
   assert len(warnings(capsys)) == expected
 
 
-def test_a_second_stop_is_reported_again(folder, poll_secs, capsys):
+def test_a_second_stop_is_reported_again(folder, wait_for_polls, capsys):
   with progress.display(folder, NUM_SCANS, 1e-9):
-    time.sleep(10 * poll_secs)
+    wait_for_polls()
     folder.record_progress('a' * 16, 1)
-    time.sleep(10 * poll_secs)
+    wait_for_polls()
   assert len(warnings(capsys)) == 2
 
 
-def test_no_warning_after_the_last_scan(folder, poll_secs, capsys):
+def test_no_warning_after_the_last_scan(folder, wait_for_polls, capsys):
   # The engine may take time to end the job.
   finish(folder, 'a' * 16)
   finish(folder, 'b' * 16)
   with progress.display(folder, NUM_SCANS, 1e-9):
-    time.sleep(10 * poll_secs)
+    wait_for_polls()
   assert warnings(capsys) == []
