@@ -56,6 +56,9 @@ def set_up(name: str, level: str) -> None:
   # takes the level of the root logger if it has none.
   python_logging.getLogger().setLevel('ERROR' if quiet else level.upper())
   logging.get_absl_logger().setLevel(level.upper())
+  # It logs errors of requests to stores that nobody waits for any more, with tracebacks,
+  # when they are garbage. An error that matters is raised.
+  python_logging.getLogger('asyncio').setLevel('CRITICAL' if quiet else level.upper())
   # TensorFlow's C++ reads this when it loads; it is not loaded before a command knows
   # its flags.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3' if quiet else '0')

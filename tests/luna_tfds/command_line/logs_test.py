@@ -13,6 +13,7 @@ from luna_tfds.command_line import cli
 
 def main(unused):
   logging.warning('of a library')
+  logging.getLogger('asyncio').error('of a request')
   absl_logging.info('ours, about what happens')
   absl_logging.warning('ours, for the user')
 
@@ -25,7 +26,15 @@ cli.run('greet', '', main, cli.new_flags(), ['greet', *sys.argv[1:]])
   [
     ('error', []),
     ('warning', ['greet: warning: ours, for the user']),
-    ('info', ['of a library', 'ours, about what happens', 'ours, for the user']),
+    (
+      'info',
+      [
+        'of a library',
+        'of a request',
+        'ours, about what happens',
+        'ours, for the user',
+      ],
+    ),
   ],
 )
 def test_our_warnings_reach_the_user(level, expected):
