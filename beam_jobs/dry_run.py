@@ -34,7 +34,10 @@ def run(
   overwrite: bool = False,
   max_failed_scans: int = 0,
 ) -> None:
-  """Prints the summary, and fails where the job would fail.
+  """Prints the summary of a new dataset, and fails where the job would fail.
+
+  It does not find that another job is writing the dataset, or that a store cannot be
+  written.
 
   Args:
     luna_dir: the LUNA16 download.
@@ -55,6 +58,9 @@ def run(
   registered = registered_dataset.read(final) if folder.has_dataset() else None
   if registered and not overwrite:
     registered.check_inputs(plan)
+    if registered.is_complete(registered.intact_shards()):
+      print(f'already complete, nothing to read or write: {final}')
+      return
   costs = _read_costs(plan, config)
   print(_text(plan, costs, config, folder))
   errors = [error for cost in costs.values() for error in cost.errors]
@@ -63,12 +69,8 @@ def run(
       f'{count_text(len(errors), "scan")} cannot be read, more than '
       f'--max_failed_scans={max_failed_scans}; fix them or raise the limit'
     )
-  try:
-    _check_data_dir(final)
-    folder.check_free_space(plan.num_bytes)
-  except (OSError, UsageError):
-    if overwrite or not registered_dataset.is_complete_dataset(final, plan):
-      raise
+  _check_data_dir(final)
+  folder.check_free_space(plan.num_bytes)
 
 
 def summary(

@@ -14,12 +14,17 @@ import urllib.request
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 
-# Flags with an address that the launcher connects to, and the runner that needs it.
+# Flags with an address that the launcher connects to.
+_ADDRESSES = ('dask_client_address', 'flink_master', 'job_endpoint', 'spark_rest_url')
+
+# Flags of engines, by name or by their first word, and the runners that use them.
 _RUNNERS = {
-  'dask_client_address': 'DaskRunner',
-  'flink_master': 'FlinkRunner',
+  'dask': 'DaskRunner',
+  'environment': 'FlinkRunner, SparkRunner or PortableRunner',
+  'flink': 'FlinkRunner',
   'job_endpoint': 'PortableRunner',
-  'spark_rest_url': 'SparkRunner',
+  'parallelism': 'FlinkRunner',
+  'spark': 'SparkRunner',
 }
 # Where Beam stores them, if under another name than the flag's.
 _OPTION_NAMES = {'dask_client_address': 'address'}
@@ -28,20 +33,20 @@ _TIMEOUT_SECS = 10.0
 
 
 def check_runner(arguments: Sequence[str]) -> None:
-  """Checks that no address of an engine is given to the local runner.
+  """Checks that no flag of an engine is given to the local runner.
 
   Args:
     arguments: arguments of a job that runs on this machine.
 
   Raises:
-    UsageError: one of them is the address of an engine.
+    UsageError: one of them is a flag of an engine.
   """
   for argument in arguments:
     name = argument.partition('=')[0].removeprefix('--')
-    if argument.startswith('--') and name in _RUNNERS:
+    runner = _RUNNERS.get(name) or _RUNNERS.get(name.partition('_')[0])
+    if argument.startswith('--') and runner:
       raise UsageError(
-        f'--{name} needs --runner={_RUNNERS[name]}; without it the job runs on this '
-        'machine'
+        f'--{name} needs --runner={runner}; without it the job runs on this machine'
       )
 
 
@@ -56,7 +61,7 @@ def check_reachable(options: Mapping[str, Any]) -> None:
     UsageError: it is no address.
   """
   # A job service at `job_endpoint` connects to the engine itself.
-  names = ['job_endpoint'] if options.get('job_endpoint') else list(_RUNNERS)
+  names = ('job_endpoint',) if options.get('job_endpoint') else _ADDRESSES
   for name in names:
     value = options.get(_OPTION_NAMES.get(name, name))
     if not value:

@@ -33,6 +33,9 @@ from luna_tfds.errors import UsageError
 # would first try to download Prism.
 _LOCAL_RUNNERS = ('direct', 'switchingdirect', 'bundlebaseddirect', 'fnapi')
 
+# Beam's options for what `--num_workers` says here.
+_WORKER_FLAGS = ('direct_num_workers', 'direct_running_mode')
+
 # Beam's list of runners lacks it.
 _DASK_RUNNER = 'apache_beam.runners.dask.dask_runner.DaskRunner'
 
@@ -61,11 +64,12 @@ def parse(
 
   Raises:
     UsageError: an argument is unknown to Beam, or invalid, or there is no such runner,
-      or the address of an engine is given without its runner.
+      or a flag of an engine is given without its runner.
   """
   name = _runner_name(arguments)
   if name is None or _is_local(name):
     engine_address.check_runner(arguments)
+    _check_worker_flags(arguments)
   runner = _load(name) if name and not _is_local(name) else None
   parser = _Parser(add_help=False, allow_abbrev=False)
   for options_class in pipeline_options.PipelineOptions.__subclasses__():
@@ -85,6 +89,14 @@ def _runner_name(arguments: Sequence[str]) -> str | None:
   parser.add_argument('--runner')
   name: str | None = parser.parse_known_args(arguments)[0].runner
   return name
+
+
+def _check_worker_flags(arguments: Sequence[str]) -> None:
+  """Raises UsageError for options of Beam that the local runner does not use."""
+  for argument in arguments:
+    name = argument.partition('=')[0].removeprefix('--')
+    if argument.startswith('--') and name in _WORKER_FLAGS:
+      raise UsageError(f'--{name} has no effect; give --num_workers instead')
 
 
 def _check_unknown(

@@ -27,6 +27,7 @@ from beam_jobs.shard_result import ShardResult
 from luna_tfds.errors import JobError
 from luna_tfds.errors import UsageError
 from luna_tfds.files import atomic_files
+from luna_tfds.files import store_path
 from luna_tfds.files import store_requests
 from luna_tfds.files.store_path import StorePath
 from luna_tfds.files.temporary_folders import temporary_folder
@@ -133,6 +134,21 @@ class StoreJobFolder(JobFolder):
       result.fingerprint for result in dataset.results or ()
     ] == [shard.fingerprint for shard in plan.shards]
 
+  def _has_shards_of_job(self, plan: plan_lib.Plan) -> bool:
+    """Returns whether the shards of the dataset are byte for byte those of this job.
+
+    With the same plan they are not, if voxels or shards have changed since.
+    """
+    if not self.has_dataset_of(plan):
+      return False
+    dataset = registered_dataset.read(self.final)
+    fingerprints = [shard.fingerprint for shard in plan.shards]
+    own = store_path.map_files(self._read_result, fingerprints, self.state_dir)
+    if None in own:
+      return True  # another job has completed the dataset, and deletes them
+    registered = dataset.results if dataset else None
+    return [r.sha256 for r in registered or ()] == [r.sha256 for r in own if r]
+
   def finalize(
     self, plan: plan_lib.Plan, write_metadata: Callable[[pathlib.Path], None]
   ) -> None:
@@ -151,7 +167,7 @@ class StoreJobFolder(JobFolder):
     """
     self.check_plan(plan)
     # Where there is none now, a job with the same plan may be about to complete one.
-    if self.has_dataset() and not self.has_dataset_of(plan):
+    if self.has_dataset() and not self._has_shards_of_job(plan):
       self._info_path.unlink(missing_ok=True)
     names = {s.fingerprint: self._final_shard_path(s, plan).name for s in plan.shards}
 
@@ -203,9 +219,9 @@ class StoreJobFolder(JobFolder):
     try:
       path.create(data)
     except FileExistsError:
-      if not self.has_dataset_of(plan):
+      if not self.has_dataset_of(plan) or path.read_bytes() != data:
         self.check_plan(plan)
-        path.write_bytes(data)  # over that of a job that this one has replaced
+        path.write_bytes(data)  # over a damaged one, or that of a job that was replaced
 
   @property
   def _info_path(self) -> pathlib.Path:

@@ -54,7 +54,8 @@ class PatchSpec:
       )
     if math.prod(self.shape_zyx) > MAX_SAMPLES:
       raise ValueError(
-        f'a patch must have at most {MAX_SAMPLES} samples. Received: {self.shape_zyx}'
+        f'patch_shape must have at most {MAX_SAMPLES} samples. '
+        f'Received: {self.shape_zyx}'
       )
     low, high = SPACING_RANGE_MM
     if self.spacing_mm is not None and not low <= self.spacing_mm <= high:

@@ -25,6 +25,19 @@ def rows_of(text):
   return {line.split()[0]: line.split()[1:] for line in lines[start + 1 :] if line}
 
 
+def test_a_complete_dataset(extract, small, out, capsys):
+  folder = oracles.dataset_folder(out)
+  assert extract(small.folder, out, '--config=axial_50px_all') == 0
+  dry_run.run(small.folder, ALL, folder)
+  complete = f'already complete, nothing to read or write: {folder}\n'
+  assert capsys.readouterr().out == complete
+  dry_run.run(small.folder, ALL, folder, overwrite=True)
+  assert 'to read' in capsys.readouterr().out
+  next(folder.glob('*.tfrecord-*')).unlink()
+  dry_run.run(small.folder, ALL, folder)
+  assert 'disk space' in capsys.readouterr().out
+
+
 def test_table_has_the_counts_of_each_split(small, out):
   text = dry_run.summary(small.folder, ALL, out / '1.0.0')
   found = rows_of(text)

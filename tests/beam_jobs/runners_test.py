@@ -50,7 +50,9 @@ def test_flags_of_beam_are_parsed():
     ('--luna_dri=x', 'unknown argument --luna_dri; did you mean --luna_dir'),
     ('--runer=x', 'unknown argument --runer; did you mean --runner'),
     ('stray', 'unknown argument stray'),
-    ('--direct_num_workers=many', 'direct_num_workers: invalid'),
+    ('--streaming=perhaps', 'streaming: '),
+    ('--direct_num_workers=4', 'direct_num_workers has no effect; give --num_workers'),
+    ('--direct_running_mode=in_memory', 'direct_running_mode has no effect'),
   ],
 )
 def test_invalid_arguments_are_rejected(argument, problem):
@@ -107,8 +109,11 @@ def test_num_workers_of_the_local_runner_are_not_those_of_a_service():
 
 
 @pytest.mark.parametrize('arguments', [[], ['--runner=DirectRunner']])
-@pytest.mark.parametrize('flag', ['flink_master', 'dask_client_address'])
-def test_an_address_of_an_engine_needs_its_runner(arguments, flag):
+@pytest.mark.parametrize(
+  'flag',
+  ['flink_master', 'dask_client_address', 'dask_npartitions', 'environment_type'],
+)
+def test_a_flag_of_an_engine_needs_its_runner(arguments, flag):
   with pytest.raises(UsageError, match=f'--{flag} needs --runner='):
     runners.parse([*arguments, f'--{flag}=localhost:1'], ['luna_dir'])
 

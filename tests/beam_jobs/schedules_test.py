@@ -178,7 +178,8 @@ def test_60_schedules(plan, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_2_000_schedules(plan, tmp_path, monkeypatch):
-  attempts, interrupted = run_schedules(plan, tmp_path, range(2_000), monkeypatch)
-  assert attempts > 2_000 * len(plan.shards)
-  assert interrupted > 500
+def test_many_schedules(plan, tmp_path, monkeypatch):
+  number = int(os.environ.get('SCHEDULES', '2000'))
+  attempts, interrupted = run_schedules(plan, tmp_path, range(number), monkeypatch)
+  assert attempts > number * len(plan.shards)
+  assert interrupted > number // 4

@@ -1,6 +1,7 @@
 """The job whose dataset is in a store, here in the memory of this process."""
 
 import contextlib
+import os
 
 import fake_data
 from fake_store import contents
@@ -70,6 +71,32 @@ def test_missing_metadata_are_written_again(run, two_scans, root, dataset, name)
   (dataset / name).unlink()
   assert run(two_scans) == 0
   assert contents(root) == before
+
+
+@pytest.mark.parametrize('flags', [(), ('--overwrite',)])
+def test_a_damaged_info_is_written_again(run, two_scans, root, dataset, flags):
+  assert run(two_scans) == 0
+  before = contents(root)
+  info = dataset / 'dataset_info.json'
+  info.write_bytes(info.read_bytes()[:-100])
+  assert run(two_scans, *flags) == 0
+  assert contents(root) == before
+
+
+def test_a_scan_repaired_without_a_change_of_size(run, tmp_path, root):
+  scans = [fake_data.make_scan(0, 0, compressed=True), fake_data.make_scan(8, 8)]
+  download = fake_data.write_download(tmp_path / 'luna16', scans)
+  data_file = download.paths['1.2.826.0.0'].with_suffix('.zraw')
+  data = data_file.read_bytes()
+  data_file.write_bytes(data[:30] + bytes([data[30] ^ 1]) + data[31:])
+  assert run(download, '--max_failed_scans=1') == 0
+  assert f'{DATASET}/failed_scans.csv' in contents(root)
+  data_file.write_bytes(data)
+  assert run(download) == 0
+  repaired = contents(root)
+  root.rmtree()
+  assert run(download) == 0
+  assert contents(root) == repaired
 
 
 @pytest.mark.slow
@@ -144,16 +171,28 @@ def kill_at(monkeypatch, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('flags', [(), ('--overwrite',)])
+@pytest.mark.parametrize('former', [None, 'other scans', 'other voxels'])
 def test_a_job_killed_at_any_write_is_continued(
-  run, two_scans, tmp_path, root, dataset, monkeypatch, flags
+  run, two_scans, tmp_path, root, dataset, monkeypatch, former
 ):
-  other = fake_data.write_download(tmp_path / 'other', [fake_data.make_scan(3, 3)])
+  other = two_scans
+  if former == 'other scans':
+    other = fake_data.write_download(tmp_path / 'other', [fake_data.make_scan(3, 3)])
+  data_files = [path.with_suffix('.raw') for path in two_scans.paths.values()]
+  voxels = {path: path.read_bytes() for path in data_files}
+  flags = ('--overwrite',) if former else ()
+
+  def write_voxels(is_reversed):
+    for path, data in voxels.items():
+      path.write_bytes(data[::-1] if is_reversed else data)
+      os.utime(path, (1.0, 2.0 if is_reversed else 1.0))  # shard_results.json has it
 
   def start():
     root.rmtree()
-    if flags:
+    if former:
+      write_voxels(former == 'other voxels')
       assert run(other) == 0
+    write_voxels(False)
 
   start()
   assert run(two_scans, *flags) == 0
