@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pickle
+import signal
 import subprocess
 import sys
 
@@ -15,6 +16,10 @@ os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')
 import fake_data
 import hypothesis
 import pytest
+
+# As it is where the tests were started with `&`: commands would ignore it, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile(
   'tests', deadline=None, derandomize=True, max_examples=60, database=None
@@ -98,6 +103,7 @@ def fresh_python():
       capture_output=True,
       text=True,
       check=False,
+      timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

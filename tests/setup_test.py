@@ -13,7 +13,7 @@ def files_in(folder):
     path.relative_to(folder).as_posix()
     for package in PACKAGES
     for path in (folder / package).rglob('*')
-    if path.is_file() and path.suffix != '.pyc'
+    if path.is_file() and '__pycache__' not in path.parts
   }
 
 

@@ -9,6 +9,7 @@ hangs, or never collects garbage again.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
 import os
@@ -17,6 +18,7 @@ import time
 
 _YOUNG_OBJECTS_SECS = 1.0
 _ALL_OBJECTS_SECS = 60.0
+_MAX_SECS_TO_END = 10.0
 
 
 @functools.cache
@@ -26,13 +28,21 @@ def collect_in_own_thread() -> None:
   Called wherever tf.data calls Python; only the first call has an effect.
   """
   gc.disable()
-  threading.Thread(target=_collect, name='garbage', daemon=True).start()
+  stop = threading.Event()
+  thread = threading.Thread(target=_collect, args=(stop,), name='garbage', daemon=True)
+  thread.start()
+  # A thread that Python ends inside of a destructor of TensorFlow ends the process.
+  atexit.register(_end, thread, stop)
 
 
-def _collect() -> None:
+def _end(thread: threading.Thread, stop: threading.Event) -> None:
+  stop.set()
+  thread.join(_MAX_SECS_TO_END)
+
+
+def _collect(stop: threading.Event) -> None:
   last = time.monotonic()
-  while True:
-    time.sleep(_YOUNG_OBJECTS_SECS)
+  while not stop.wait(_YOUNG_OBJECTS_SECS):
     gc.disable()  # a library may have enabled it
     if time.monotonic() - last < _ALL_OBJECTS_SECS:
       gc.collect(1)

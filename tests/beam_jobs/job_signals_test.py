@@ -15,7 +15,7 @@ import pytest
 ALL = '--config=axial_50px_all'
 
 
-def wait_for(condition, secs=90):
+def wait_for(condition, secs=300):
   """Returns the first true value of `condition()`."""
   end = time.monotonic() + secs
   while not (value := condition()):
@@ -84,11 +84,11 @@ def job(download, out):
 
 
 def end_of(job):
-  """Returns the last line on stderr, which the job has 10 s to write."""
-  _, err = job.communicate(timeout=10)
+  """Returns the last line on stderr, which the job has 60 s to write."""
+  _, err = job.communicate(timeout=60)
   assert 'Traceback' not in err
   assert 'Exception' not in err
-  wait_for(lambda: not any(map(is_running, job.workers)), secs=5)
+  wait_for(lambda: not any(map(is_running, job.workers)), secs=60)
   lines = err.splitlines()
   assert [line for line in lines if 'error' in line.lower()] == lines[-1:], err
   return lines[-1]
@@ -159,5 +159,5 @@ def test_workers_end_with_a_killed_launcher(job, out, undisturbed):
   running = job(2)
   running.kill()
   running.communicate()
-  wait_for(lambda: not any(map(is_running, running.workers)), secs=5)
+  wait_for(lambda: not any(map(is_running, running.workers)), secs=60)
   assert_rerun_completes(job, out, undisturbed)

@@ -82,7 +82,11 @@ class Extraction:
 def many_scans(tmp_path_factory):
   """A download of 120 scans, which gives 20 shards."""
   scans = [fake_data.make_scan(seed, seed % 10) for seed in range(120)]
-  return fake_data.write_download(tmp_path_factory.mktemp('many'), scans).folder
+  download = fake_data.write_download(tmp_path_factory.mktemp('many'), scans)
+  # After its first shards, a job lasts until a test has ended it.
+  rows = [row for row in download.candidates for _ in range(4)]
+  fake_data.write_candidates(download.folder / 'candidates.csv', rows)
+  return download.folder
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ class _Application:
     return [body]
 
 
-NO_ANSWER_SECS = 1.5
+NO_ANSWER_SECS = 6.0
 
 
 def _reset(connection):

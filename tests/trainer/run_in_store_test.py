@@ -156,7 +156,7 @@ def test_predict_transfers_a_scan_once(store, workdir, download, tmp_path, kind)
 
 def test_a_killed_training_is_continued(store, stored, data_dir, tmp_path):
   folder = store.path('runs/killed')
-  arguments = train_flags(stored, folder, '--epochs=3')
+  arguments = train_flags(stored, folder, '--epochs=10')
   with subprocess.Popen(
     [sys.executable, '-m', 'trainer.train', *arguments],
     start_new_session=True,
@@ -165,18 +165,18 @@ def test_a_killed_training_is_continued(store, stored, data_dir, tmp_path):
     text=True,
   ) as run:
     begin = time.monotonic()
-    while not (folder / 'history.csv').exists() and time.monotonic() - begin < 120:
+    while not (folder / 'history.csv').exists() and time.monotonic() - begin < 600:
       assert run.poll() is None, run.stdout.read()
       time.sleep(0.1)
     os.killpg(run.pid, signal.SIGKILL)
   rows = (folder / 'history.csv').read_text().splitlines()
-  assert 2 <= len(rows) < 4
+  assert 2 <= len(rows) < 11
   assert not (folder / 'model.keras').exists()
   # In processes of their own, as the killed one: the number of threads, on which the last
   # bits of a sum depend, is fixed only before TensorFlow starts.
   for arguments in (
-    train_flags(stored, folder, '--epochs=3'),
-    train_flags(data_dir, tmp_path / 'run', '--epochs=3'),
+    train_flags(stored, folder, '--epochs=10'),
+    train_flags(data_dir, tmp_path / 'run', '--epochs=10'),
   ):
     subprocess.run([sys.executable, '-m', 'trainer.train', *arguments], check=True)
   history = (tmp_path / 'run' / 'history.csv').read_text()

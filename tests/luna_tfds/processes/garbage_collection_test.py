@@ -14,6 +14,7 @@ dropped, done = threading.Event(), threading.Event()
 def read(number):
   if number == 1:
     dropped.wait()
+    gc.set_threshold(*thresholds)
     for _ in range(10_000):  # enough for Python to collect garbage
       cycle = []
       cycle.append(cycle)
@@ -24,13 +25,13 @@ dataset = tf.data.Dataset.range(9).map(
   lambda number: tf.numpy_function(read, [number], tf.int64), num_parallel_calls=2
 )
 thresholds = gc.get_threshold()
+gc.collect()
 gc.set_threshold(10**9)  # the iterator stays among the youngest objects
 iterator = iter(dataset)
 next(iterator)
 cycle = [iterator]
 cycle.append(cycle)
 del iterator, cycle
-gc.set_threshold(*thresholds)
 dropped.set()
 print(json.dumps(done.wait(float(sys.argv[2]))), flush=True)
 """
