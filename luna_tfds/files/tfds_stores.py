@@ -26,7 +26,9 @@ def read_stores_with_tfds() -> None:
 
   TFDS finds and reads metadata through the library `etils.epath`, which asks TensorFlow for
   stores unless the environment variable EPATH_USE_TF is `false`. It must be set before
-  Python starts. Shards are read by Python, record by record, in bounded memory.
+  Python starts. Shards are read by Python, record by record, in bounded memory. While they
+  are read, and from then on, a thread of its own collects the garbage of the process
+  (`gc.disable()`): a tf.data iterator that Python collects elsewhere may hang.
 
   Raises:
     UsageError: EPATH_USE_TF is not `false`.
