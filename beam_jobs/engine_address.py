@@ -5,7 +5,7 @@ Some runners wait for a minute, or print pages, if nobody listens at the address
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import socket
 from typing import Any
 import urllib.parse
@@ -16,38 +16,10 @@ from luna_tfds.errors import UsageError
 
 # Flags with an address that the launcher connects to.
 _ADDRESSES = ('dask_client_address', 'flink_master', 'job_endpoint', 'spark_rest_url')
-
-# Flags of engines, by name or by their first word, and the runners that use them.
-_RUNNERS = {
-  'dask': 'DaskRunner',
-  'environment': 'FlinkRunner, SparkRunner or PortableRunner',
-  'flink': 'FlinkRunner',
-  'job_endpoint': 'PortableRunner',
-  'parallelism': 'FlinkRunner',
-  'spark': 'SparkRunner',
-}
 # Where Beam stores them, if under another name than the flag's.
 _OPTION_NAMES = {'dask_client_address': 'address'}
 _DEFAULT_PORTS = {'http': 80, 'https': 443, 'tcp': 8786, 'tls': 8786}
 _TIMEOUT_SECS = 10.0
-
-
-def check_runner(arguments: Sequence[str]) -> None:
-  """Checks that no flag of an engine is given to the local runner.
-
-  Args:
-    arguments: arguments of a job that runs on this machine.
-
-  Raises:
-    UsageError: one of them is a flag of an engine.
-  """
-  for argument in arguments:
-    name = argument.partition('=')[0].removeprefix('--')
-    runner = _RUNNERS.get(name) or _RUNNERS.get(name.partition('_')[0])
-    if argument.startswith('--') and runner:
-      raise UsageError(
-        f'--{name} needs --runner={runner}; without it the job runs on this machine'
-      )
 
 
 def check_reachable(options: Mapping[str, Any]) -> None:

@@ -33,6 +33,16 @@ from luna_tfds.errors import UsageError
 # would first try to download Prism.
 _LOCAL_RUNNERS = ('direct', 'switchingdirect', 'bundlebaseddirect', 'fnapi')
 
+# Flags of engines, by name or by their first word, and the runners that use them.
+_RUNNERS_OF_FLAGS = {
+  'dask': 'DaskRunner',
+  'environment': 'FlinkRunner, SparkRunner or PortableRunner',
+  'flink': 'FlinkRunner',
+  'job_endpoint': 'PortableRunner',
+  'parallelism': 'FlinkRunner',
+  'spark': 'SparkRunner',
+}
+
 # Beam's options for what `--num_workers` says here.
 _WORKER_FLAGS = ('direct_num_workers', 'direct_running_mode')
 
@@ -68,8 +78,7 @@ def parse(
   """
   name = _runner_name(arguments)
   if name is None or _is_local(name):
-    engine_address.check_runner(arguments)
-    _check_worker_flags(arguments)
+    _check_local_flags(arguments)
   runner = _load(name) if name and not _is_local(name) else None
   parser = _Parser(add_help=False, allow_abbrev=False)
   for options_class in pipeline_options.PipelineOptions.__subclasses__():
@@ -91,12 +100,23 @@ def _runner_name(arguments: Sequence[str]) -> str | None:
   return name
 
 
-def _check_worker_flags(arguments: Sequence[str]) -> None:
-  """Raises UsageError for options of Beam that the local runner does not use."""
+def _check_local_flags(arguments: Sequence[str]) -> None:
+  """Checks that no flag is for an engine, or for the workers of Beam's DirectRunner.
+
+  Raises:
+    UsageError: one of them is.
+  """
   for argument in arguments:
     name = argument.partition('=')[0].removeprefix('--')
-    if argument.startswith('--') and name in _WORKER_FLAGS:
+    if not argument.startswith('--'):
+      continue
+    if name in _WORKER_FLAGS:
       raise UsageError(f'--{name} has no effect; give --num_workers instead')
+    first_word = name.partition('_')[0]
+    if runner := _RUNNERS_OF_FLAGS.get(name) or _RUNNERS_OF_FLAGS.get(first_word):
+      raise UsageError(
+        f'--{name} needs --runner={runner}; without it the job runs on this machine'
+      )
 
 
 def _check_unknown(

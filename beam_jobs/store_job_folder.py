@@ -13,7 +13,7 @@ docs/stores.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -126,28 +126,32 @@ class StoreJobFolder(JobFolder):
 
   def has_dataset_of(self, plan: plan_lib.Plan) -> bool:
     """Returns whether a job with the same plan has completed the dataset."""
+    return self._results_of_dataset(plan) is not None
+
+  def _results_of_dataset(self, plan: plan_lib.Plan) -> Sequence[ShardResult] | None:
+    """Returns the results of the dataset that is there; None if it has another plan."""
     dataset = registered_dataset.read(self.final) if self.has_dataset() else None
-    if not dataset:
-      return False
+    if not dataset or not dataset.results:
+      return None
     # Both, as a job that was replaced may have written one of the two files last.
-    return dataset.fingerprint == plan.fingerprint and [
-      result.fingerprint for result in dataset.results or ()
+    has_plan = dataset.fingerprint == plan.fingerprint and [
+      result.fingerprint for result in dataset.results
     ] == [shard.fingerprint for shard in plan.shards]
+    return dataset.results if has_plan else None
 
   def _has_shards_of_job(self, plan: plan_lib.Plan) -> bool:
     """Returns whether the shards of the dataset are byte for byte those of this job.
 
     With the same plan they are not, if voxels or shards have changed since.
     """
-    if not self.has_dataset_of(plan):
+    registered = self._results_of_dataset(plan)
+    if registered is None:
       return False
-    dataset = registered_dataset.read(self.final)
     fingerprints = [shard.fingerprint for shard in plan.shards]
     own = store_path.map_files(self._read_result, fingerprints, self.state_dir)
     if None in own:
       return True  # another job has completed the dataset, and deletes them
-    registered = dataset.results if dataset else None
-    return [r.sha256 for r in registered or ()] == [r.sha256 for r in own if r]
+    return [r.sha256 for r in registered] == [r.sha256 for r in own if r]
 
   def finalize(
     self, plan: plan_lib.Plan, write_metadata: Callable[[pathlib.Path], None]

@@ -99,22 +99,3 @@ def test_an_engine_behind_a_proxy_is_not_checked(closed_port, monkeypatch):
   monkeypatch.delenv('no_proxy', raising=False)
   monkeypatch.delenv('NO_PROXY', raising=False)
   engine_address.check_reachable({'flink_master': 'https://flink.invalid'})
-
-
-@pytest.mark.parametrize(
-  ('flag', 'runner'),
-  [
-    *RUNNERS.items(),
-    ('environment_type', 'FlinkRunner, SparkRunner or PortableRunner'),
-    ('flink_submit_uber_jar', 'FlinkRunner'),
-    ('parallelism', 'FlinkRunner'),
-    ('spark_master_url', 'SparkRunner'),
-  ],
-)
-def test_a_flag_of_an_engine_needs_a_runner(flag, runner):
-  with pytest.raises(UsageError, match=f'--{flag} needs --runner={runner}; '):
-    engine_address.check_runner(['--streaming', f'--{flag}=1'])
-
-
-def test_other_arguments_need_no_runner():
-  engine_address.check_runner(['--streaming', 'flink_master', '--temp_location=/tmp'])

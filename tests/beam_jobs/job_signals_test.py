@@ -84,11 +84,11 @@ def job(download, out):
 
 
 def end_of(job):
-  """Returns the last line on stderr, which the job has 60 s to write."""
-  _, err = job.communicate(timeout=60)
+  """Returns the last line on stderr, which the job has 30 s to write."""
+  _, err = job.communicate(timeout=30)
   assert 'Traceback' not in err
   assert 'Exception' not in err
-  wait_for(lambda: not any(map(is_running, job.workers)), secs=60)
+  wait_for(lambda: not any(map(is_running, job.workers)), secs=20)
   lines = err.splitlines()
   assert [line for line in lines if 'error' in line.lower()] == lines[-1:], err
   return lines[-1]
@@ -159,5 +159,5 @@ def test_workers_end_with_a_killed_launcher(job, out, undisturbed):
   running = job(2)
   running.kill()
   running.communicate()
-  wait_for(lambda: not any(map(is_running, running.workers)), secs=60)
+  wait_for(lambda: not any(map(is_running, running.workers)), secs=20)
   assert_rerun_completes(job, out, undisturbed)

@@ -41,6 +41,7 @@ def test_bar_on_a_terminal(folder, capsys, monkeypatch):
   assert any('4/10' in text for text in redraws)  # the scans of an earlier run
   assert '100%' in redraws[-1]
   assert '10/10' in redraws[-1]
+  assert re.search('scans/s|s/ ?scans', redraws[-1])  # below one per second
 
 
 def test_bar_of_a_failed_job_stays_where_it_was(folder, capsys, monkeypatch):

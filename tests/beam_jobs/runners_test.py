@@ -110,12 +110,26 @@ def test_num_workers_of_the_local_runner_are_not_those_of_a_service():
 
 @pytest.mark.parametrize('arguments', [[], ['--runner=DirectRunner']])
 @pytest.mark.parametrize(
-  'flag',
-  ['flink_master', 'dask_client_address', 'dask_npartitions', 'environment_type'],
+  ('flag', 'runner'),
+  [
+    ('dask_client_address', 'DaskRunner'),
+    ('dask_npartitions', 'DaskRunner'),
+    ('environment_type', 'FlinkRunner, SparkRunner or PortableRunner'),
+    ('flink_master', 'FlinkRunner'),
+    ('flink_submit_uber_jar', 'FlinkRunner'),
+    ('job_endpoint', 'PortableRunner'),
+    ('parallelism', 'FlinkRunner'),
+    ('spark_master_url', 'SparkRunner'),
+    ('spark_rest_url', 'SparkRunner'),
+  ],
 )
-def test_a_flag_of_an_engine_needs_its_runner(arguments, flag):
-  with pytest.raises(UsageError, match=f'--{flag} needs --runner='):
-    runners.parse([*arguments, f'--{flag}=localhost:1'], ['luna_dir'])
+def test_a_flag_of_an_engine_needs_its_runner(arguments, flag, runner):
+  with pytest.raises(UsageError, match=f'--{flag} needs --runner={runner}; '):
+    runners.parse(['--streaming', *arguments, f'--{flag}=localhost:1'], ['luna_dir'])
+
+
+def test_other_flags_need_no_runner():
+  runners.parse(['--streaming', '--temp_location=/tmp'], ['luna_dir'])
 
 
 def test_an_engine_that_does_not_run():
